@@ -1,0 +1,75 @@
+"""Ground report phrases in chest X-rays with latent diffusion models. Research use only.
+
+>>> from cxrg import load, ground
+>>> model = load()
+>>> result = ground("examples/left_basal_opacity.dcm", "left basal opacity", model=model)
+
+The public names load on first use: ``import cxrg`` imports neither torch nor diffusers, which take
+seconds to load and are not needed for help, usage errors or geometry.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cxrg.geometry import Box
+    from cxrg.ground import Grounding, ground
+    from cxrg.image import CxrImage, read_image
+    from cxrg.model import Model, load
+    from cxrg.options import PRESETS, Options
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PRESETS",
+    "Box",
+    "CxrImage",
+    "Grounding",
+    "Model",
+    "Options",
+    "__version__",
+    "ground",
+    "load",
+    "read_image",
+]
+
+_HOME = {
+    "Box": "cxrg.geometry",
+    "CxrImage": "cxrg.image",
+    "Grounding": "cxrg.ground",
+    "Model": "cxrg.model",
+    "Options": "cxrg.options",
+    "PRESETS": "cxrg.options",
+    "ground": "cxrg.ground",
+    "load": "cxrg.model",
+    "read_image": "cxrg.image",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``cxrg.ground`` the function.
+
+    Importing the submodule ``cxrg.ground`` makes Python bind it as an attribute of the package,
+    where it would hide the function of the same name.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

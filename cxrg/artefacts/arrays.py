@@ -1,0 +1,37 @@
+"""The arrays of a grounding as a NumPy archive, for computing on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxrg.artefacts.files import whole
+from cxrg.artefacts.record import record_line
+
+if TYPE_CHECKING:
+    from cxrg.ground import Grounding
+
+
+def write_arrays(grounding: Grounding, path: Path) -> None:
+    """Write ``heatmap`` (H, W), ``canonical`` (S, S), ``boxes`` (N, 5) and ``record``.
+
+    ``heatmap`` is float32 in [0, 1] in source pixels, NaN where the model never looked;
+    ``canonical`` is the same map on the model's square; the columns of ``boxes`` are x0, y0, x1,
+    y1 (source pixels, half-open) and score (NaN: none); ``record`` is the JSON record as text.
+
+    Raises:
+        CxrgError: the file cannot be written.
+    """
+    boxes = [
+        (b.x0, b.y0, b.x1, b.y1, np.nan if b.score is None else b.score) for b in grounding.boxes
+    ]
+    with whole(path) as file:
+        np.savez_compressed(
+            file,
+            heatmap=grounding.heatmap,
+            canonical=grounding.canonical,
+            boxes=np.array(boxes, dtype=np.float32).reshape(-1, 5),
+            record=np.array(record_line(grounding)),
+        )

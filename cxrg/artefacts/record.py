@@ -1,0 +1,91 @@
+"""The JSON record of a grounding, schema ``cxrg.grounding/1``.
+
+Its JSON Schema lies beside this file. A field is never removed or given another meaning within one
+version. The record names the image by its hash and SOPInstanceUID only: file names and all other
+DICOM elements may tell who the patient is. It holds nothing that differs between two equal runs,
+so records can be compared byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrg import __version__
+from cxrg.artefacts.files import whole
+from cxrg.artefacts.words import whereabouts
+
+if TYPE_CHECKING:
+    from cxrg.ground import Grounding
+
+SCHEMA = "cxrg.grounding/1"
+SCHEMA_FILE = Path(__file__).with_name("grounding-1.schema.json")
+NOTICE = "research use only - not for diagnosis"
+
+
+def record(grounding: Grounding) -> dict[str, Any]:
+    """A grounding without its arrays, as JSON values."""
+    image = grounding.image
+    height, width = image.frame.source
+    return {
+        "schema": SCHEMA,
+        "image": {
+            "sha256": image.sha256,
+            "uid": image.uid,
+            "width": width,
+            "height": height,
+            "grey": image.window,
+        },
+        "phrase": grounding.phrase,
+        "status": grounding.status,
+        "score": grounding.score,
+        "boxes": [
+            {
+                "x0": float(box.x0),
+                "y0": float(box.y0),
+                "x1": float(box.x1),
+                "y1": float(box.y1),
+                "score": box.score,
+                "where": whereabouts(box, (height, width)),
+            }
+            for box in grounding.boxes
+        ],
+        "tokens": list(grounding.tokens),
+        "layers": list(grounding.layers),
+        "evaluations": grounding.evaluations,
+        "model": asdict(grounding.model),
+        "options": asdict(grounding.options),
+        "warnings": list(grounding.warnings),
+        "cxrg": __version__,
+        "notice": NOTICE,
+    }
+
+
+def record_line(
+    grounding: Grounding, *, path: str | None = None, files: Mapping[str, Path] | None = None
+) -> str:
+    """The record as one line of JSON in ASCII.
+
+    Args:
+        path: the image's path as the caller gave it; for standard output, never for a file.
+        files: what was written, by format.
+    """
+    line = record(grounding)
+    if path is not None:
+        line["image"]["path"] = path
+    if files is not None:
+        line["files"] = {kind: str(file) for kind, file in files.items()}
+    return json.dumps(line, allow_nan=False)
+
+
+def write_record(grounding: Grounding, path: Path) -> None:
+    """Write the record as a JSON file.
+
+    Raises:
+        CxrgError: the file cannot be written.
+    """
+    with whole(path) as file:
+        file.write(json.dumps(record(grounding), allow_nan=False, indent=2).encode() + b"\n")

@@ -1,0 +1,286 @@
+"""Where a phrase's tokens look: cross-attention probabilities, observed and not replaced.
+
+For one layer with queries ``Q`` (image positions) and keys ``K`` (tokens), per head::
+
+    A[p, k] = softmax_k(Q[p] . K[k] * scale)        (Vaswani et al. 2017, equation 1)
+
+Forward hooks on ``to_q`` and ``to_k`` hand over ``Q`` and ``K``; the softmax is taken outside, so
+the UNet keeps its fused kernel and its output is bit-identical. Heads are averaged and the
+phrase's tokens joined on the spot: what stays is one ``(h, w)`` map per layer and row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxrg.errors import ModelError, UsageError
+from cxrg.model import Model
+from cxrg.options import Reduce
+from cxrg.phrase import Prompt
+
+STAGES = ("down_blocks", "mid_block", "up_blocks")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A cross-attention module of the UNet, and the side of its map for a square latent."""
+
+    name: str
+    side: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AttentionMaps:
+    """One phrase's attention: float32 maps ``(T, h, w)`` per layer, read at ``timesteps`` (T,)."""
+
+    layers: dict[str, NDArray[np.float32]]
+    timesteps: tuple[int, ...]
+
+
+def cross_attention_layers(unet: Any, latent_side: int) -> tuple[Layer, ...]:
+    """All cross-attention layers in the order down, middle, up: the order of the forward pass."""
+    names = [name for name, _ in unet.named_modules() if name.endswith(".attn2")]
+    # Not the order of named_modules(): diffusers registers up_blocks before mid_block.
+    ordered = [name for stage in STAGES for name in names if name.split(".")[0] == stage]
+    deepest = len(unet.config.down_block_types) - 1
+    return tuple(Layer(name=name, side=latent_side >> _depth(name, deepest)) for name in ordered)
+
+
+def _depth(name: str, deepest: int) -> int:
+    """How often the latent was halved where a layer sits."""
+    stage, index = name.split(".")[:2]
+    if stage == "mid_block":
+        return deepest
+    return int(index) if stage == "down_blocks" else deepest - int(index)
+
+
+def choose_layers(model: Model, wanted: str | int | tuple[str, ...]) -> tuple[str, ...]:
+    """Full names of the layers to read, in the order of the forward pass.
+
+    Args:
+        model: the model.
+        wanted: ``card``, ``paper``, the side of the maps, or names (full, or of a parent module).
+
+    Raises:
+        UsageError: no layer has that name or side.
+    """
+    layers = cross_attention_layers(model.unet, model.side // model.factor)
+    if wanted == "card":
+        wanted = model.card.layers or "paper"
+    if wanted == "paper":
+        return published_layers([layer.name for layer in layers])
+    if isinstance(wanted, int):
+        chosen = [layer.name for layer in layers if layer.side == wanted]
+        if not chosen:
+            sides = sorted({layer.side for layer in layers})
+            raise UsageError(f"no attention map is {wanted} wide; use {', '.join(map(str, sides))}")
+        return tuple(chosen)
+    names = (wanted,) if isinstance(wanted, str) else wanted
+    for name in names:
+        if not any(_within(layer.name, name) for layer in layers):
+            known = ", ".join(layer.name.rsplit(".", 3)[0] for layer in layers)
+            raise UsageError(f"no cross-attention in layer {name!r}; there are {known}")
+    return tuple(layer.name for layer in layers if any(_within(layer.name, name) for name in names))
+
+
+def _within(name: str, parent: str) -> bool:
+    return name == parent or name.startswith(f"{parent}.")
+
+
+def published_layers(names: Sequence[str]) -> tuple[str, ...]:
+    """The published choice among ordered layer names.
+
+    The last of the last down block, the middle, and all but the first of the first up block: layers
+    3, 4, 6, 7 of the eleven of arXiv 2404.12920's backbone.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.split(".transformer_blocks.")[0], []).append(name)
+    down = [group for group in groups if group.startswith("down_blocks")][-1:]
+    middle = [group for group in groups if group.startswith("mid_block")]
+    up = [group for group in groups if group.startswith("up_blocks")]
+    first = [group for group in up if group.split(".")[1] == up[0].split(".")[1]][1:]
+    return tuple(name for group in (*down, *middle, *first) for name in groups[group])
+
+
+class _AllRead(Exception):  # noqa: N818 - a signal, not an error
+    """Every watched layer has been read; the rest of the forward pass is not needed."""
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Collects the maps of one forward pass at a time; made by `watch`."""
+
+    wanted: int
+    weights: Tensor
+    stop_early: bool
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    _queries: dict[str, Tensor] = field(default_factory=dict)
+    _grids: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Forget what the last forward pass left."""
+        self.maps.clear()
+        self._queries.clear()
+        self._grids.clear()
+
+    def see_grid(self, name: str, hidden: Tensor) -> None:
+        self._grids[name] = (hidden.shape[-2], hidden.shape[-1])
+
+    def see_query(self, name: str, query: Tensor) -> None:
+        self._queries[name] = query
+
+    def see_key(self, name: str, attention: Any, key: Tensor) -> None:
+        probability = attention_to(
+            self._queries.pop(name), key, self.weights, heads=attention.heads, scale=attention.scale
+        )
+        self.maps[name] = probability.view(-1, *self._grids[name])
+        if self.stop_early and len(self.maps) == self.wanted:
+            raise _AllRead
+
+
+def attention_to(
+    query: Tensor, key: Tensor, weights: Tensor, *, heads: int, scale: float
+) -> Tensor:
+    """Attention of image positions to weighted tokens, averaged over heads.
+
+    Args:
+        query: ``(B, P, heads * d)``.
+        key: ``(B, L, heads * d)``.
+        weights: ``(B, L)``, each row's weight per token.
+        heads: number of heads.
+        scale: factor on the scores.
+
+    Returns:
+        float32 ``(B, P)``: the mean over heads of ``sum_k weights[k] * softmax_k(scores)[k]``.
+    """
+    rows, _, width = query.shape
+    query = query.float().view(rows, -1, heads, width // heads).transpose(1, 2)
+    key = key.float().view(rows, -1, heads, width // heads).transpose(1, 2)
+    probability = torch.softmax(query @ key.transpose(-1, -2) * scale, dim=-1)
+    return (probability @ weights[:, None, :, None]).squeeze(-1).mean(dim=1)
+
+
+@contextmanager
+def watch(
+    unet: Any, names: Sequence[str], weights: Tensor, *, stop_early: bool = False
+) -> Iterator[Recorder]:
+    """Watch cross-attention layers while the block runs; no hook is left behind.
+
+    Args:
+        unet: the network.
+        names: full names of ``attn2`` modules.
+        weights: float32 ``(B, L)``, each row's weight per token, for the passes in the block.
+        stop_early: end a pass after its last watched layer, see `read`.
+
+    Raises:
+        ModelError: a layer's probabilities cannot be had from its projections.
+    """
+    recorder = Recorder(wanted=len(names), weights=weights, stop_early=stop_early)
+    handles = []
+    try:
+        for name in names:
+            attention = unet.get_submodule(name)
+            _refuse_unusual(name, attention)
+            handles += _hook(unet, name, attention, recorder)
+        yield recorder
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(unet: Any, name: str, attention: Any, recorder: Recorder) -> list[Any]:
+    def grid(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorder.see_grid(name, args[0] if args else kwargs["hidden_states"])
+
+    def unmasked(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if kwargs.get("attention_mask", args[2] if len(args) > 2 else None) is not None:
+            raise ModelError(f"{name}: a mask over tokens is not handled; call the UNet without it")
+
+    def query(_: Any, args: Any, output: Tensor) -> None:
+        recorder.see_query(name, output)
+
+    def key(_: Any, args: Any, output: Tensor) -> None:
+        recorder.see_key(name, attention, output)
+
+    # The transformer around the layer is the last to see the image as a grid.
+    transformer = unet.get_submodule(name.split(".transformer_blocks.")[0])
+    return [
+        transformer.register_forward_pre_hook(grid, with_kwargs=True),
+        attention.register_forward_pre_hook(unmasked, with_kwargs=True),
+        attention.to_q.register_forward_hook(query),
+        attention.to_k.register_forward_hook(key),
+    ]
+
+
+def _refuse_unusual(name: str, attention: Any) -> None:
+    for why, unusual in (
+        ("queries and keys are normalised (norm_q)", attention.norm_q is not None),
+        ("queries and keys are normalised (norm_k)", attention.norm_k is not None),
+        ("its projections are fused; call unfuse_qkv_projections()", attention.fused_projections),
+        ("it has added key projections", attention.added_kv_proj_dim is not None),
+        ("keys are shared between heads", attention.inner_dim != attention.inner_kv_dim),
+    ):
+        if unusual:
+            raise ModelError(f"{name}: not handled, {why}; choose other layers or another model")
+
+
+def read_attention(
+    model: Model,
+    latents: Sequence[tuple[int, Tensor]],
+    prompts: Sequence[Prompt],
+    layers: Sequence[str],
+    *,
+    reduce: Reduce = "mean",
+    batch: int = 8,
+) -> list[AttentionMaps]:
+    """Read all phrases at all latents, several in one network evaluation.
+
+    Args:
+        model: the model.
+        latents: ``(timestep, z_t)`` with ``z_t`` of shape ``(1, C, h, w)``.
+        prompts: the phrases.
+        layers: full names of cross-attention layers.
+        reduce: join a phrase's tokens by ``mean`` or ``sum``.
+        batch: most rows in one evaluation; a row is one latent with one phrase.
+
+    Returns:
+        One `AttentionMaps` per phrase, its first axis in the order of ``latents``.
+    """
+    rows = [(latent, prompt) for prompt in prompts for latent in latents]
+    maps: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        z = torch.cat([z_t for (_, z_t), _ in part])
+        times = torch.tensor([t for (t, _), _ in part])
+        context = torch.stack([prompt.embeds for _, prompt in part])
+        weights = torch.stack([_weights(prompt, reduce) for _, prompt in part]).to(model.device)
+        with watch(model.unet, layers, weights, stop_early=True) as recorder:
+            with suppress(_AllRead):
+                model.denoise(z, times, context)
+            for name in layers:
+                maps[name].append(recorder.maps[name].cpu().numpy())
+    shape = (len(prompts), len(latents))
+    joined = {name: np.concatenate(parts) for name, parts in maps.items()}
+    timesteps = tuple(t for t, _ in latents)
+    return [
+        AttentionMaps(
+            layers={name: m.reshape(*shape, *m.shape[1:])[index] for name, m in joined.items()},
+            timesteps=timesteps,
+        )
+        for index in range(len(prompts))
+    ]
+
+
+def _weights(prompt: Prompt, reduce: Reduce) -> Tensor:
+    weights = torch.zeros(prompt.embeds.shape[0])
+    weights[list(prompt.selected)] = 1.0 if reduce == "sum" else 1.0 / len(prompt.selected)
+    return weights

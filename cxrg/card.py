@@ -1,0 +1,121 @@
+"""Facts about a checkpoint, kept as data: ``cxrg.json`` in its folder, or ``models.toml`` here.
+
+A card says what a diffusers folder does not: which range its autoencoder takes, how long its
+prompts are, which attention layers to read, what it was trained on and under which terms it may
+be used. Code asks the card; it never asks for a model's name.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from cxrg.errors import ModelError
+
+ImageRange = Literal["0..1", "-1..1"]
+Weights = Literal["shipped", "download", "request", "import"]
+
+PACKAGE = Path(__file__).parent
+WEIGHTS = PACKAGE / "weights"
+CARD_FILE = "cxrg.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """What is known about one checkpoint; an empty string or None means not known.
+
+    Attributes:
+        weights: how the weights come: in this package, from the hub, on request from their
+            authors, or in another format that must be converted first.
+        image_range: the range that the autoencoder takes and gives.
+        side: pixels of the model's square; None: the UNet's sample size says it.
+        text_length: tokens of a padded prompt; None: the tokenizer says it.
+        pass_attention_mask: hide padding from the text encoder (never from the UNet).
+        layers: cross-attention modules to read, full names or parents; empty: the published rule.
+        dtype: the precision that was checked against float32 on this checkpoint.
+        presets: knobs that replace those of the preset of that name.
+    """
+
+    name: str
+    title: str = ""
+    licence: str = ""
+    access: str = ""
+    trained_on: str = ""
+    attribution: str = ""
+    note: str = ""
+    hub_id: str = ""
+    revision: str = ""
+    weights: Weights = "download"
+    image_range: ImageRange = "-1..1"
+    side: int | None = None
+    text_length: int | None = None
+    text_encoder: str = ""
+    pass_attention_mask: bool = False
+    layers: tuple[str, ...] = ()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def shipped(self) -> bool:
+        return self.weights == "shipped"
+
+
+def card_from(facts: Mapping[str, Any], *, origin: str) -> Card:
+    """Build a card from a parsed file.
+
+    Raises:
+        ModelError: a fact is not one that cxrg knows, or has a value that cannot be meant.
+    """
+    known = {item.name for item in fields(Card)}
+    strange = sorted(set(facts) - known)
+    if strange:
+        raise ModelError(
+            f"{origin}: unknown fact {', '.join(strange)}; known are {', '.join(sorted(known))}"
+        )
+    for key, allowed in _ALLOWED.items():
+        if key in facts and facts[key] not in allowed:
+            raise ModelError(f"{origin}: {key} is {facts[key]!r}; use {' or '.join(allowed)}")
+    if "name" not in facts:
+        raise ModelError(f'{origin}: no name; add "name"')
+    return Card(**{**facts, "layers": tuple(facts.get("layers", ()))})
+
+
+_ALLOWED = {
+    "weights": ("shipped", "download", "request", "import"),
+    "image_range": ("0..1", "-1..1"),
+    "dtype": ("float32", "bfloat16"),
+}
+
+
+def read_card(folder: Path) -> Card | None:
+    """The card in a model's folder; None where it has none.
+
+    Raises:
+        ModelError: the card cannot be read.
+    """
+    path = folder / CARD_FILE
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error}); mend or remove it") from error
+    if not isinstance(facts, dict):
+        raise ModelError(f"{path}: not a JSON object; mend or remove it")
+    return card_from(facts, origin=str(path))
+
+
+def known_cards() -> dict[str, Card]:
+    """All cards by name: shipped models first, then the public checkpoints of ``models.toml``."""
+    folders = sorted(path.parent for path in WEIGHTS.glob(f"*/{CARD_FILE}"))
+    shipped = [card for folder in folders if (card := read_card(folder))]
+    table = tomllib.loads((PACKAGE / "models.toml").read_text(encoding="utf-8"))
+    public = [
+        card_from({"name": name, **facts}, origin=f"models.toml [{name}]")
+        for name, facts in table.items()
+    ]
+    return {card.name: card for card in (*shipped, *public)}

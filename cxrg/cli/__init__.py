@@ -1,0 +1,82 @@
+"""The command line: parse, call one library function, hand the result to writers.
+
+Commands import torch and diffusers inside their functions, so that help and usage errors need
+neither. Every expected error ends here, in `Cli.invoke`, as one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cxrg import __version__
+from cxrg.cli import evaluate, ground, models, phantom, train
+from cxrg.cli.terminal import complain
+from cxrg.errors import CxrgError
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
+
+
+class Cli(TyperGroup):
+    """The group of all commands, and the one place where errors are caught."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CxrgError as error:
+            if ctx.meta.get("debug"):
+                traceback.print_exc()
+            complain(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            complain("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # The reader went away, as `head` does. Nothing must be flushed to it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_CLOSED_PIPE) from error
+
+
+app = typer.Typer(
+    cls=Cli,
+    name="cxrg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Research use only - not for diagnosis. Left and right are the patient's.",
+)
+app.command()(ground.ground)
+app.add_typer(models.app, name="models")
+app.command()(phantom.phantom)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.compare)
+app.command()(train.train)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cxrg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Traceback on errors.")] = False,
+) -> None:
+    """Ground report phrases in chest X-rays with latent diffusion models."""
+    ctx.meta["debug"] = debug
+
+
+def main() -> None:
+    """The console script ``cxrg``."""
+    app()

@@ -1,0 +1,281 @@
+"""``cxrg evaluate`` and ``cxrg compare``: honest numbers, with controls beside them."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrg.cli.terminal import Reporter, complain, progress, table, write
+from cxrg.errors import EXIT_SOME_FAILED, UsageError
+from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
+
+if TYPE_CHECKING:
+    from cxrg.evaluate.aggregate import Mean
+    from cxrg.evaluate.datasets import Dataset
+    from cxrg.evaluate.method import LatentDiffusion
+    from cxrg.evaluate.report import Part
+    from cxrg.evaluate.run import Open, Settings
+
+PHANTOMS = "phantoms"
+FORMATS = "auto, manifest, ms-cxr, vindr-cxr, nih, rsna, chexlocalize, padchest-gr, chestx-det"
+_CASES = 12
+_MODEL, _SCORING = "Model", "Scoring"
+
+
+def _debug(ctx: typer.Context, wanted: bool) -> bool:
+    ctx.meta["debug"] = wanted  # shared with the group, which catches the errors
+    return wanted
+
+
+def evaluate(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="A label file, or the word phantoms.", show_default=False
+        ),
+    ],
+    format: Annotated[str, typer.Option(help=f"{FORMATS}.")] = "auto",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images (else the label file's own).")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; the same again goes on with it.")
+    ] = Path("cxrg-evaluation"),
+    template: Annotated[
+        str,
+        typer.Option(
+            help="Phrase where the data set has none; fields: location finding side zone."
+        ),
+    ] = "{location} {finding}",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first problem in the data.")
+    ] = False,
+    count: Annotated[int | None, typer.Option(help="How many phantoms (300).")] = None,
+    limit: Annotated[
+        int, typer.Option(help="At most so many samples, drawn with --seed; 0: all.")
+    ] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of phantoms, the limit's draw, shuffled phrases, intervals.")
+    ] = 0,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls/--no-controls", help="Score controls too.", rich_help_panel=_SCORING
+        ),
+    ] = True,
+    outside: Annotated[
+        str,
+        typer.Option(
+            help="Pixels that the model never saw: exclude or zero.", rich_help_panel=_SCORING
+        ),
+    ] = "exclude",
+    longest: Annotated[
+        int,
+        typer.Option(
+            help="Score at this many pixels on the longest side; 0: the image's own.",
+            rich_help_panel=_SCORING,
+        ),
+    ] = 0,
+    preset: Annotated[
+        str, typer.Option(help=f"Named set of knobs: {', '.join(PRESETS)}.", rich_help_panel=_MODEL)
+    ] = DEFAULT_PRESET,
+    set_knobs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KNOB=VALUE",
+            help="A knob of cxrg ground, such as tokens=content; may be repeated.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(help="Name, diffusers folder or hub id OWNER/NAME.", rich_help_panel=_MODEL),
+    ] = "compact",
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=_MODEL)
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never touch the network.", rich_help_panel=_MODEL)
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_MODEL)
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)
+    ] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", callback=_debug, help="Traceback on errors.")
+    ] = False,
+) -> None:
+    """Score a model on a data set with boxes or masks, beside controls that know no phrase.
+
+    Writes report.json, report.csv, report.html and samples.jsonl.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")
+    knobs = _knobs(set_knobs or [])
+    resolve(preset, **knobs)  # checked before anything slow is imported
+    if count is not None and dataset != PHANTOMS:
+        raise UsageError("--count is for phantoms; use --limit for a data set")
+    from cxrg.evaluate.run import Settings, choose
+
+    settings = Settings(
+        outside=outside,  # type: ignore[arg-type]  # checked by Settings
+        longest=longest,
+        controls=controls,
+        limit=limit,
+        seed=seed,
+    )
+    data = _read(dataset, format, images, strict, template, count, seed)
+    with progress(len(choose(data.samples, settings)), quiet=quiet) as reporter:
+        reporter.say(f"loading model {model}")
+        from cxrg.evaluate.method import LatentDiffusion
+        from cxrg.model import load
+
+        loaded = load(model, device=device, dtype=dtype, revision=revision, offline=offline)
+        options = resolve(preset, loaded.card, **knobs)
+        method = LatentDiffusion.of(loaded, options)
+        parts = _run(data, method, settings, out, reporter)
+    if not quiet:
+        _show(parts)
+        write(f"{out / 'report.html'}")
+    _tell_problems(data)
+
+
+def _knobs(given: list[str]) -> dict[str, Any]:
+    pairs = [text.partition("=") for text in given]
+    bad = [text for text, (name, mark, _) in zip(given, pairs, strict=True) if not (name and mark)]
+    if bad:
+        raise UsageError(f"--set {bad[0]!r} is not KNOB=VALUE; write it such as tokens=content")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _read(
+    dataset: str,
+    format: str,
+    images: Path | None,
+    strict: bool,
+    template: str,
+    count: int | None,
+    seed: int,
+) -> Dataset:
+    if dataset == PHANTOMS:
+        from cxrg.evaluate.phantoms import phantoms
+
+        return phantoms(300 if count is None else count, seed)
+    from cxrg.evaluate.datasets import read_dataset
+
+    return read_dataset(
+        Path(dataset), format=format, images=images, strict=strict, template=template
+    )
+
+
+def _run(
+    data: Dataset, method: LatentDiffusion, settings: Settings, out: Path, reporter: Reporter
+) -> dict[str, Part]:
+    """Score, then write the three reports."""
+    from cxrg.evaluate.finish import finish
+    from cxrg.evaluate.phantoms import opener
+    from cxrg.evaluate.run import open_file, run
+
+    opened: Open = open_file
+    if data.format == PHANTOMS:
+        opened = opener(settings.seed, method.model.side)
+
+    def advance(name: str, done: int) -> None:
+        reporter.say(name)
+        for _ in range(done):
+            reporter.advance()
+
+    records = run(data, method, settings, out, open_image=opened, advance=advance)
+    reporter.say("writing the report")
+    return finish(records, data, method, settings, out, open_image=opened, cases=_CASES)
+
+
+def _show(parts: dict[str, Part]) -> None:
+    """Maps by metric for every part, then the method by category, and what was not beaten."""
+    from cxrg.evaluate.record import METHOD
+    from cxrg.evaluate.report import HEADLINE, verdict
+
+    for name, part in parts.items():
+        shown = [metric for metric in (*HEADLINE, "iou_fg_bg", "dice", "box_iou") if part.maps]
+        if shown:
+            rows = [
+                [map_name, *(_one(by_metric[m].micro) for m in shown)]
+                for map_name, by_metric in part.maps.items()
+            ]
+            table((f"{name}: micro mean, n={part.positives}", *shown), rows)
+    ours = parts["all"].maps.get(METHOD)
+    if ours:
+        rows = [
+            [category, str(mean.n), *(_pair(ours[m].categories[category]) for m in HEADLINE)]
+            for category, mean in ours["miou"].categories.items()
+        ]
+        macro = [f"{ours[m].macro.value:.3f} ± {ours[m].macro_sd:.3f}" for m in HEADLINE]
+        rows.append(["macro mean ± sd over categories", str(ours["miou"].macro.n), *macro])
+        table(("category", "n", *HEADLINE), rows)
+    sets = {k: m for k, m in parts["all"].sets.items() if math.isfinite(m.value)}
+    table(
+        ("boxes, presence, laterality", "value", "n"),
+        [[k, _pair(m), str(m.n)] for k, m in sets.items()],
+    )
+    for name, part in parts.items():
+        for metric, beats in verdict(part).items() if part.beaten else ():
+            lost = [control for control, better in beats.items() if not better]
+            if lost:
+                write(f"NOT BETTER ({name}, {metric}): does not beat {', '.join(lost)}")
+
+
+def _one(mean: Mean) -> str:
+    return f"{mean.value:.3f}" if math.isfinite(mean.value) else "-"
+
+
+def _pair(mean: Mean) -> str:
+    if not math.isfinite(mean.value):
+        return "-"
+    between = f" [{mean.low:.2f}, {mean.high:.2f}]" if math.isfinite(mean.low) else ""
+    return f"{mean.value:.3f}{between}"
+
+
+def _tell_problems(data: Dataset) -> None:
+    """Name the problems, and end with the exit code that says that samples were left out."""
+    if not data.problems.found:
+        return
+    for kind, number in data.problems.counts().items():
+        first = next(problem for problem in data.problems.found if problem.kind == kind)
+        complain(f"{number} x {kind}, such as {first.where}: {first.detail}")
+    raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The --out folder of a run.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The --out folder of another.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+    debug: Annotated[
+        bool, typer.Option("--debug", callback=_debug, help="Traceback on errors.")
+    ] = False,
+) -> None:
+    """Compare two runs on the same samples: paired differences A - B with 95 % intervals."""
+    from cxrg.evaluate import compare as comparing
+
+    result = comparing.compare(a, b, seed=seed)
+    for text in result.warnings:
+        complain(text)
+    if as_json:
+        write(comparing.as_json(result))
+        return
+    for name, by_metric in result.parts.items():
+        rows: list[list[Any]] = [
+            [metric, _pair(summary.micro), _pair(summary.macro), str(summary.micro.n)]
+            for metric, summary in by_metric.items()
+            if math.isfinite(summary.micro.value)
+        ]
+        table((f"{name}: A - B", "micro", "macro", "n"), rows)
+    write(f"{result.shared} phrases in both, {result.only_a} only in A, {result.only_b} only in B")

@@ -1,0 +1,1 @@
+"""Honest evaluation of phrase grounding: datasets, metrics, controls, reports."""

@@ -1,0 +1,112 @@
+"""What a category is and how it is said: groups, sides and zones.
+
+Report findings, anatomy and devices are reported apart, because anatomy is found by its place
+alone. Which name belongs where is data, in ``categories.toml``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+from cxrg.geometry import Box
+
+GROUPS = ("finding", "anatomy", "device")
+LUNG_TOP, LUNG_BOTTOM = 0.12, 0.86
+"""Typical extent of the lungs on a frontal film, in shares of its height."""
+
+
+@cache
+def _table() -> dict[str, tuple[str, str]]:
+    """Name to (group, place)."""
+    text = files("cxrg.evaluate").joinpath("categories.toml").read_text(encoding="utf-8")
+    return {
+        name: (group, place)
+        for group, places in tomllib.loads(text).items()
+        for place, names in places.items()
+        for name in names
+    }
+
+
+def _look_up(category: str) -> tuple[str, str]:
+    name = re.sub(r"[\s_-]+", " ", category).strip().lower()
+    return _table().get(name, ("finding", "lung"))
+
+
+def group_of(category: str) -> str:
+    """``finding``, ``anatomy`` or ``device``."""
+    return _look_up(category)[0]
+
+
+def named_side(phrase: str) -> str | None:
+    """The one side that a phrase names: left, right, or None for both, neither or bilateral."""
+    words: set[str] = set(re.findall(r"[a-z]+", phrase.lower()))
+    sides = words & {"left", "right"}
+    if words & {"bilateral", "bilaterally", "both"} or len(sides) != 1:
+        return None
+    return sides.pop()
+
+
+def place(boxes: Sequence[Box], size: tuple[float, float]) -> tuple[str | None, str | None]:
+    """Side and zone of boxes in an image of ``size`` (H, W), or None where it isn't clear.
+
+    A box belongs to a side when at least three quarters of its width lie in that half and its
+    centre is more than 4 % of the width from the middle. A zone is named when at least 70 % of the
+    height of every box lies in the same third of a typical lung. Sides are the patient's: *left* is
+    the right half of the picture.
+    """
+    height, width = size
+    sides = {_side(box, width) for box in boxes}
+    zones = {_zone(box, height) for box in boxes}
+    side = None
+    if len(sides) == 1:
+        side = sides.pop()
+    elif sides == {"left", "right"}:
+        side = "bilateral"
+    return side, next(iter(zones)) if len(zones) == 1 else None
+
+
+def _side(box: Box, width: float) -> str | None:
+    middle = width / 2
+    if box.width <= 0 or abs((box.x0 + box.x1) / 2 - middle) <= 0.04 * width:
+        return None
+    on_right_half = (max(box.x1, middle) - max(box.x0, middle)) / box.width
+    if on_right_half >= 0.75:
+        return "left"
+    return "right" if on_right_half <= 0.25 else None
+
+
+def _zone(box: Box, height: float) -> str | None:
+    third = (LUNG_BOTTOM - LUNG_TOP) / 3
+    cuts = (0.0, (LUNG_TOP + third) * height, (LUNG_TOP + 2 * third) * height, height)
+    for zone, low, high in zip(("upper", "mid", "lower"), cuts, cuts[1:], strict=False):
+        shared = min(box.y1, high) - max(box.y0, low)
+        if box.height > 0 and shared >= 0.7 * box.height:
+            return zone
+    return None
+
+
+def location(category: str, side: str | None, zone: str | None) -> str:
+    """The place as it stands before a finding: "left lower lung", "left", or nothing."""
+    how = _look_up(category)[1]
+    if how == "none" or side is None:
+        return ""
+    if how == "side":
+        return side
+    # "left lung" and "lung opacity" share their lung.
+    lung = None if category.lower().startswith("lung") else "lung"
+    return " ".join(word for word in (side, zone, lung) if word)
+
+
+def make_phrase(template: str, category: str, side: str | None, zone: str | None) -> str:
+    """A template with {location}, {finding}, {side} and {zone} filled in, blanks tidied."""
+    filled = template.format(
+        location=location(category, side, zone),
+        finding=category.replace("_", " ").lower(),
+        side=side or "",
+        zone=zone or "",
+    )
+    return " ".join(filled.split())

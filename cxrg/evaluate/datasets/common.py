@@ -1,0 +1,233 @@
+"""What every reader needs: tables with known columns, images found by name, boxes cleaned."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cxrg.errors import InputError, UsageError
+from cxrg.evaluate.categories import make_phrase, place
+from cxrg.evaluate.sample import Problems, Sample
+from cxrg.geometry import Box
+
+TEMPLATE = "{location} {finding}"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
+Row = dict[str, str]
+
+
+@dataclass(slots=True)
+class Images:
+    """Finds image files below a folder by the name a data set gives them.
+
+    The path as given is tried first, then with other suffixes, then the bare name anywhere below,
+    if only one file has it (data sets are unpacked in many ways, and converted).
+    """
+
+    root: Path
+    _by_name: dict[str, Path | None] | None = None
+
+    def find(self, name: str, *, anywhere: bool = True) -> Path | None:
+        """The file, or None; ``anywhere`` False where a bare name means nothing."""
+        given = self.root / PurePosixPath(name.replace("\\", "/").lstrip("/"))
+        for path in (given, *(given.with_name(given.stem + end) for end in SUFFIXES)):
+            if path.is_file():
+                return path
+        for end in SUFFIXES:  # names such as 1.2.840.1 have no suffix, only dots
+            if (path := given.with_name(given.name + end)).is_file():
+                return path
+        if not anywhere:
+            return None
+        index = self._index()
+        return index.get(given.name) or index.get(given.stem)
+
+    def _index(self) -> dict[str, Path | None]:
+        """Files below by name and by name without suffix; None where several share it."""
+        if self._by_name is None:
+            self._by_name = {}
+            for path in sorted(self.root.rglob("*")):
+                if path.suffix.lower() in (*SUFFIXES, "") and path.is_file():
+                    for key in {path.name, path.stem}:
+                        self._by_name[key] = None if key in self._by_name else path
+        return self._by_name
+
+
+@dataclass(slots=True)
+class Reading:
+    """One data set being read: where its images are, how phrases are made, what went wrong."""
+
+    images: Images
+    problems: Problems = field(default_factory=Problems)
+    template: str = TEMPLATE
+    _ids: set[str] = field(default_factory=set)
+
+    def sample(
+        self,
+        name: str,
+        category: str,
+        boxes: Sequence[Box],
+        *,
+        phrase: str | None = None,
+        space: tuple[float, float] | None = None,
+        absent: bool = False,
+        anywhere: bool = True,
+        **more: Any,
+    ) -> Sample | None:
+        """A sample, or None with a problem counted: no such image, or no box left.
+
+        ``name`` is the image's name in the data set; boxes are in ``space`` (H, W), or in pixels of
+        the file without one, and are cleaned here. ``absent`` says that the phrase names something
+        that isn't there; ``anywhere`` is as in :meth:`Images.find`. Without a phrase one is made
+        from the template. ``more`` are further fields of the sample; None leaves one as it is.
+        """
+        where = more.pop("id", None) or f"{name} {phrase or category}"
+        image = self.images.find(name, anywhere=anywhere)
+        if image is None:
+            self.problems.add("missing image", where, f"no {name} below {self.images.root.name}/")
+            return None
+        space = space or image_size(image)
+        if space is None:
+            self.problems.add("unreadable image", where, f"{image.name} is no image")
+            return None
+        clean = self.clean(boxes, space, where)
+        if not (clean or absent or more.get("region")):
+            self.problems.add("no box", where, "no usable box is left")
+            return None
+        side, zone = place(clean, space) if clean else (None, None)
+        given = {key: value for key, value in more.items() if value is not None}
+        more = {"patient": PurePosixPath(name).stem, "side": side, "zone": zone, **given}
+        said = phrase or self.phrase(category, more["side"], more["zone"])
+        if not said.strip():
+            self.problems.add("no phrase", where, "the phrase is empty")
+            return None
+        return Sample(
+            id=self._unique(where),
+            image=image,
+            phrase=said.strip(),
+            category=category,
+            boxes=clean,
+            space=space,
+            **more,
+        )
+
+    def phrase(self, category: str, side: str | None, zone: str | None) -> str:
+        """The template filled in.
+
+        Raises:
+            UsageError: the template has a field that is not known.
+        """
+        try:
+            return make_phrase(self.template, category, side, zone)
+        except (KeyError, IndexError, ValueError) as error:
+            raise UsageError(
+                f"template {self.template!r} cannot be filled in; "
+                "use {location}, {finding}, {side} and {zone} only"
+            ) from error
+
+    def clean(self, boxes: Sequence[Box], size: tuple[float, float], where: str) -> tuple[Box, ...]:
+        """Boxes clipped to the image, with what is clipped or dropped counted."""
+        height, width = size
+        kept = []
+        for box in boxes:
+            text = f"[{box.x0:g}, {box.y0:g}, {box.x1:g}, {box.y1:g}]"
+            if not all(map(math.isfinite, (box.x0, box.y0, box.x1, box.y1))) or box.area <= 0:
+                self.problems.add("empty box", where, f"{text} has no area")
+                continue
+            inside = box.intersection(Box(0, 0, width, height))
+            if inside is None:
+                self.problems.add("box outside the image", where, f"{text} in {width:g}x{height:g}")
+                continue
+            if inside.area < 0.99 * box.area:
+                self.problems.add(
+                    "box reaches beyond the image", where, f"{text} in {width:g}x{height:g}, cut"
+                )
+            kept.append(inside)
+        return tuple(kept)
+
+    def _unique(self, name: str) -> str:
+        found, count = name, 2
+        while found in self._ids:
+            found, count = f"{name} ({count})", count + 1
+        self._ids.add(found)
+        return found
+
+
+def read_rows(path: Path, columns: Iterable[str]) -> list[Row]:
+    """The rows of a CSV file that has these columns (any order, others besides).
+
+    Raises:
+        InputError: the file cannot be read as such a table.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        try:
+            names = [name.strip() for name in reader.fieldnames or ()]
+            missing = [name for name in columns if name not in names]
+            if missing:
+                raise InputError(
+                    f"{path.name} has no column {', '.join(missing)} (it has {', '.join(names)}); "
+                    "check --format"
+                )
+            reader.fieldnames = names
+            return [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path.name} is no UTF-8 CSV table: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path.name} is no JSON file: {error}") from error
+
+
+def numbers(row: Row, names: Sequence[str], where: str, problems: Problems) -> list[float] | None:
+    """Fields of a row as numbers; None with a problem counted where one is not a number."""
+    try:
+        return [float(row[name]) for name in names]
+    except ValueError:
+        fields = ", ".join(f"{name}={row[name]!r}" for name in names)
+        problems.add("not a number", where, fields)
+        return None
+
+
+def xywh(x: float, y: float, width: float, height: float) -> Box:
+    """A box from its corner and extent."""
+    return Box(x, y, x + width, y + height)
+
+
+def merge_duplicates(boxes: Sequence[Box], overlap: float = 0.55) -> tuple[Box, ...]:
+    """Of every pair of boxes with at least this IoU the smaller one goes (several readers drew)."""
+    largest_first = sorted(boxes, key=lambda box: -box.area)
+    return tuple(
+        box
+        for i, box in enumerate(largest_first)
+        if all(box.iou(larger) < overlap for larger in largest_first[:i])
+    )
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Height and width from a file's header, or None where it can't be told."""
+    with path.open("rb") as file:
+        is_dicom = file.read(132)[128:] == b"DICM"
+    if is_dicom:
+        import pydicom
+
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        return (int(header.Rows), int(header.Columns)) if "Rows" in header else None
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except UnidentifiedImageError:
+        return None

@@ -1,0 +1,147 @@
+"""What is evaluated: something that grounds phrases in images, and the model that does.
+
+The controls that need a model come through here too: the phrases of other samples in the same call
+as the sample's own, and the map of the start token, which stands before every phrase and says
+nothing ("image only"; methods of arXiv 2404.12920, token ablation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg.geometry import Box
+
+if TYPE_CHECKING:  # torch is imported only when a model runs
+    from cxrg.image import CxrImage
+    from cxrg.model import Model
+    from cxrg.options import Options
+
+
+class Found(Protocol):
+    """What a method says of one phrase; `cxrg.ground.Grounding` is one."""
+
+    @property
+    def heatmap(self) -> NDArray[np.float32]: ...
+    @property
+    def boxes(self) -> tuple[Box, ...]: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+class Method(Protocol):
+    """Something that grounds phrases.
+
+    ``facts`` say which it is, as JSON; two runs with the same facts give the same numbers.
+    """
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+    def read(self, image: Path | CxrImage) -> CxrImage:
+        """The image, read once for all that follows."""
+
+    def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[Found]:
+        """All phrases of one image."""
+
+    def image_only(self, image: CxrImage) -> NDArray[np.float32] | None:
+        """The heatmap (H, W) without a phrase, or None where the method has none."""
+
+    def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:
+        """The boxes that the method would draw from a heatmap (H, W), so that controls get some."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentDiffusion:
+    """A loaded latent diffusion model with all its knobs."""
+
+    model: Model
+    options: Options
+
+    @classmethod
+    def of(cls, model: Model, options: Options) -> LatentDiffusion:
+        """A model with options, whose device and precision become those that run."""
+        dtype = str(model.dtype).removeprefix("torch.")
+        return cls(
+            model=model,
+            options=replace(options, device=str(model.device), dtype=dtype),  # type: ignore[arg-type]  # one of Dtype
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Name and identity of the model, and every knob."""
+        return {
+            "model": self.model.card.name,
+            "identity": self.model.identity,
+            "options": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(self.options).items()
+            },
+        }
+
+    def read(self, image: Path | CxrImage) -> CxrImage:
+        from cxrg.image import read_image
+
+        if isinstance(image, Path):
+            return read_image(image, side=self.model.side, fit=self.options.fit)
+        return image
+
+    def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[Found]:
+        from cxrg.ground import ground
+
+        return ground(image, list(phrases), model=self.model, options=self.options)
+
+    def image_only(self, image: CxrImage) -> NDArray[np.float32] | None:
+        """The start token's heatmap; None where the tokenizer sets no token before a phrase."""
+        import torch
+
+        from cxrg.attention import choose_layers, read_attention
+        from cxrg.ground import heatmaps
+        from cxrg.heatmap import suppress
+        from cxrg.invert import ddim_latents, noise_latents
+        from cxrg.phrase import encode_phrase
+
+        options = self.options
+        with torch.inference_mode():
+            prompt = encode_phrase(self.model, "finding")
+            if prompt.span.start == 0:
+                return None
+            z0 = self.model.encode(image.pixels)
+            latents = (
+                ddim_latents(self.model, z0, steps=options.steps, window=options.window)
+                if options.path == "ddim"
+                else noise_latents(
+                    self.model,
+                    z0,
+                    timesteps=options.timesteps,
+                    draws=options.draws,
+                    seed=options.seed,
+                )
+            )
+            maps = read_attention(
+                self.model,
+                list(latents),
+                [replace(prompt, selected=(0,))],
+                choose_layers(self.model, options.layers),
+                reduce=options.reduce,
+                batch=options.batch,
+            )
+        heat, _ = heatmaps(maps[0], image.frame, options)
+        return image.frame.restore(suppress(heat) if options.mask == "otsu" else heat)
+
+    def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:
+        from cxrg.heatmap import boxes_from_heatmap
+
+        seen = np.nan_to_num(heatmap)
+        return boxes_from_heatmap(
+            seen, threshold=self.options.threshold, min_area=self.options.min_area
+        )

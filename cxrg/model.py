@@ -1,0 +1,254 @@
+"""A text-conditioned latent diffusion model, read from a diffusers folder or the hub.
+
+Image to latent (Rombach et al., CVPR 2022, section 3.1; diffusers' convention)::
+
+    z = (mean - shift_factor) * scaling_factor
+
+with the mean of the autoencoder's posterior, or the latent itself where the autoencoder is
+deterministic (``AutoencoderDC``). Only safetensors are read: other formats can run code.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxrg import checkpoint
+from cxrg.card import WEIGHTS, Card, known_cards, read_card
+from cxrg.errors import ModelError, UsageError
+
+# Tokenizers without a limit name an astronomic one.
+UNLIMITED = 1_000_000
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Model:
+    """The networks of one checkpoint on one device, with what is known about them.
+
+    Attributes:
+        alphas_cumprod: float64 ``(T,)``, the cumulative product of ``1 - beta`` per timestep.
+        prediction_type: what the network's output means.
+        identity: a fingerprint of the folder's weights and configuration.
+        dtype: the UNet's precision; the autoencoder and the text encoder stay in float32, they
+            run once per image and phrase and all later arithmetic rests on them.
+    """
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    alphas_cumprod: Tensor
+    prediction_type: Literal["epsilon", "v_prediction"]
+    card: Card
+    identity: str
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def factor(self) -> int:
+        """Image pixels per latent position, along one side."""
+        blocks = getattr(self.vae.config, "block_out_channels", None)
+        return 1 << len(blocks or self.vae.config.encoder_block_out_channels) - 1
+
+    @property
+    def side(self) -> int:
+        """Pixels of the model's square."""
+        return self.card.side or int(self.unet.config.sample_size) * self.factor
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of a padded prompt, start and end tokens included."""
+        places = getattr(self.text_encoder.config, "max_position_embeddings", UNLIMITED)
+        most = min(int(self.tokenizer.model_max_length), places)
+        if not self.card.text_length and most >= UNLIMITED:
+            raise ModelError(f"{self.card.name}: no prompt length; set text_length in cxrg.json")
+        return self.card.text_length or most
+
+    def encode(self, pixels: NDArray[np.float32] | Tensor) -> Tensor:
+        """Latents ``(B, C, h, w)`` of grey images ``(S, S)`` or ``(B, S, S)`` in [0, 1].
+
+        Raises:
+            UsageError: the images' sides are not multiples of the autoencoder's factor.
+        """
+        image = torch.as_tensor(pixels, dtype=torch.float32, device=self.device)
+        image = image[None] if image.ndim == 2 else image
+        if image.ndim != 3 or any(side % self.factor for side in image.shape[1:]):
+            shape = " x ".join(map(str, image.shape))
+            raise UsageError(f"image of {shape} pixels; sides must be multiples of {self.factor}")
+        image = image * 2 - 1 if self.card.image_range == "-1..1" else image
+        image = image[:, None].expand(-1, self.vae.config.in_channels, -1, -1)
+        encoded = self.vae.encode(image)
+        # AutoencoderDC has no posterior: its latent is the mean.
+        mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
+        return cast(Tensor, (mean - self._shift) * self.vae.config.scaling_factor)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Grey images ``(B, S, S)`` in [0, 1] of latents ``(B, C, h, w)``."""
+        raw = latents / self.vae.config.scaling_factor + self._shift
+        grey = self.vae.decode(raw).sample.mean(dim=1)
+        grey = (grey + 1) / 2 if self.card.image_range == "-1..1" else grey
+        return cast(Tensor, grey.clamp(0, 1))
+
+    def denoise(self, latents: Tensor, timesteps: Tensor | int, context: Tensor) -> Tensor:
+        """The network's raw output, float32 ``(B, C, h, w)``.
+
+        Args:
+            latents: ``(B, C, h, w)``.
+            timesteps: one training timestep, or one per row ``(B,)``.
+            context: text embeddings ``(B, L, D)``.
+        """
+        times = torch.as_tensor(timesteps, device=self.device)
+        output = self.unet(
+            latents.to(self.dtype),
+            times,
+            encoder_hidden_states=context.to(self.dtype),
+            return_dict=False,
+        )[0]
+        return cast(Tensor, output.float())
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Embeddings ``(B, L, D)`` of prompts, padded or cut to the model's text length."""
+        padded = self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=self.text_length,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(self.device)
+        mask = {"attention_mask": padded["attention_mask"]} if self.card.pass_attention_mask else {}
+        return cast(Tensor, self.text_encoder(padded["input_ids"], **mask).last_hidden_state)
+
+    @property
+    def _shift(self) -> float:
+        return getattr(self.vae.config, "shift_factor", None) or 0.0
+
+
+def load(
+    name_or_path: str | Path = "compact",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    offline: bool = False,
+) -> Model:
+    """Load a model.
+
+    Args:
+        name_or_path: a name that ``cxrg models`` lists, a diffusers folder, or a hub id
+            ``OWNER/NAME``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        dtype: ``auto`` (what the card says was checked), ``float32``, ``bfloat16``, ``float16``.
+        revision: branch, tag or commit on the hub; a card's own revision is the default.
+        offline: never touch the network, like the environment variable ``HF_HUB_OFFLINE=1``.
+
+    Raises:
+        ModelError: the model cannot be found or fetched, is incomplete, or is not handled.
+        UsageError: the device or precision is not there.
+    """
+    place = choose_device(device)
+    folder, card = find(str(name_or_path), revision=revision, offline=offline)
+    card = read_card(folder) or card or Card(name=folder.name)
+    precision = choose_dtype(dtype, place, card)
+    parts = checkpoint.read_folder(folder, precision)
+    alphas_cumprod, prediction_type = checkpoint.schedule(parts.scheduler)
+    for network in (parts.vae, parts.unet, parts.text_encoder):
+        network.requires_grad_(False).eval().to(place)
+    return Model(
+        vae=parts.vae,
+        unet=parts.unet,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        alphas_cumprod=alphas_cumprod,
+        prediction_type=prediction_type,
+        card=card,
+        identity=checkpoint.fingerprint(folder),
+        device=place,
+        dtype=precision,
+    )
+
+
+def find(name: str, *, revision: str | None, offline: bool) -> tuple[Path, Card | None]:
+    """The folder of a model, fetched from the hub where it must be, and the package's card of it.
+
+    Raises:
+        ModelError: there is no such model here, or it cannot be fetched.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise ModelError(f"{name}: a single file; give the diffusers folder that holds unet/, vae/")
+    if path.is_dir():
+        return path, None
+    cards = known_cards()
+    card = cards.get(name)
+    if card is None and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        card = next(
+            (each for each in cards.values() if each.hub_id == name), Card(name=name, hub_id=name)
+        )
+    if card is None:
+        raise ModelError(f"model {name!r} is neither a folder nor one of {', '.join(cards)}")
+    if card.shipped:
+        return WEIGHTS / card.name, card
+    if card.weights != "download" or not card.hub_id:
+        raise ModelError(f"model {name!r} cannot be fetched: {card.note or card.access}")
+    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    revision = revision or card.revision or None
+    return checkpoint.fetch(card.hub_id, revision=revision, offline=offline), card
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; ``auto`` takes an accelerator where there is one.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"device {device!r} is not known; use auto, cpu, cuda, cuda:N, mps"
+        ) from error
+    missing = (place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()) or (
+        place.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing or place.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {device!r} is not on this machine; use --device cpu or auto")
+    return place
+
+
+def choose_dtype(dtype: str, device: torch.device, card: Card) -> torch.dtype:
+    """The UNet's precision; ``auto`` takes the card's where the device has it in hardware.
+
+    Raises:
+        UsageError: the precision is not known, or the device lacks it.
+    """
+    if dtype == "auto":
+        fits = card.dtype == "bfloat16" and _has_bfloat16(device)
+        return torch.bfloat16 if fits else torch.float32
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r} is not known; use auto, {', '.join(DTYPES)}")
+    if dtype == "float16" and device.type == "cpu":
+        raise UsageError("dtype float16 is not for the CPU; use float32 or bfloat16")
+    if dtype == "bfloat16" and device.type != "cpu" and not _has_bfloat16(device):
+        raise UsageError(f"dtype bfloat16 is not on {device}; use float32 or float16")
+    return DTYPES[dtype]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False

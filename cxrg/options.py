@@ -1,0 +1,263 @@
+"""Every knob of one run, and the named presets.
+
+Preset ``paper`` is the published procedure (Vilouras et al., arXiv 2404.12920; its released code):
+300 requested DDIM steps, the latents at indices 120..179 of the real list, every phrase token,
+min-max per layer and step, a Gaussian of 2.5 pixels at 512, Otsu's mask. Preset ``fast`` goes to
+the timestep by adding noise instead of inverting. A model's card may replace knobs of a preset.
+
+This module imports neither torch nor diffusers: the command line builds its help from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
+
+from cxrg.card import Card
+from cxrg.errors import UsageError
+
+Fit = Literal["pad", "crop"]
+Route = Literal["ddim", "noise"]
+Reduce = Literal["mean", "sum"]
+Normalise = Literal["minmax", "none"]
+Mask = Literal["otsu", "none"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Every knob of one run.
+
+    Attributes:
+        preset: the preset that the other knobs started from.
+        path: how the latent reaches a timestep: ``ddim`` inverts, ``noise`` adds seeded noise.
+        steps: requested DDIM steps of the training schedule (``ddim``).
+        window: the indices ``[start, stop)`` of the DDIM list that are read (``ddim``); two
+            numbers with a decimal point are fractions of the list's length.
+        timesteps: training timesteps that are read (``noise``).
+        draws: noise draws per timestep, averaged (``noise``).
+        seed: seed of the noise (``noise``).
+        layers: ``card`` (the model card's, else the published rule), ``paper`` (the published
+            rule), a map side such as 16, or names of modules.
+        tokens: ``all``, ``content``, ``word:WORD``, or indices among the phrase's own tokens.
+        reduce: how the chosen tokens' probabilities join: ``mean`` or ``sum``.
+        normalise: ``minmax`` scales every layer and step and the final map to [0, 1]; ``none``
+            keeps probabilities as they are.
+        sigma: Gaussian smoothing, a fraction of the square's side.
+        mask: ``otsu`` sets the background of the heatmap to 0; ``none`` leaves it.
+        threshold: what a box encloses: above Otsu's threshold (``otsu``), above a number, or above
+            a quantile of the heatmap (``quantile:0.95``).
+        min_area: the smallest region that makes a box, a fraction of the square's area.
+        absent_below: presence score under which the phrase counts as not found; None: never.
+        fit: ``pad`` shows the whole image, ``crop`` the middle of it.
+        batch: most latents in one network evaluation.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        dtype: the network's precision.
+
+    Raises:
+        UsageError: a value cannot be meant; the message holds what can.
+    """
+
+    preset: str = "paper"
+    path: Route = "ddim"
+    steps: int = 300
+    window: tuple[int, int] | tuple[float, float] = (120, 180)
+    timesteps: tuple[int, ...] = (360, 450, 540)
+    draws: int = 2
+    seed: int = 0
+    layers: str | int | tuple[str, ...] = "card"
+    tokens: str | tuple[int, ...] = "all"
+    reduce: Reduce = "mean"
+    normalise: Normalise = "minmax"
+    sigma: float = 2.5 / 512
+    mask: Mask = "otsu"
+    threshold: str | float = "otsu"
+    min_area: float = 0.0
+    absent_below: float | None = None
+    fit: Fit = "pad"
+    batch: int = 8
+    device: str = "auto"
+    dtype: Dtype = "auto"
+
+    def __post_init__(self) -> None:
+        for knob, choices in _CHOICES.items():
+            _require(getattr(self, knob) in choices, knob, self, f"use {' or '.join(choices)}")
+        for knob, low, high in _RANGES:
+            value = getattr(self, knob)
+            inside = math.isfinite(value) and low <= value <= high
+            _require(inside, knob, self, f"use a number from {low:g} to {high:g}")
+        start, stop = self.window
+        _require(0 <= start < stop, "window", self, "use START:STOP with 0 <= START < STOP")
+        times = self.timesteps
+        _require(bool(times) and min(times) >= 0, "timesteps", self, "use whole numbers from 0")
+        _require(_threshold_fits(self.threshold), "threshold", self, _THRESHOLDS)
+        _require(_tokens_fit(self.tokens), "tokens", self, _TOKENS)
+        _require(bool(self.layers), "layers", self, "use card, paper, a map side, or names")
+        least = self.absent_below
+        _require(least is None or 0 <= least <= 1, "absent_below", self, "use 0 to 1, or none")
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "path": get_args(Route),
+    "reduce": get_args(Reduce),
+    "normalise": get_args(Normalise),
+    "mask": get_args(Mask),
+    "fit": get_args(Fit),
+    "dtype": get_args(Dtype),
+}
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("steps", 1, 1000),
+    ("draws", 1, 1000),
+    ("seed", 0, 2**63 - 1),
+    ("sigma", 0, 0.5),
+    ("min_area", 0, 1),
+    ("batch", 1, 4096),
+)
+_THRESHOLDS = "use otsu, quantile:Q with Q from 0 to 1, or a number from 0 to 1"
+_TOKENS = "use all, content, word:WORD, or indices such as 0,2"
+
+
+def _require(fits: bool, knob: str, options: Options, remedy: str) -> None:
+    if not fits:
+        raise UsageError(f"{knob} {getattr(options, knob)!r} cannot be meant; {remedy}")
+
+
+def _threshold_fits(threshold: str | float) -> bool:
+    if isinstance(threshold, str):
+        return threshold == "otsu" or quantile_of(threshold) is not None
+    return 0 <= threshold <= 1
+
+
+def _tokens_fit(tokens: str | tuple[int, ...]) -> bool:
+    if isinstance(tokens, str):
+        named = tokens.startswith("word:") and bool(tokens.removeprefix("word:").strip())
+        return named or tokens in ("all", "content")
+    return bool(tokens)
+
+
+def quantile_of(threshold: str) -> float | None:
+    """The q of ``quantile:q``; None where the text is anything else."""
+    if not threshold.startswith("quantile:"):
+        return None
+    try:
+        q = float(threshold.removeprefix("quantile:"))
+    except ValueError:
+        return None
+    return q if 0 <= q <= 1 else None
+
+
+PRESETS: Mapping[str, Options] = {
+    "fast": Options(preset="fast", path="noise"),
+    "paper": Options(preset="paper", fit="crop"),
+}
+DEFAULT_PRESET = "fast"
+KNOBS = tuple(item.name for item in fields(Options) if item.name != "preset")
+
+
+def resolve(preset: str = DEFAULT_PRESET, card: Card | None = None, **overrides: Any) -> Options:
+    """The options of a run: the preset, then the card's changes to it, then ``overrides``.
+
+    Values may be text, as a command line has them: ``window="120:180"``, ``timesteps="300,450"``,
+    ``layers="16"``, ``tokens="0,2"``, ``threshold="0.5"``, ``absent_below="none"``.
+
+    Raises:
+        UsageError: the preset or a knob is not known, or a value cannot be meant.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"preset {preset!r} is not known; use {' or '.join(PRESETS)}")
+    options = PRESETS[preset]
+    for knobs in ((card.presets.get(preset, {}) if card else {}), overrides):
+        options = replace(options, **{knob: _read(knob, value) for knob, value in knobs.items()})
+    return options
+
+
+def _read(knob: str, value: Any) -> Any:
+    """One knob's value from what a command line, a card or a caller wrote."""
+    if knob not in KNOBS:
+        near = get_close_matches(knob, KNOBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KNOBS)}"
+        raise UsageError(f"option {knob!r} is not known; {hint}")
+    try:
+        return _READERS[knob](value) if knob in _READERS else value
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{knob} {value!r} cannot be meant; use {_FORMS[knob]}") from error
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(value)
+    return int(value)
+
+
+def _list(value: Any, *, split: str = ",") -> list[Any]:
+    parts = value.split(split) if isinstance(value, str) else value
+    return list(parts) if isinstance(parts, (list, tuple)) else [parts]
+
+
+def _window(value: Any) -> tuple[int, int] | tuple[float, float]:
+    start, stop = _list(value.replace(":", ",") if isinstance(value, str) else value)
+    if any(
+        "." in edge if isinstance(edge, str) else isinstance(edge, float) for edge in (start, stop)
+    ):
+        fractions = float(start), float(stop)
+        if fractions[1] > 1:
+            raise ValueError(value)
+        return fractions
+    return _whole(start), _whole(stop)
+
+
+def _layers(value: Any) -> str | int | tuple[str, ...]:
+    if isinstance(value, int) or value in ("card", "paper"):
+        return _whole(value) if isinstance(value, int) else str(value)
+    if isinstance(value, str) and value.strip().isdigit():
+        return int(value)
+    return tuple(str(name).strip() for name in _list(value))
+
+
+def _tokens(value: Any) -> str | tuple[int, ...]:
+    if isinstance(value, str) and (value in ("all", "content") or value.startswith("word:")):
+        return value
+    return tuple(_whole(index) for index in _list(value))
+
+
+def _threshold(value: Any) -> str | float:
+    if isinstance(value, str) and (value == "otsu" or value.startswith("quantile:")):
+        return value
+    return float(value)
+
+
+def _absent(value: Any) -> float | None:
+    return None if value is None or value == "none" else float(value)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "steps": _whole,
+    "window": _window,
+    "timesteps": lambda value: tuple(_whole(t) for t in _list(value)),
+    "draws": _whole,
+    "seed": _whole,
+    "layers": _layers,
+    "tokens": _tokens,
+    "sigma": float,
+    "threshold": _threshold,
+    "min_area": float,
+    "absent_below": _absent,
+    "batch": _whole,
+}
+_FORMS = {
+    "steps": "a whole number",
+    "window": "START:STOP, indices such as 120:180 or fractions such as 0.4:0.6",
+    "timesteps": "whole numbers such as 300,450",
+    "draws": "a whole number",
+    "seed": "a whole number",
+    "layers": "card, paper, a map side such as 16, or module names",
+    "tokens": _TOKENS.removeprefix("use "),
+    "sigma": "a fraction of the side",
+    "threshold": _THRESHOLDS.removeprefix("use "),
+    "min_area": "a fraction of the area",
+    "absent_below": "a number from 0 to 1, or none",
+    "batch": "a whole number",
+}

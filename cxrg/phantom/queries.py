@@ -1,0 +1,137 @@
+"""What can be asked of a picture, and where the answer lies.
+
+A query names a concept, perhaps a side and a zone. Its answer is the union of every finding that
+it describes, so that a word more or less in the phrase moves the answer: a hard text pair needs
+no second image. Queries that describe nothing here have an empty answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxrg.phantom.findings import ONE_SIDED, OPACITIES, Finding
+from cxrg.phantom.language import Query, sayable
+from cxrg.phantom.regions import Mask
+from cxrg.phantom.sample import Phantom
+
+COVERS: dict[str, tuple[str, ...]] = {
+    "opacity": OPACITIES,
+    "pneumonia": OPACITIES,
+    "infiltrate": OPACITIES,
+    "consolidation": ("consolidation", "pneumonia", "infiltrate"),
+}
+"""Concepts that describe more kinds of findings than the one of their own name."""
+
+_PARTS = ("apical", "basal", "perihilar", "retrocardiac")
+_ANATOMY: dict[str, str] = {
+    "lung": "{side} lung",
+    "hilum": "{side} hilum",
+    "costophrenic angle": "{side} costophrenic angle",
+    "apex": "{side} apical",
+    "base": "{side} basal",
+    "hemidiaphragm": "{side} hemidiaphragm",
+    "upper zone": "{side} upper",
+    "mid zone": "{side} mid",
+    "lower zone": "{side} lower",
+    "clavicle": "{side} clavicle",
+}
+_MIDLINE = ("lungs", "heart", "heart and mediastinum", "airways", "spine")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Answer:
+    """A query and the boolean mask ``(side, side)`` of what it describes (empty if absent)."""
+
+    query: Query
+    mask: Mask
+
+
+def covers(concept: str, kind: str) -> bool:
+    """Whether a phrase about ``concept`` speaks of a finding of this kind."""
+    return kind in COVERS.get(concept, (concept,))
+
+
+def answer(phantom: Phantom, query: Query) -> Answer:
+    """Where this query's findings lie; an empty mask where there is none of them."""
+    matching = [f for f in phantom.findings if _describes(phantom, query, f)]
+    if query.side == "bilateral" and {f.side for f in matching} < {"right", "left"}:
+        matching = []
+    mask = np.zeros(phantom.image.shape, bool)
+    for finding in matching:
+        mask |= finding.mask
+    return Answer(query=query, mask=mask)
+
+
+def _describes(phantom: Phantom, query: Query, finding: Finding) -> bool:
+    if not covers(query.concept, finding.kind):
+        return False
+    if query.side in ("right", "left") and finding.side != query.side:
+        return False
+    if query.zone is None or query.zone == finding.zone:
+        return True
+    name = "retrocardiac" if query.zone == "retrocardiac" else f"{finding.side} {query.zone}"
+    region = phantom.regions.get(name)
+    if region is None or not region.any():
+        return False
+    return bool((finding.mask & region).sum() >= 0.6 * finding.mask.sum())
+
+
+def present(phantom: Phantom) -> list[Answer]:
+    """Every kind of query about the findings that can be said and has an answer here."""
+    asked: dict[Query, None] = {}
+    for finding in phantom.findings:
+        wider = [concept for concept in COVERS if covers(concept, finding.kind)]
+        for concept in dict.fromkeys((finding.kind, *wider)):
+            for side in dict.fromkeys((None, finding.side, "bilateral")):
+                for zone in dict.fromkeys((None, finding.zone, *_PARTS)):
+                    asked[Query(concept, side, zone)] = None
+    answers = [answer(phantom, query) for query in asked if sayable(query)]
+    return [a for a in answers if a.mask.any()]
+
+
+def absent(phantom: Phantom, rng: np.random.Generator, count: int) -> list[Answer]:
+    """Queries about findings that are not here, half of them near misses (other side or zone)."""
+    here = [f for f in phantom.findings if f.side is not None and f.kind in ONE_SIDED]
+    concepts = ["opacity", *ONE_SIDED]
+    found: list[Answer] = []
+    for _ in range(count * 4):
+        concept = str(rng.choice(concepts))
+        if here and rng.random() < 0.5:
+            concept = here[int(rng.integers(len(here)))].kind
+        side = str(rng.choice(["right", "left"]))
+        zone = str(rng.choice(["upper", "mid", "lower"])) if rng.random() < 0.4 else None
+        query = Query(concept, side, zone)
+        if not sayable(query):
+            continue
+        asked = answer(phantom, query)
+        if not asked.mask.any() and not _nearly(phantom, query):
+            found.append(asked)
+        if len(found) == count:
+            break
+    return found
+
+
+def _nearly(phantom: Phantom, query: Query) -> bool:
+    """Whether a finding lies partly where the query says, so that neither yes nor no is right."""
+    region = phantom.regions.get(f"{query.side} {query.zone}")
+    if query.zone is None or region is None:
+        return False
+    return any(
+        covers(query.concept, f.kind) and (f.mask & region).sum() > 0.15 * f.mask.sum()
+        for f in phantom.findings
+    )
+
+
+def anatomy(phantom: Phantom) -> list[Answer]:
+    """Queries for the parts of the body that have a mask here."""
+    asked: list[tuple[str, str | None, str]] = [
+        (c, s, name.format(side=s)) for c, name in _ANATOMY.items() for s in ("right", "left")
+    ]
+    asked += [(c, None, c) for c in _MIDLINE]
+    return [
+        Answer(query=Query(c, s), mask=phantom.regions[name])
+        for c, s, name in asked
+        if name in phantom.regions and phantom.regions[name].any()
+    ]

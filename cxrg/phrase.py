@@ -1,0 +1,149 @@
+"""From a phrase to a prompt: embeddings, and which of its tokens to watch.
+
+The span holds the phrase's own tokens, without start, end and padding tokens (as in the released
+code of arXiv 2404.12920: positions 1 .. L-2). Within it either all tokens count, or the content
+words: *there is a small left apical pneumothorax* keeps *small left apical pneumothorax*
+(arXiv 2507.12236).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cxrg.errors import PhraseError
+from cxrg.model import Model
+
+# Words that place nothing in a picture: articles, prepositions, auxiliaries, negation (as a tagger
+# that keeps adjectives, nouns and verbs drops them), and the verbs and nouns with which reports
+# introduce a finding. Laterality, position, size and number stay.
+STOP_WORDS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        a an the this that these those there it its is are was were be been being has have had
+        of in on at to for with within by from and or as into over which no not without
+        seen noted identified present demonstrated shown visualized visualised observed appears
+        appear may might could can probably likely possibly possible suggesting suggestive
+        consistent compatible representing represents reflecting reflects evidence finding
+        findings image radiograph x-ray
+        """,
+    )
+)
+WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prompt:
+    """A phrase as the network sees it.
+
+    Attributes:
+        text: the phrase.
+        embeds: float32 ``(L, D)``.
+        span: positions of the phrase's own tokens in ``embeds``.
+        tokens: the tokens of the span, as the tokenizer writes them.
+        selected: positions in ``embeds`` whose attention is read.
+        warnings: what a reader should know, such as words that were cut.
+    """
+
+    text: str
+    embeds: Tensor
+    span: slice
+    tokens: tuple[str, ...]
+    selected: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def selected_tokens(self) -> tuple[str, ...]:
+        return tuple(self.tokens[index - self.span.start] for index in self.selected)
+
+
+def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all") -> Prompt:
+    """Tokenise and embed a phrase.
+
+    Args:
+        model: the model whose text encoder reads it.
+        text: the phrase.
+        tokens: ``all``, ``content``, ``word:WORD``, or indices among the phrase's own tokens.
+
+    Raises:
+        PhraseError: the phrase is empty, has no such word, or has no such token.
+    """
+    if not text.strip():
+        raise PhraseError("the phrase is empty; name what to look for, such as 'left effusion'")
+    ids, places = _tokenise(model.tokenizer, text)
+    if not ids:
+        raise PhraseError(f"phrase {text!r} has no token that the model reads; use words")
+    before, after = _special_tokens(model.tokenizer, ids, text)
+    kept = min(len(ids), model.text_length - before - after)
+    chosen, warnings = _select(text, places[:kept], tokens)
+    if kept < len(ids):
+        cut = text[places[kept][0] :].strip()
+        limit = f"the {kept} tokens that the model reads"
+        warnings = (*warnings, f"phrase is longer than {limit}; cut: {cut!r}")
+    return Prompt(
+        text=text,
+        embeds=model.encode_text([text])[0],
+        span=slice(before, before + kept),
+        tokens=tuple(model.tokenizer.convert_ids_to_tokens(ids[:kept])),
+        selected=tuple(before + index for index in chosen),
+        warnings=warnings,
+    )
+
+
+def _tokenise(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The phrase's own token ids and the characters ``[start, stop)`` that each stands for."""
+    encoded = tokenizer(
+        text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+    )
+    return list(encoded["input_ids"]), [tuple(pair) for pair in encoded["offset_mapping"]]
+
+
+def _special_tokens(tokenizer: Any, ids: list[int], text: str) -> tuple[int, int]:
+    """How many tokens the tokenizer sets before and after a phrase."""
+    framed = list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+    extra = len(framed) - len(ids)
+    before = next(n for n in range(extra + 1) if framed[n : n + len(ids)] == ids)
+    return before, extra - before
+
+
+def _select(
+    text: str, places: list[tuple[int, int]], tokens: str | tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Indices of the chosen tokens within the span, and warnings."""
+    if not isinstance(tokens, str):
+        return _indices(tokens, len(places)), ()
+    if tokens == "all":
+        return tuple(range(len(places))), ()
+    if tokens == "content":
+        words = [w.span() for w in WORD.finditer(text) if w.group().lower() not in STOP_WORDS]
+        chosen = _covering(places, words)
+        if chosen:
+            return chosen, ()
+        return tuple(range(len(places))), ("phrase has no content words; all its tokens are read",)
+    word = tokens.removeprefix("word:").strip()
+    pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+    chosen = _covering(places, [match.span() for match in pattern.finditer(text)])
+    if not chosen:
+        heard = ", ".join(dict.fromkeys(WORD.findall(text)))
+        raise PhraseError(f"the phrase, as far as it is read, has no {word!r}; it has {heard}")
+    return chosen, ()
+
+
+def _indices(wanted: tuple[int, ...], count: int) -> tuple[int, ...]:
+    strange = [index for index in wanted if not 0 <= index < count]
+    if strange:
+        raise PhraseError(f"the phrase has no token {strange[0]}; use 0 to {count - 1}")
+    return tuple(sorted(set(wanted)))
+
+
+def _covering(places: list[tuple[int, int]], words: list[tuple[int, int]]) -> tuple[int, ...]:
+    """Tokens that share a character with one of the words."""
+    return tuple(
+        index
+        for index, (start, stop) in enumerate(places)
+        if any(start < end and begin < stop for begin, end in words)
+    )

@@ -1,0 +1,151 @@
+"""What every kind of image file shares: its bytes, its kind by magic, its limits, its grey range.
+
+Kinds are told by the first bytes, never by the suffix: the DICOM prefix after a 128-byte preamble
+(DICOM PS3.10 section 7.1), or a first element of group 0002 or 0008 where the preamble was
+stripped; the PNG, JPEG and TIFF signatures.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg.errors import ImageError
+
+Kind = Literal["dicom", "png", "jpeg", "tiff"]
+
+# A chest X-ray has 4 to 20 million pixels; what goes beyond these is a mistake or a bomb.
+MAX_BYTES = 2**30
+MAX_PIXELS = 100_000_000
+MAX_SIDE = 32_000
+MIN_SIDE = 16
+MAX_RATIO = 8
+
+HEAD = 256
+"""How many first bytes `kind_of` needs."""
+
+_SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+)
+_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UI UL UN US UT".split()
+)
+
+
+def image_error(path: Path, problem: str, remedy: str) -> ImageError:
+    """The one line that a file which cannot be used gets: name, problem, remedy."""
+    name = "".join(c if c.isprintable() else "?" for c in str(path))
+    return ImageError(f"{name}: {problem}; {remedy}")
+
+
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a regular, non-empty file of bounded size.
+
+    Raises:
+        ImageError: there is no such file, it is a folder or a device, empty, too large, or may
+            not be read.
+    """
+    try:
+        if path.is_dir():
+            raise image_error(path, "is a folder", "name the images in it")
+        if not path.exists():
+            raise image_error(path, "does not exist", "check the name")
+        if not path.is_file():
+            raise image_error(path, "is not a regular file", "save the image to a file first")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise image_error(path, f"is larger than {MAX_BYTES >> 20} MiB", "export one image")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the name is not valid"
+        raise image_error(path, f"cannot be read ({reason})", "check name and rights") from None
+    if not data:
+        raise image_error(path, "is empty (0 bytes)", "copy or export it again")
+    return data
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """The kind of a file whose first `HEAD` bytes are given, None where it is none of the four."""
+    if head[128:132] == b"DICM" or head[:4] == b"DICM":
+        return "dicom"
+    for signature, kind in _SIGNATURES:
+        if head.startswith(signature):
+            return kind
+    return "dicom" if _starts_with_element(head) else None
+
+
+def _starts_with_element(head: bytes) -> bool:
+    """Whether a data set without preamble starts here: group 0002 or 0008, then a VR or length."""
+    if len(head) < 16:
+        return False
+    for order in "<>":
+        group, element = struct.unpack(order + "HH", head[:4])
+        if group not in (0x0002, 0x0008) or element > 0x0100:
+            continue
+        if head[4:6] in _VRS:
+            return True
+        (length,) = struct.unpack(order + "I", head[4:8])
+        # An implicit-VR first element is a group length, a character set or a UID: short, even.
+        if length % 2 == 0 and length <= 128:
+            return True
+    return False
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Refuse sizes that no chest X-ray has, before anything is decompressed.
+
+    Raises:
+        ImageError: zero-sized, tiny, huge, or a strip.
+    """
+    shape = f"{height} rows x {width} columns"
+    if min(height, width) < 1:
+        raise image_error(path, f"is zero-sized ({shape})", "export the image again")
+    if min(height, width) < MIN_SIDE:
+        remedy = f"give {MIN_SIDE} pixels a side or more"
+        raise image_error(path, f"is too small ({shape})", remedy)
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
+        raise image_error(path, f"is too large ({shape})", f"scale it below {MAX_PIXELS} pixels")
+    if max(height, width) > MAX_RATIO * min(height, width):
+        raise image_error(path, f"is a strip ({shape})", "give a whole chest X-ray")
+
+
+def default_range(
+    values: NDArray[np.float64], counts: NDArray[np.int64], full: tuple[float, float], bits: int
+) -> tuple[float, float, str]:
+    """The grey range of pixels that come without any instruction how to show them.
+
+    The full range that can be stored, unless the pixels have more than 8 bits and fill less than
+    half of it (12 bits kept in 16 would be near black): then the percentiles 0.5 and 99.5.
+
+    Args:
+        values: what each stored value means, ``(n,)``.
+        counts: how many pixels have it, ``(n,)``; at least two values occur.
+        full: lowest and highest value that can be stored.
+        bits: stored bits per pixel.
+
+    Returns:
+        black, white, and the words for the result.
+    """
+    order = np.argsort(values, kind="stable")
+    share = np.cumsum(counts[order]) / counts.sum()
+    black, white = (float(values[order][np.searchsorted(share, p)]) for p in (0.005, 0.995))
+    if bits <= 8 or white - black >= (full[1] - full[0]) / 2:
+        return full[0], full[1], "full range"
+    if white > black:
+        return black, white, "percentile 0.5-99.5"
+    seen = values[counts > 0]
+    return float(seen.min()), float(seen.max()), "minimum to maximum"
+
+
+def stretch(values: NDArray[np.float64], black: float, white: float) -> NDArray[np.float64]:
+    """``values`` with ``black`` at 0 and ``white`` at 1, clipped; ``black < white``."""
+    return np.clip((values - black) / (white - black), 0.0, 1.0)

@@ -1,0 +1,8 @@
+"""Training the compact model: segmenter, pool, autoencoder, tokenizer, denoiser, folder.
+
+Each stage leaves its result in the run's folder and is not repeated when the run goes on.
+"""
+
+from cxrg.train.run import run
+
+__all__ = ["run"]

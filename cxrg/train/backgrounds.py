@@ -1,0 +1,50 @@
+"""Real chest X-rays to draw findings into, with the lungs found by the segmenter."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from diffusers.models.unets.unet_2d import UNet2DModel
+
+from cxrg.errors import InputError
+from cxrg.image import read_image
+from cxrg.train.pool import Background
+from cxrg.train.segmenter import enlarge, plausible, segment
+
+Report = Callable[[str, int, int, float], None]
+
+
+def read_backgrounds(
+    folder: Path, side: int, segmenter: UNet2DModel, report: Report
+) -> tuple[Background, ...]:
+    """Read the images that ``index.csv`` lists and keep those whose masks look like a chest.
+
+    The columns used are ``file`` and ``labels``; ``No Finding`` marks a healthy one.
+
+    Raises:
+        InputError: there is no index, or it lacks a column, or no image could be used.
+    """
+    index = folder / "index.csv"
+    try:
+        with index.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"{index}: cannot be read ({error.strerror}); give its folder") from error
+    if not rows or not {"file", "labels"} <= rows[0].keys():
+        raise InputError(f"{index}: needs the columns file and labels")
+    kept = []
+    small = int(segmenter.config["sample_size"])
+    for done, row in enumerate(rows, start=1):
+        image = read_image(folder / row["file"], side=side).pixels
+        masks = segment(segmenter, read_image(folder / row["file"], side=small).pixels)
+        if plausible(masks):
+            large = {name: enlarge(mask, side) for name, mask in masks.items()}
+            healthy = row["labels"] == "No Finding"
+            kept.append(Background(image=image.astype(np.float32), masks=large, healthy=healthy))
+        report("backgrounds", done, len(rows), len(kept) / done)
+    if not kept:
+        raise InputError(f"{folder}: no image with two plausible lungs; give frontal chest X-rays")
+    return tuple(kept)

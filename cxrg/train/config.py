@@ -1,0 +1,137 @@
+"""What a training run is: one TOML file, read into frozen tables."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cxrg.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """The pool of pictures: how many, of what, how large."""
+
+    side: int
+    grid: int
+    seed: int
+    phantoms: int
+    drawn_on_real: int
+    backgrounds: str | None
+    answers: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmenterConfig:
+    """The network that finds lungs and heart in real backgrounds, trained on phantoms only."""
+
+    side: int
+    phantoms: int
+    steps: int
+    batch: int
+    channels: tuple[int, ...]
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutoencoderConfig:
+    """The image autoencoder: its blocks and the length of its training."""
+
+    channels: tuple[int, ...]
+    layers: tuple[int, ...]
+    latent_channels: int
+    steps: int
+    batch: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextConfig:
+    """Tokenizer and text encoder, both made for report language from scratch."""
+
+    vocabulary: int
+    sentences: int
+    length: int
+    width: int
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffusionConfig:
+    """The denoiser, its objective, and the weight of the attention terms."""
+
+    channels: tuple[int, ...]
+    attention: tuple[bool, ...]
+    layers: int
+    head_width: int
+    batch: int
+    steps: int
+    learning_rate: float
+    warmup: int
+    ema: float
+    caption_drop: float
+    attention_weight: float
+    attention_below: int
+    box_share: float
+    checkpoint_every: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One run, as its TOML file says it; ``reading`` goes into the card as preset ``fast``."""
+
+    name: str
+    title: str
+    licence: str
+    attribution: tuple[str, ...]
+    reading: dict[str, Any]
+    data: DataConfig
+    segmenter: SegmenterConfig
+    autoencoder: AutoencoderConfig
+    text: TextConfig
+    diffusion: DiffusionConfig
+
+
+_TABLES = {
+    "data": DataConfig,
+    "segmenter": SegmenterConfig,
+    "autoencoder": AutoencoderConfig,
+    "text": TextConfig,
+    "diffusion": DiffusionConfig,
+}
+_T = TypeVar("_T")
+
+
+def _table(kind: type[_T], values: dict[str, Any], where: str) -> _T:
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]  # every _T here is a dataclass
+    unknown, missing = sorted(values.keys() - known), sorted(known - values.keys())
+    if unknown or missing:
+        raise InputError(
+            f"{where}: unknown keys {unknown or 'none'}, missing keys {missing or 'none'}; "
+            "compare with cxrg/train/compact.toml"
+        )
+    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return kind(**frozen)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a training configuration.
+
+    Raises:
+        InputError: the file is missing, is not TOML, or has unknown or missing keys.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML ({error}); correct it") from error
+    tables = {
+        name: _table(kind, raw.pop(name, {}), f"{path}: [{name}]") for name, kind in _TABLES.items()
+    }
+    if raw.get("data"):
+        raise InputError(f"{path}: [data] given twice; keep one")
+    return _table(TrainConfig, {**raw, **tables}, f"{path}: top level")

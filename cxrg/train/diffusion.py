@@ -1,0 +1,245 @@
+r"""The denoiser of the compact model, taught to denoise and to look where its words point.
+
+Denoising is v-prediction (Salimans and Ho, 2022): :math:`v = \sqrt{\bar\alpha_t}\,\epsilon -
+\sqrt{1-\bar\alpha_t}\,z_0`, squared error. The attention terms ask, at every watched layer, that
+the share of a position's attention that falls on the phrase's own tokens,
+:math:`p = \sum_{k \in phrase} A[p, k]`, be the finding's coverage of that position: binary
+cross-entropy per layer, and a soft Dice on the mean of all layers. What a position does not give
+to the phrase goes to the start, end and padding tokens, so a phrase that describes nothing is
+answered by a map near zero: the heatmap is absolute and doubles as a presence score. In spirit
+these are ``L_in`` and ``L_out`` of methods of anatomy-grounded prompt tuning, on exact masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+from transformers import BertModel
+
+from cxrg.attention import cross_attention_layers, watch
+from cxrg.train.batches import Batch, by_kind, draw
+from cxrg.train.config import DiffusionConfig
+from cxrg.train.pool import Pool
+from cxrg.train.text import tokens_of
+
+Report = Callable[[str, int, int, float], None]
+
+
+def new_scheduler() -> DDIMScheduler:
+    """The noise schedule of the published chest X-ray model (scaled linear, v-prediction)."""
+    scheduler: DDIMScheduler = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.0015,
+        beta_end=0.0205,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+    return scheduler
+
+
+def new_unet(
+    config: DiffusionConfig, grid: int, latent_channels: int, text_width: int
+) -> UNet2DConditionModel:
+    """An untrained denoiser on a ``grid x grid`` latent."""
+    down = tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention)
+    up = tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention))
+    unet: UNet2DConditionModel = UNet2DConditionModel(
+        sample_size=grid,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=down,
+        up_block_types=up,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        cross_attention_dim=text_width,
+        # diffusers reads this as the number of heads (its own historical naming).
+        attention_head_dim=tuple(width // config.head_width for width in config.channels),
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+    return unet
+
+
+class Pair(nn.Module):
+    """Denoiser and text encoder, trained and averaged together."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: BertModel) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+
+
+@dataclass(kw_only=True, slots=True)
+class State:
+    """Everything that a checkpoint holds."""
+
+    pair: Pair
+    average: Pair
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+
+
+def attention_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy per layer plus Dice of the mean map.
+
+    Args:
+        maps: per layer ``(B, h, w)``, the phrase's share of attention in [0, 1].
+        target: ``(B, grid, grid)`` coverage in [0, 1].
+        weight: ``(B, grid, grid)``, 0 where a position does not count.
+    """
+    total = target.new_zeros(())
+    whole = []
+    for share in maps.values():
+        size = share.shape[-1]
+        wanted = F.adaptive_avg_pool2d(target[:, None], size)[:, 0]
+        counts = F.adaptive_avg_pool2d(weight[:, None], size)[:, 0]
+        safe = share.clamp(1e-4, 1 - 1e-4)
+        error = F.binary_cross_entropy(safe, wanted, reduction="none")
+        total = total + (error * counts).sum() / counts.sum().clamp_min(1)
+        large = F.interpolate(share[:, None], target.shape[-2:], mode="bilinear")[:, 0]
+        whole.append(large)
+    mean = torch.stack(whole).mean(0) * weight
+    wanted = target * weight
+    overlap = 2 * (mean * wanted).sum((1, 2)) + 1
+    dice = 1 - overlap / (mean.sum((1, 2)) + wanted.sum((1, 2)) + 1)
+    counted = (weight.sum((1, 2)) > 0).float()
+    return total / len(maps) + (dice * counted).sum() / counted.sum().clamp_min(1)
+
+
+def _timesteps(rng: np.random.Generator, size: int) -> Tensor:
+    """Half uniform over the schedule, half in the low noise where grounding reads."""
+    low, wide = rng.integers(0, 450, size), rng.integers(0, 1000, size)
+    return torch.from_numpy(np.where(rng.random(size) < 0.5, low, wide))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Objective:
+    """What one step computes; made once per run."""
+
+    config: DiffusionConfig
+    tokenizer: Any
+    length: int
+    alphas: Tensor
+    layers: tuple[str, ...]
+
+    def __call__(
+        self, pair: Pair, z0: Tensor, batch: Batch, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Denoising loss and attention loss of one batch."""
+        ids, mask, own = tokens_of(self.tokenizer, batch.phrases, self.length)
+        context = pair.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        t = _timesteps(rng, len(z0))
+        noise = torch.from_numpy(rng.standard_normal(z0.shape, dtype=np.float32))
+        alpha = self.alphas[t].float()[:, None, None, None]
+        z_t = alpha.sqrt() * z0 + (1 - alpha).sqrt() * noise
+        v = alpha.sqrt() * noise - (1 - alpha).sqrt() * z0
+        with watch(pair.unet, self.layers, own) as recorder:
+            made = pair.unet(z_t, t, encoder_hidden_states=context).sample
+            maps = dict(recorder.maps)
+        error = (made - v).square().mean((1, 2, 3))
+        denoise = (error * batch.described).sum() / batch.described.sum().clamp_min(1)
+        readable = (t < self.config.attention_below).float()[:, None, None]
+        look = attention_loss(maps, batch.target, batch.weight * readable)
+        return denoise, look
+
+
+def learning_rate(config: DiffusionConfig, step: int) -> float:
+    """Linear warm-up, a plateau, and a linear fall to zero over the last 30 %."""
+    fall = (config.steps - step) / (0.3 * config.steps)
+    return config.learning_rate * max(min(step / config.warmup, 1.0, fall), 1e-3)
+
+
+@torch.no_grad()
+def average_into(average: Pair, pair: Pair, decay: float) -> None:
+    """Exponential moving average of the weights."""
+    for kept, now in zip(average.parameters(), pair.parameters(), strict=True):
+        kept.lerp_(now, 1 - decay)
+
+
+def train_diffusion(
+    state: State,
+    pool: Pool,
+    latents: NDArray[np.float16],
+    objective: Objective,
+    seed: int,
+    report: Report,
+    save: Callable[[State], None],
+) -> Pair:
+    """Train from ``state.step`` to the configured end; returns the averaged weights.
+
+    Args:
+        latents: ``(N, C, h, w)``, scaled to unit variance.
+        save: called with the state at every checkpoint and at the end.
+    """
+    config = objective.config
+    kinds = by_kind(pool)
+    for step in range(state.step, config.steps):
+        rng, words = np.random.default_rng([seed, step]), Random(seed * 1_000_003 + step)
+        batch = draw(
+            pool,
+            kinds,
+            rng,
+            words,
+            size=config.batch,
+            caption_drop=config.caption_drop,
+            box_share=config.box_share,
+        )
+        z0 = torch.from_numpy(latents[batch.index].astype(np.float32))
+        denoise, look = objective(state.pair, z0, batch, rng)
+        loss = denoise + config.attention_weight * look
+        for group in state.optimiser.param_groups:
+            group["lr"] = learning_rate(config, step)
+        state.optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(state.pair.parameters(), 1.0)
+        state.optimiser.step()
+        average_into(state.average, state.pair, min(config.ema, (step + 1) / (step + 10)))
+        state.step = step + 1
+        report("diffusion", state.step, config.steps, loss.item())
+        report("diffusion/attention", state.step, config.steps, look.item())
+        if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+            save(state)
+    return state.average
+
+
+def save_checkpoint(path: Path, state: State) -> None:
+    """Write a checkpoint whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(
+        {
+            "pair": state.pair.state_dict(),
+            "average": state.average.state_dict(),
+            "optimiser": state.optimiser.state_dict(),
+            "step": state.step,
+        },
+        temporary,
+    )
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path, state: State) -> None:
+    """Continue from a checkpoint that this program wrote."""
+    kept = torch.load(path, weights_only=True)
+    state.pair.load_state_dict(kept["pair"])
+    state.average.load_state_dict(kept["average"])
+    state.optimiser.load_state_dict(kept["optimiser"])
+    state.step = kept["step"]
+
+
+def watched_layers(unet: UNet2DConditionModel, smallest: int = 8) -> tuple[str, ...]:
+    """The cross-attention layers that the attention terms reach: maps at least 8 wide."""
+    layers = cross_attention_layers(unet, int(unet.config["sample_size"]))
+    return tuple(layer.name for layer in layers if layer.side >= smallest)

@@ -1,0 +1,63 @@
+"""Write a trained model as a diffusers-format folder with its card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers import BertModel, PreTrainedTokenizerFast
+
+from cxrg.train.config import TrainConfig
+from cxrg.train.diffusion import new_scheduler, watched_layers
+
+
+def export(
+    folder: Path,
+    *,
+    vae: AutoencoderDC,
+    unet: UNet2DConditionModel,
+    text_encoder: BertModel,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: TrainConfig,
+    step: int,
+) -> Path:
+    """Write the networks in half precision, tokenizer, scheduler and ``cxrg.json``."""
+    building = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(building, ignore_errors=True)
+    # Copies: the run may go on in float32 after a checkpoint was exported.
+    for name, network in (("vae", vae), ("unet", unet), ("text_encoder", text_encoder)):
+        state = {key: value.clone() for key, value in network.state_dict().items()}
+        network.half().save_pretrained(building / name, safe_serialization=True)
+        network.float().load_state_dict(state)
+    tokenizer.save_pretrained(building / "tokenizer")
+    new_scheduler().save_pretrained(building / "scheduler")
+    card = card_facts(settings, list(watched_layers(unet)), step)
+    text = json.dumps(card, indent=2, ensure_ascii=False)
+    (building / "cxrg.json").write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    building.rename(folder)
+    return folder
+
+
+def card_facts(settings: TrainConfig, layers: list[str], step: int) -> dict[str, object]:
+    """The facts of the trained model's card; see `cxrg.card.Card`."""
+    data, seen = settings.data, step * settings.diffusion.batch
+    real = f" and {data.drawn_on_real} findings drawn into real X-rays" if data.backgrounds else ""
+    return {
+        "name": settings.name,
+        "title": settings.title,
+        "licence": settings.licence,
+        "attribution": " ".join(settings.attribution),
+        "trained_on": f"{data.phantoms} phantoms{real}; {seen} training images seen",
+        "weights": "shipped",
+        "image_range": "-1..1",
+        "side": data.side,
+        "text_length": settings.text.length,
+        "text_encoder": "BERT trained from scratch on generated report language",
+        "pass_attention_mask": True,
+        "layers": layers,
+        "presets": {"fast": settings.reading},
+    }

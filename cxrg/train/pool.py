@@ -1,0 +1,192 @@
+"""The pool: pictures with questions and answers, made once by all cores and read many times.
+
+A training step needs an image, a query and where its answer lies on the latent's grid. Rendering
+costs more than a step of the network, so the pool is rendered first, in shards that survive an
+interruption, and phrases are worded anew each time a query is drawn.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg.phantom import queries, sample
+from cxrg.phantom.findings import bounding
+from cxrg.phantom.language import Query
+from cxrg.phantom.regions import Mask
+from cxrg.train.config import DataConfig
+
+Report = Callable[[str, int, int, float], None]
+
+PRESENT, ABSENT, ANATOMY, DEVICE = range(4)
+SHARD = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Background:
+    """A real chest to draw into: grey ``(side, side)`` in [0, 1], primary masks, and whether the
+    absence of disease in it is known well enough to say that something is *not* there."""
+
+    image: NDArray[np.float32]
+    masks: dict[str, Mask]
+    healthy: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Pool:
+    """N pictures and M answers.
+
+    ``images`` uint8 (N, side, side); ``lungs`` uint8 (N, grid, grid), share of each cell in the
+    lungs; ``complete`` bool (N,), whether all disease in the picture is known; ``owner`` int32
+    (M,), the picture of an answer; ``query`` (M,) strings ``concept|side|zone``; ``kind`` uint8
+    (M,); ``mask`` and ``box`` uint8 (M, grid, grid), share of each cell (0..255) in the answer
+    and in the bounding boxes of its parts.
+    """
+
+    images: NDArray[np.uint8]
+    lungs: NDArray[np.uint8]
+    complete: NDArray[np.bool_]
+    owner: NDArray[np.int32]
+    query: NDArray[np.str_]
+    kind: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    box: NDArray[np.uint8]
+
+
+def to_words(query: Query) -> str:
+    """A query as one string."""
+    return f"{query.concept}|{query.side or ''}|{query.zone or ''}"
+
+
+def from_words(words: str) -> Query:
+    """The query that `to_words` wrote."""
+    concept, side, zone = words.split("|")
+    return Query(concept, side or None, zone or None)
+
+
+def coarse(mask: Mask, grid: int) -> NDArray[np.uint8]:
+    """Share of each grid cell that a mask covers, 0..255."""
+    shares = cv2.resize(mask.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA)
+    return np.round(shares * 255).astype(np.uint8)
+
+
+def _choose(
+    rng: np.random.Generator, phantom: sample.Phantom, complete: bool, count: int
+) -> Iterator[tuple[int, queries.Answer]]:
+    """Up to ``count`` answers of one picture: mostly findings, some anatomy, some absences."""
+    from cxrg.phantom.devices import DEVICES
+
+    here = queries.present(phantom)
+    findings = [a for a in here if a.query.concept not in DEVICES]
+    devices = [a for a in here if a.query.concept in DEVICES]
+    body = queries.anatomy(phantom)
+    if complete:
+        yield from ((ABSENT, a) for a in queries.absent(phantom, rng, max(count // 4, 1)))
+    for kind, answers, share in (
+        (PRESENT, findings, count // 2),
+        (DEVICE, devices, max(count // 10, 1)),
+        (ANATOMY, body, max(count // 3, 1)),
+    ):
+        for index in rng.permutation(len(answers))[:share]:
+            yield kind, answers[index]
+
+
+def _picture(
+    seed: int, config: DataConfig, backgrounds: tuple[Background, ...]
+) -> tuple[sample.Phantom, bool]:
+    """The picture of a seed: a phantom, or findings drawn into one of the real backgrounds."""
+    if not backgrounds:
+        return sample.render(seed, side=config.side), True
+    rng = np.random.default_rng([seed, 2])
+    chosen = backgrounds[int(rng.integers(len(backgrounds)))]
+    return sample.onto(rng, chosen.image, chosen.masks), chosen.healthy
+
+
+def _shard(first: int, *, config: DataConfig, real: bool, folder: Path) -> Path:
+    """Render one shard to a file; a finished shard is kept."""
+    name = "real" if real else "phantom"
+    path = folder / f"{name}-{config.seed}-{first:07d}.npz"
+    if path.exists():
+        return path
+    cv2.setNumThreads(1)
+    images, lungs, complete = [], [], []
+    rows: dict[str, list[object]] = {k: [] for k in ("owner", "query", "kind", "mask", "box")}
+    total = config.drawn_on_real if real else config.phantoms
+    for index in range(first, min(first + SHARD, total)):
+        seed = config.seed * 10_000_000 + index
+        phantom, known = _picture(seed, config, _BACKGROUNDS if real else ())
+        images.append(np.round(phantom.image * 255).astype(np.uint8))
+        lungs.append(coarse(phantom.regions["lungs"], config.grid))
+        complete.append(known)
+        rng = np.random.default_rng([seed, 3])
+        for kind, found in _choose(rng, phantom, known, config.answers):
+            rows["owner"].append(index - first)
+            rows["query"].append(to_words(found.query))
+            rows["kind"].append(kind)
+            rows["mask"].append(coarse(found.mask, config.grid))
+            rows["box"].append(coarse(bounding(found.mask), config.grid))
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            images=np.stack(images),
+            lungs=np.stack(lungs),
+            complete=np.array(complete),
+            owner=np.array(rows["owner"], np.int32),
+            query=np.array(rows["query"], np.str_),
+            kind=np.array(rows["kind"], np.uint8),
+            mask=np.array(rows["mask"], np.uint8),
+            box=np.array(rows["box"], np.uint8),
+        )
+    temporary.replace(path)
+    return path
+
+
+_BACKGROUNDS: tuple[Background, ...] = ()
+
+
+def _set_backgrounds(backgrounds: tuple[Background, ...]) -> None:
+    """Worker start-up: the backgrounds travel once per process, not once per picture."""
+    global _BACKGROUNDS
+    _BACKGROUNDS = backgrounds
+
+
+def make_pool(
+    config: DataConfig, backgrounds: tuple[Background, ...], folder: Path, report: Report
+) -> list[Path]:
+    """Render all shards into ``folder`` with one process per core; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(False, first) for first in range(0, config.phantoms, SHARD)]
+    if backgrounds:
+        jobs += [(True, first) for first in range(0, config.drawn_on_real, SHARD)]
+    context = multiprocessing.get_context("spawn")
+    paths: list[Path] = []
+    with context.Pool(os.cpu_count(), _set_backgrounds, (backgrounds,)) as workers:
+        waiting = [
+            workers.apply_async(partial(_shard, config=config, real=real, folder=folder), (first,))
+            for real, first in jobs
+        ]
+        for done, result in enumerate(waiting, start=1):
+            paths.append(result.get())
+            report("pool", done, len(jobs), 0.0)
+    return paths
+
+
+def read_pool(paths: list[Path]) -> Pool:
+    """Join shards into one pool in memory."""
+    parts: dict[str, list[NDArray[np.generic]]] = {f.name: [] for f in fields(Pool)}
+    count = 0
+    for path in paths:
+        with np.load(path, allow_pickle=False) as shard:
+            for name, into in parts.items():
+                into.append(shard[name] + count if name == "owner" else shard[name])
+            count += len(shard["images"])
+    return Pool(**{name: np.concatenate(part) for name, part in parts.items()})

@@ -1,0 +1,192 @@
+"""One training run from its configuration to a folder that `cxrg.load` reads."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+from diffusers.models.unets.unet_2d import UNet2DModel
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from cxrg.errors import InputError, UsageError
+from cxrg.phantom import sample
+from cxrg.train import diffusion
+from cxrg.train.autoencoder import encode_all, train_autoencoder
+from cxrg.train.backgrounds import read_backgrounds
+from cxrg.train.config import TrainConfig, read_config
+from cxrg.train.export import export
+from cxrg.train.pool import Background, Pool, make_pool, read_pool
+from cxrg.train.segmenter import STRUCTURES, train_segmenter
+from cxrg.train.text import new_text_encoder, train_tokenizer
+
+Progress = Callable[[str, int, int], None]
+LOG_EVERY = 20
+
+
+@dataclass(kw_only=True, slots=True)
+class Log:
+    """Writes one JSON line every few steps and passes progress on."""
+
+    file: TextIO
+    progress: Progress
+    began: float = field(default_factory=time.monotonic)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+    def __call__(self, stage: str, step: int, steps: int, loss: float) -> None:
+        self.losses.setdefault(stage, []).append(loss)
+        self.progress(stage, step, steps)
+        if step % LOG_EVERY == 0 or step == steps:
+            mean = float(np.mean(self.losses.pop(stage)))
+            seconds = round(time.monotonic() - self.began, 1)
+            line = {"stage": stage, "step": step, "of": steps, "loss": round(mean, 5)}
+            self.file.write(json.dumps({**line, "seconds": seconds}) + "\n")
+            self.file.flush()
+
+
+def run(config: Path, *, out: Path, resume: bool, progress: Progress) -> Path:
+    """Train a compact model.
+
+    Args:
+        config: TOML file, see `cxrg.train.config`.
+        out: the run's folder: checkpoints, ``log.jsonl`` and ``model/``.
+        resume: go on with what the folder holds; without it the folder must be new or empty.
+        progress: called with stage, step and steps.
+
+    Returns:
+        The diffusers-format folder of the trained model.
+
+    Raises:
+        InputError: the configuration or the backgrounds cannot be read.
+        UsageError: the folder holds a run and ``resume`` is not given.
+    """
+    settings = read_config(config)
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise UsageError(f"{out}: holds files already; give --resume or another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
+        log = Log(file=file, progress=progress)
+        pool = _pool(settings, config.parent, out, log)
+        vae = _autoencoder(settings, pool, out, log)
+        tokenizer = _tokenizer(settings, out)
+        latents = _latents(vae, pool, out)
+        pair, step = _diffusion(settings, tokenizer, pool, latents, out, log)
+    return export(
+        out / "model",
+        vae=vae,
+        unet=pair.unet,
+        text_encoder=pair.text_encoder,
+        tokenizer=tokenizer,
+        settings=settings,
+        step=step,
+    )
+
+
+def _segmenter(settings: TrainConfig, out: Path, log: Log) -> UNet2DModel:
+    folder = out / "segmenter"
+    if folder.exists():
+        kept: UNet2DModel = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
+        return kept.eval()
+    table = settings.segmenter
+    images, masks = [], []
+    for index in range(table.phantoms):
+        phantom = sample.render(9_000_000_000 + index, side=table.side)
+        images.append(np.round(phantom.image * 255).astype(np.uint8))
+        masks.append(np.stack([phantom.regions[name] for name in STRUCTURES]))
+        log("phantoms", index + 1, table.phantoms, 0.0)
+    net = train_segmenter(np.stack(images), np.stack(masks), table, log)
+    net.save_pretrained(folder)
+    return net
+
+
+def _pool(settings: TrainConfig, beside: Path, out: Path, log: Log) -> Pool:
+    data = settings.data
+    backgrounds: tuple[Background, ...] = ()
+    if data.backgrounds is not None and data.drawn_on_real:
+        folder = (beside / data.backgrounds).resolve()
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder; correct [data] backgrounds or set drawn_on_real = 0"
+            )
+        backgrounds = read_backgrounds(folder, data.side, _segmenter(settings, out, log), log)
+    return read_pool(make_pool(data, backgrounds, out / "pool", log))
+
+
+def _autoencoder(settings: TrainConfig, pool: Pool, out: Path, log: Log) -> AutoencoderDC:
+    folder = out / "vae"
+    if not folder.exists():
+        model = train_autoencoder(pool.images, settings.autoencoder, settings.data.seed, log)
+        model.save_pretrained(folder)
+    kept: AutoencoderDC = AutoencoderDC.from_pretrained(folder, low_cpu_mem_usage=False)
+    return kept.eval()
+
+
+def _tokenizer(settings: TrainConfig, out: Path) -> PreTrainedTokenizerFast:
+    folder = out / "tokenizer"
+    if not folder.exists():
+        train_tokenizer(settings.text, settings.data.seed).save_pretrained(folder)
+    kept: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return kept
+
+
+def _latents(vae: AutoencoderDC, pool: Pool, out: Path) -> NDArray[np.float16]:
+    path = out / "latents.npy"
+    if not path.exists():
+        scale = float(vae.config["scaling_factor"])
+        temporary = path.with_suffix(".tmp.npy")
+        np.save(temporary, (encode_all(vae, pool.images) * scale).astype(np.float16))
+        temporary.replace(path)
+    latents: NDArray[np.float16] = np.load(path)
+    if len(latents) != len(pool.images):
+        raise UsageError(f"{path}: made for another pool; remove it and give --resume again")
+    return latents
+
+
+def _new_pair(settings: TrainConfig, latent_channels: int, grid: int, words: int) -> diffusion.Pair:
+    unet = diffusion.new_unet(settings.diffusion, grid, latent_channels, settings.text.width)
+    return diffusion.Pair(unet, new_text_encoder(settings.text, words))
+
+
+def _diffusion(
+    settings: TrainConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    pool: Pool,
+    latents: NDArray[np.float16],
+    out: Path,
+    log: Log,
+) -> tuple[diffusion.Pair, int]:
+    torch.manual_seed(settings.data.seed)
+    channels, grid = latents.shape[1], latents.shape[2]
+    pair = _new_pair(settings, channels, grid, len(tokenizer))
+    average = _new_pair(settings, channels, grid, len(tokenizer))
+    average.load_state_dict(pair.state_dict())
+    rate = settings.diffusion.learning_rate
+    optimiser = torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=0.01)
+    state = diffusion.State(pair=pair, average=average, optimiser=optimiser)
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        diffusion.load_checkpoint(checkpoint, state)
+    objective = diffusion.Objective(
+        config=settings.diffusion,
+        tokenizer=tokenizer,
+        length=settings.text.length,
+        alphas=diffusion.new_scheduler().alphas_cumprod,
+        layers=diffusion.watched_layers(pair.unet),
+    )
+    kept = diffusion.train_diffusion(
+        state,
+        pool,
+        latents,
+        objective,
+        settings.data.seed,
+        log,
+        lambda now: diffusion.save_checkpoint(checkpoint, now),
+    )
+    return kept.eval(), state.step

@@ -1,0 +1,111 @@
+"""Find lungs, cardiomediastinal silhouette and airways in a real X-ray, taught by phantoms alone.
+
+A small U-Net (diffusers' ``UNet2DModel`` without attention) sees phantoms under widely varied
+exposure, processing, findings and markers, so that a real image looks like one more variation
+(domain randomisation; Tobin et al., 2017; for medical images Billot et al., SynthSeg, 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from numpy.typing import NDArray
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from cxrg.phantom.regions import Mask
+from cxrg.train.config import SegmenterConfig
+
+STRUCTURES = ("right lung", "left lung", "heart and mediastinum", "airways")
+
+Report = Callable[[str, int, int, float], None]
+"""Called with stage, step, steps and loss."""
+
+
+def new_segmenter(side: int, channels: tuple[int, ...]) -> UNet2DModel:
+    """An untrained segmenter for ``(B, 1, side, side)`` in [-1, 1]; logits for ``STRUCTURES``."""
+    depth = len(channels)
+    net: UNet2DModel = UNet2DModel(
+        sample_size=side,
+        in_channels=1,
+        out_channels=len(STRUCTURES),
+        layers_per_block=1,
+        block_out_channels=channels,
+        down_block_types=("DownBlock2D",) * depth,
+        up_block_types=("UpBlock2D",) * depth,
+        norm_num_groups=8,
+        add_attention=False,
+    )
+    return net
+
+
+def train_segmenter(
+    images: NDArray[np.uint8],
+    masks: NDArray[np.bool_],
+    config: SegmenterConfig,
+    report: Report,
+) -> UNet2DModel:
+    """Train on phantoms.
+
+    Args:
+        images: ``(N, side, side)``, 0..255; a quarter of the model's side is enough for outlines.
+        masks: ``(N, 4, side, side)`` in the order of ``STRUCTURES``.
+    """
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    net = new_segmenter(images.shape[-1], config.channels)
+    best = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-3)
+    plan = torch.optim.lr_scheduler.OneCycleLR(best, config.learning_rate, config.steps)
+    zero = torch.zeros((), dtype=torch.long)
+    for step in range(config.steps):
+        pick = rng.integers(len(images), size=config.batch)
+        x = torch.from_numpy(images[pick])[:, None].float() / 127.5 - 1
+        y = torch.from_numpy(masks[pick]).float()
+        logits = net(x, zero).sample
+        chance = logits.sigmoid()
+        overlap = 2 * (chance * y).sum((2, 3)) + 1
+        dice = 1 - overlap / (chance.sum((2, 3)) + y.sum((2, 3)) + 1)
+        loss = F.binary_cross_entropy_with_logits(logits, y) + dice.mean()
+        best.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        best.step()
+        plan.step()
+        report("segmenter", step + 1, config.steps, loss.item())
+    net.eval()
+    return net
+
+
+@torch.inference_mode()
+def segment(net: UNet2DModel, image: NDArray[np.float32]) -> dict[str, Mask]:
+    """Masks of ``STRUCTURES`` in one image ``(side, side)`` in [0, 1]; largest part of each."""
+    x = torch.from_numpy(image)[None, None] * 2 - 1
+    chance = net(x, torch.zeros((), dtype=torch.long)).sample.sigmoid()[0].numpy()
+    return {n: _largest(c > 0.5) for n, c in zip(STRUCTURES, chance, strict=True)}
+
+
+def _largest(mask: Mask) -> Mask:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count < 2:
+        return mask
+    biggest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    return np.asarray(labels == biggest)
+
+
+def plausible(masks: dict[str, Mask]) -> bool:
+    """Whether masks could be a frontal chest: two lungs of sensible size, side by side."""
+    right, left = masks["right lung"], masks["left lung"]
+    shares = right.mean(), left.mean()
+    if min(shares) < 0.035 or max(shares) > 0.32 or max(shares) > 3.2 * min(shares):
+        return False
+    middle_right, middle_left = np.nonzero(right)[1].mean(), np.nonzero(left)[1].mean()
+    return bool(middle_left - middle_right > 0.2 * right.shape[1])
+
+
+def enlarge(mask: Mask, side: int) -> Mask:
+    """A mask at a larger size, its outline smooth."""
+    grown = cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(grown > 0.5)

@@ -1,0 +1,62 @@
+"""Cards: facts as data, refused where they cannot be meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cxrg import card
+from cxrg.card import Card, card_from, known_cards, read_card
+from cxrg.errors import ModelError
+
+
+def test_the_public_checkpoints_are_known() -> None:
+    cards = known_cards()
+    assert {"stable-diffusion-1.5", "stable-diffusion-2.1-base", "monai-cxr"} <= set(cards)
+    monai = cards["monai-cxr"]
+    assert (monai.image_range, monai.side, monai.text_length) == ("0..1", 512, 77)
+    assert len(monai.layers) == 4
+    assert not monai.shipped
+    for name, each in cards.items():
+        assert each.name == name
+        # What cannot be loaded says why.
+        assert each.weights in ("shipped", "download") or each.note
+
+
+def test_a_shipped_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").mkdir()
+    facts = {"name": "own", "weights": "shipped", "licence": "Apache-2.0"}
+    (tmp_path / "own" / "cxrg.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(card, "WEIGHTS", tmp_path)
+    assert next(iter(known_cards().values())) == Card(
+        name="own", weights="shipped", licence="Apache-2.0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"title": "x"}', "no name"),
+        ('{"name": "x", "colour": 1}', "unknown fact colour"),
+        ('{"name": "x", "image_range": "0..255"}', "use 0..1 or -1..1"),
+        ('{"name": "x", "dtype": "int8"}', "use float32 or bfloat16"),
+    ],
+)
+def test_a_broken_card_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "cxrg.json").write_text(text)
+    with pytest.raises(ModelError, match=complaint):
+        read_card(tmp_path)
+
+
+def test_a_card_is_read_from_a_folder(tmp_path: Path) -> None:
+    assert read_card(tmp_path) is None
+    facts = {"name": "x", "layers": ["mid_block"], "presets": {"fast": {"draws": 1}}}
+    (tmp_path / "cxrg.json").write_text(json.dumps(facts))
+    found = read_card(tmp_path)
+    assert found == card_from(facts, origin="here")
+    assert found is not None
+    assert found.layers == ("mid_block",)

@@ -1,0 +1,154 @@
+"""The command line as a process: what it imports, pipes, the other commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import cxrg
+from cxrg.card import known_cards
+from cxrg.cli import main
+
+HEAVY = ("torch", "diffusers", "transformers")
+
+
+def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+# Runs cxrg with the arguments given, then says on the last line which heavy packages are loaded.
+PROBE = f"""
+import sys
+from cxrg.cli import main
+try:
+    main()
+except SystemExit as ended:
+    print("\\n", ended.code or 0, *(name for name in {HEAVY!r} if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["ground", "--help"], 0),
+        (["phantom", "--help"], 0),
+        (["evaluate", "--help"], 0),
+        (["compare", "--help"], 0),
+        (["train", "--help"], 0),
+        (["models"], 0),
+        (["models", "--json"], 0),
+        (["models", "show", "roentgen"], 0),
+        (["models", "show", "no such model"], 4),
+        ([], 2),
+        (["no-such-command"], 2),
+        (["ground"], 2),
+        (["ground", "one argument"], 2),
+        (["ground", "x.png", "opacity", "--no-such-option"], 2),
+        (["ground", "x.png", "opacity", "--preset", "slow"], 2),
+        (["ground", "x.png", "opacity", "--steps", "many"], 2),
+        (["ground", "x.png", "opacity", "--window", "9:3"], 2),
+        (["ground", "x.png", "opacity", "--dtype", "int8"], 2),
+        (["ground", "x.png", "opacity", "--device", "tpu"], 2),
+        (["ground", "x.png", "opacity", "--format", "pdf"], 2),
+        (["ground", "x.png", "opacity"], 3),
+        (["phantom", "--count", "0"], 2),
+        (["train"], 2),
+        (["evaluate"], 2),
+        (["compare"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_help_and_usage_errors_import_nothing_heavy(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    done = python("-c", PROBE, *arguments, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1].split() == [str(code)], done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_import_is_light_and_names_load_on_use() -> None:
+    probe = f"import sys, cxrg; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert python("-c", probe).stdout.strip() == "[]"
+    assert set(cxrg.__all__) <= set(dir(cxrg))
+    for name in cxrg.__all__:
+        assert getattr(cxrg, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'grounds'"):
+        cxrg.grounds  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "first", ["import cxrg.ground", "from cxrg.ground import Grounding", "from cxrg import load"]
+)
+def test_ground_is_the_function_whatever_was_imported_first(first: str) -> None:
+    probe = f"{first}\nfrom cxrg import ground\nimport sys\n"
+    done = python("-c", probe + "print(ground is sys.modules['cxrg.ground'].ground)")
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_module_runs_as_the_command() -> None:
+    done = python("-m", "cxrg", "--version")
+    assert (done.returncode, done.stdout) == (0, f"cxrg {cxrg.__version__}\n")
+
+
+def test_closed_pipe_ends_quietly() -> None:
+    command = [sys.executable, "-m", "cxrg", "models", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait() == 141
+        assert process.stderr.read() == b""
+
+
+def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["cxrg", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out, told.err
+
+
+def test_models_lists_name_licence_and_title(monkeypatch, capsys) -> None:
+    code, out, _ = run(monkeypatch, capsys, "models")
+    assert code == 0
+    flat = "".join(out.split())
+    for card in known_cards().values():
+        for text in (card.name, card.licence, card.title):
+            assert "".join(text.split())[:20] in flat, text
+    _, out, _ = run(monkeypatch, capsys, "models", "--json")
+    assert [card["name"] for card in json.loads(out)] == list(known_cards())
+
+
+def test_models_show_tells_every_known_fact(monkeypatch, capsys) -> None:
+    code, out, _ = run(monkeypatch, capsys, "models", "show", "monai-cxr")
+    assert code == 0
+    for text in ("MONAI", "0..1", "down_blocks.2.attentions.1", "convert it before use"):
+        assert text in out
+    assert "revision" not in out  # nothing is known of it
+    _, out, _ = run(monkeypatch, capsys, "models", "show", "monai-cxr", "--json")
+    assert json.loads(out)["image_range"] == "0..1"
+    code, _, err = run(monkeypatch, capsys, "models", "show", "nothing")
+    assert code == 4
+    assert err.startswith("cxrg: model 'nothing' is not known; known are ")
+
+
+def test_train_hands_over_what_was_asked(monkeypatch, capsys, tmp_path: Path) -> None:
+    asked = {}
+
+    def fake(config: Path, *, out: Path, resume: bool, progress) -> Path:
+        progress("autoencoder", 3, 10)
+        asked.update(config=config, out=out, resume=resume)
+        return out / "model"
+
+    monkeypatch.setattr(import_module("cxrg.train"), "run", fake)
+    code, out, _ = run(monkeypatch, capsys, "train", "c.toml", "--out", "o", "--resume")
+    assert (code, out) == (0, "o/model\n")
+    assert asked == {"config": Path("c.toml"), "out": Path("o"), "resume": True}

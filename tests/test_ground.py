@@ -1,0 +1,239 @@
+"""The whole way: against the published procedure done naively, and the promises of the result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+import tiny_models
+from scipy import ndimage
+
+from cxrg.errors import PhraseError, UsageError
+from cxrg.geometry import Frame
+from cxrg.ground import ground
+from cxrg.heatmap import boxes_from_heatmap
+from cxrg.image import CxrImage
+from cxrg.model import Model, load
+from cxrg.options import PRESETS, Options
+
+PHRASE = "small left apical pneumothorax"
+SHORT = Options(preset="paper", steps=50, window=(20, 26))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: build(root / name) for name, build in tiny_models.FAMILIES.items()}
+
+
+@pytest.fixture(scope="module")
+def models(folders: dict[str, Path]) -> dict[str, Model]:
+    return {name: load(folder, device="cpu") for name, folder in folders.items()}
+
+
+def picture(height: int = 64, width: int = 64, *, seed: int = 0, fit: str = "pad") -> CxrImage:
+    """A smooth random image read for the tiny models' square of 64 pixels."""
+    coarse = np.random.default_rng(seed).random((8, 8))
+    grey = np.kron(coarse, np.ones((-(-height // 8), -(-width // 8))))[:height, :width]
+    grey = grey.astype(np.float32)
+    frame = Frame.fit((height, width), 64, fit)
+    return CxrImage(
+        pixels=frame.sample(grey),
+        frame=frame,
+        grey=grey,
+        path=Path("somewhere/picture.png"),
+        sha256="5" * 64,
+        kind="png",
+        uid=None,
+        window="full range",
+        warnings=("an image's warning",),
+    )
+
+
+def scheduler(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_equals_the_published_procedure(family, folders, models) -> None:
+    image = picture()
+    expected = naive.heatmap(
+        models[family], scheduler(folders[family]), image.pixels, PHRASE, steps=50, window=(20, 26)
+    )
+    result = ground(image, PHRASE, model=models[family], options=SHORT)
+    assert 0 < (expected > 0).mean() < 1
+    np.testing.assert_allclose(result.canonical, expected, atol=1e-4)
+    # A square image fills the square: the source's pixels are the canonical ones.
+    np.testing.assert_allclose(result.heatmap, expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_equals_the_published_procedure_with_all_its_steps(family, folders, models) -> None:
+    image = picture(seed=1)
+    config = scheduler(folders[family])
+    expected = naive.heatmap(models[family], config, image.pixels, PHRASE)
+    result = ground(image, PHRASE, model=models[family], preset="paper")
+    np.testing.assert_allclose(result.canonical, expected, atol=1e-4)
+    # The published procedure spends 2 * 334.
+    assert result.evaluations == 179 + 60
+
+
+def test_several_phrases_are_read_as_one_by_one(models) -> None:
+    phrases = [PHRASE, "right effusion", "opacity"]
+    image, model = picture(), models["sd2"]
+    together = ground(image, phrases, model=model, options=replace(SHORT, batch=4))
+    for phrase, result in zip(phrases, together, strict=True):
+        alone = ground(image, phrase, model=model, options=replace(SHORT, batch=1))
+        assert result.phrase == phrase
+        assert result.tokens == alone.tokens
+        assert result.score == pytest.approx(alone.score, abs=1e-6)
+        np.testing.assert_allclose(result.canonical, alone.canonical, atol=1e-4)
+    assert not np.allclose(together[0].canonical, together[1].canonical, atol=1e-2)
+
+
+def test_the_network_runs_as_often_as_reported_and_inverts_once(models) -> None:
+    model = models["monai"]
+    rows = []
+    count = model.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    try:
+        results = ground(picture(), [PHRASE, "left"], model=model, options=SHORT)
+        assert [result.evaluations for result in results] == [25 + 6, 25 + 6]
+        assert sum(rows) == 25 + 2 * 6
+        rows.clear()
+        fast = ground(picture(), PHRASE, model=model)
+    finally:
+        count.remove()
+    assert fast.options.preset == "fast"
+    assert fast.evaluations == sum(rows) == 6
+
+
+def test_noise_is_seeded_and_averaged_over_draws(models) -> None:
+    image, model = picture(), models["compact"]
+    first = ground(image, PHRASE, model=model, seed=3)
+    again = ground(image, PHRASE, model=model, seed=3)
+    other = ground(image, PHRASE, model=model, seed=4)
+    assert np.array_equal(first.heatmap, again.heatmap)
+    assert not np.allclose(first.heatmap, other.heatmap)
+
+
+def test_probabilities_stay_absolute_without_normalisation(models) -> None:
+    knobs = {"normalise": "none", "mask": "none"}
+    image, model = picture(), models["compact"]
+    mean = ground(image, PHRASE, model=model, **knobs)
+    total = ground(image, PHRASE, model=model, reduce="sum", **knobs)
+    assert 0 < mean.canonical.min() <= mean.canonical.max() < 1
+    np.testing.assert_allclose(total.canonical, mean.canonical * len(mean.tokens), rtol=1e-4)
+    assert total.score == pytest.approx(np.sort(total.canonical.ravel())[-16:].mean(), abs=1e-6)
+
+
+def test_a_phrase_below_the_presence_threshold_is_not_found(models) -> None:
+    image, model = picture(), models["compact"]
+    score = ground(image, PHRASE, model=model).score
+    found = ground(image, PHRASE, model=model, absent_below=score * 0.99)
+    absent = ground(image, PHRASE, model=model, absent_below=score * 1.01)
+    assert found.status == "found"
+    assert found.boxes
+    assert absent.status == "not found"
+    assert absent.boxes == ()
+    assert absent.score == pytest.approx(score)
+    # The map is shown all the same.
+    assert np.array_equal(absent.heatmap, found.heatmap)
+
+
+def test_margins_are_never_found_and_the_crop_is_honest(models) -> None:
+    wide = ground(picture(40, 100), PHRASE, model=models["sd1"], mask="none")
+    assert wide.heatmap.shape == (40, 100)
+    assert not np.isnan(wide.heatmap).any()
+    margin = np.r_[0:19, 45:64]
+    assert (wide.canonical[margin] == 0).all()
+    assert all(0 <= b.x0 < b.x1 <= 100 and 0 <= b.y0 < b.y1 <= 40 for b in wide.boxes)
+    cropped = ground(picture(40, 100, fit="crop"), PHRASE, model=models["sd1"], fit="crop")
+    assert np.isnan(cropped.heatmap[:, :30]).all()
+    assert not np.isnan(cropped.heatmap[:, 30:70]).any()
+
+
+def test_boxes_enclose_what_is_not_suppressed_and_is_large_enough(models) -> None:
+    image, model = picture(), models["sd2"]
+    result = ground(image, PHRASE, model=model, preset="fast", layers=4)
+    regions, count = ndimage.label(result.canonical > 0, structure=np.ones((3, 3)))
+    slices = {(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(regions)}
+    assert {(b.x0, b.y0, b.x1, b.y1) for b in result.boxes} == slices
+    areas = sorted(np.bincount(regions.ravel())[1:])
+    assert count > 1
+    # The background is judged as well: what is shown does not change what is found.
+    knobs = {"preset": "fast", "layers": 4, "threshold": "quantile:0.3"}
+    shown, hidden = (ground(image, PHRASE, model=model, mask=m, **knobs) for m in ("none", "otsu"))
+    expected = boxes_from_heatmap(shown.canonical, threshold="quantile:0.3")
+    assert hidden.boxes == shown.boxes == expected
+    # A floor just above the smallest region's area leaves the others.
+    floor = (areas[0] + 0.5) / regions.size
+    larger = ground(image, PHRASE, model=model, preset="fast", layers=4, min_area=floor)
+    assert len(larger.boxes) == sum(area > areas[0] for area in areas) < count
+
+
+def test_the_result_names_its_image_model_and_every_knob(models, folders) -> None:
+    result = ground(picture(), PHRASE, model=models["sd1"], tokens="word:left", steps=7)
+    assert result.image.name == "picture.png"
+    assert result.image.sha256 == "5" * 64
+    assert result.model.name == "sd1"
+    assert result.model.identity == models["sd1"].identity
+    assert result.tokens == ("left</w>",)
+    assert len(result.layers) == 4
+    assert (result.options.steps, result.options.tokens) == (7, "word:left")
+    assert (result.options.device, result.options.dtype) == ("cpu", "float32")
+    assert "an image's warning" in result.warnings
+    assert set(result.timings) >= {"read", "encode", "invert", "attend", "post-process"}
+
+
+def test_a_constant_map_has_no_boxes_and_a_warning(models) -> None:
+    blind = load_blind(models["sd1"])
+    result = ground(picture(), PHRASE, model=blind)
+    assert result.status == "not found"
+    assert (result.heatmap == 0).all()
+    assert any("everywhere" in warning for warning in result.warnings)
+
+
+def load_blind(model: Model) -> Model:
+    """The same model whose keys are all alike, so that every token gets the same attention."""
+    import copy
+
+    unet = copy.deepcopy(model.unet)
+    for name, module in unet.named_modules():
+        if name.endswith("attn2.to_k"):
+            module.weight.data.zero_()
+    return replace(model, unet=unet)
+
+
+@pytest.mark.parametrize("phrase", ["", "  \n"])
+def test_an_empty_phrase_is_refused(phrase, models) -> None:
+    with pytest.raises(PhraseError, match="empty"):
+        ground(picture(), phrase, model=models["sd1"])
+
+
+def test_what_does_not_fit_together_is_refused(models) -> None:
+    model, image = models["sd1"], picture(40, 100)
+    with pytest.raises(UsageError, match="side=64"):
+        ground(replace(image, frame=Frame.fit((40, 100), 32, "pad")), PHRASE, model=model)
+    with pytest.raises(UsageError, match="fit=crop"):
+        ground(image, PHRASE, model=model, fit="crop")
+    with pytest.raises(UsageError, match="fit=pad"):
+        ground(picture(40, 100, fit="crop"), PHRASE, model=model)
+    with pytest.raises(UsageError, match="dtype bfloat16"):
+        ground(image, PHRASE, model=model, dtype="bfloat16")
+    with pytest.raises(UsageError, match="exclude each other"):
+        ground(image, PHRASE, model=model, options=PRESETS["fast"], steps=5)
+
+
+def test_a_model_may_be_named_and_bfloat16_stays_close(folders) -> None:
+    exact = ground(picture(), PHRASE, model=folders["compact"], device="cpu", mask="none")
+    coarse = ground(
+        picture(), PHRASE, model=folders["compact"], device="cpu", dtype="bfloat16", mask="none"
+    )
+    assert coarse.options.dtype == "bfloat16"
+    correlation = np.corrcoef(exact.canonical.ravel(), coarse.canonical.ravel())[0, 1]
+    assert 0.98 < correlation < 1

@@ -1,0 +1,236 @@
+"""Training: batches tell the truth, losses are what they say, and a short run learns to look."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cxrg.errors import InputError, UsageError
+from cxrg.train import batches, diffusion
+from cxrg.train.config import TrainConfig, read_config
+from cxrg.train.pool import ABSENT, ANATOMY, PRESENT, Pool, coarse, from_words, to_words
+from cxrg.train.run import run
+from cxrg.train.text import tokens_of, train_tokenizer
+
+RECIPE = Path(__file__).parents[1] / "cxrg" / "train" / "compact.toml"
+TINY = {
+    "side = 128": "side = 64",
+    "grid = 16": "grid = 8",
+    "phantoms = 5000": "phantoms = 60",
+    "drawn_on_real = 15000": "drawn_on_real = 0",
+    "sentences = 40000": "sentences = 1500",
+    "vocabulary = 1500": "vocabulary = 500",
+    "batch = 64": "batch = 16",
+    "warmup = 100": "warmup = 10",
+    "checkpoint_every = 100": "checkpoint_every = 15",
+}
+
+
+def recipe(folder: Path, **changes: str) -> Path:
+    """The shipped recipe made small; every change must apply."""
+    text = RECIPE.read_text(encoding="utf-8")
+    for old, new in {**TINY, **changes}.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    lines = [
+        "steps = 8" if line.startswith("steps = ") else line
+        for line in text.splitlines()
+        if not line.startswith("backgrounds")
+    ]
+    path = folder / "tiny.toml"
+    path.write_text("\n".join(lines).replace("[data]", '[data]\nbackgrounds = ""'), "utf-8")
+    return path
+
+
+def pool() -> Pool:
+    """Two pictures, three answers: a finding, an absence, a lung."""
+    mask = np.zeros((3, 4, 4), np.uint8)
+    mask[0, 1, 1] = 255
+    mask[2, :, :2] = 255
+    box = np.zeros((3, 4, 4), np.uint8)
+    box[0, 1:3, 1:3] = 255
+    box[2, :, :2] = 255
+    lungs = np.full((2, 4, 4), 255, np.uint8)
+    return Pool(
+        images=np.zeros((2, 8, 8), np.uint8),
+        lungs=lungs,
+        complete=np.array([False, True]),
+        owner=np.array([0, 1, 1], np.int32),
+        query=np.array(["opacity|left|lower", "pneumothorax|right|", "lung|right|"]),
+        kind=np.array([PRESENT, ABSENT, ANATOMY], np.uint8),
+        mask=mask,
+        box=box,
+    )
+
+
+def test_the_shipped_recipe_can_be_read() -> None:
+    settings = read_config(RECIPE)
+    assert isinstance(settings, TrainConfig)
+    assert settings.data.side // 8 == settings.data.grid
+
+
+def test_a_config_with_a_misspelt_key_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(RECIPE.read_text().replace("caption_drop", "captiondrop"), "utf-8")
+    with pytest.raises(InputError, match=r"captiondrop.*caption_drop"):
+        read_config(path)
+
+
+def test_queries_survive_as_words() -> None:
+    for words in ("opacity|left|lower", "pneumothorax||", "lung|right|"):
+        assert to_words(from_words(words)) == words
+
+
+def test_coarse_is_the_share_of_each_cell() -> None:
+    mask = np.zeros((8, 8), bool)
+    mask[:4, :2] = True
+    mask[4:, 4:] = True
+    expected = np.array([[128, 0], [0, 255]])
+    assert np.abs(coarse(mask, 2).astype(int) - expected).max() <= 1
+
+
+def drawn(**changes: float) -> batches.Batch:
+    settings = {"caption_drop": 0.0, "box_share": 0.6, **changes}
+    made = pool()
+    return batches.draw(
+        made, batches.by_kind(made), np.random.default_rng(0), Random(0), size=200, **settings
+    )
+
+
+def test_targets_are_mask_or_part_of_the_box() -> None:
+    batch = drawn()
+    finding = batch.target[[i for i, o in enumerate(batch.index) if o == 0]]
+    shown = finding[finding.amax((1, 2)) > 0][0].numpy()
+    assert shown[1, 1] == 1
+    np.testing.assert_allclose(shown[1:3, 1:3].ravel(), [1, 0.6, 0.6, 0.6], atol=1e-6)
+
+
+def test_unlabelled_lungs_do_not_count_against_a_finding() -> None:
+    batch = drawn()
+    for i in np.flatnonzero(batch.index == 0):
+        if batch.target[i].max() > 0:
+            assert batch.weight[i][batch.target[i] < 0.05].max() == 0
+            assert batch.weight[i][batch.target[i] > 0.5].min() == 1
+
+
+def test_absent_and_negated_phrases_have_empty_targets_and_only_true_ones_describe() -> None:
+    batch = drawn()
+    for phrase, target, owner, described in zip(
+        batch.phrases, batch.target, batch.index, batch.described, strict=True
+    ):
+        about_air = "thorax" in phrase.lower() or "ptx" in phrase.lower()
+        if owner == 1 and about_air:
+            assert target.max() == 0
+            negated = any(cue in phrase.lower() for cue in ("no ", "without", "free of", "absen"))
+            if not negated:
+                assert described == 0
+
+
+def test_dropped_captions_teach_no_attention() -> None:
+    batch = drawn(caption_drop=1.0)
+    assert set(batch.phrases) == {""}
+    assert batch.weight.max() == 0
+
+
+def test_attention_loss_is_smallest_for_the_right_map_and_ignores_weightless_rows() -> None:
+    target = torch.zeros(2, 4, 4)
+    target[0, 1:3, 1:3] = 1
+    weight = torch.ones(2, 4, 4)
+
+    def loss(share: torch.Tensor, counts: torch.Tensor = weight) -> float:
+        return diffusion.attention_loss({"a": share, "b": share}, target, counts).item()
+
+    right = target.clone()
+    wrong = target.roll(2, dims=2)
+    assert loss(right) < loss(0.5 * torch.ones_like(target)) < loss(wrong)
+    second = weight.clone()
+    second[1] = 0
+    spoiled = right.clone()
+    spoiled[1] = 1
+    assert loss(spoiled, second) == pytest.approx(loss(right, second))
+    assert loss(right, torch.zeros_like(weight)) == 0
+
+
+def test_learning_rate_rises_stays_and_falls_to_nothing() -> None:
+    config = replace(read_config(RECIPE).diffusion, steps=1000, warmup=100, learning_rate=1.0)
+    rates = [diffusion.learning_rate(config, step) for step in (0, 50, 100, 700, 850, 999)]
+    assert rates == pytest.approx([1e-3, 0.5, 1, 1, 0.5, 1 / 300], abs=1e-3)
+
+
+def test_own_tokens_are_neither_start_nor_end_nor_padding() -> None:
+    settings = replace(read_config(RECIPE).text, sentences=800, vocabulary=400)
+    tokenizer = train_tokenizer(settings, 0)
+    ids, mask, own = tokens_of(
+        tokenizer, ["left basal opacity", "", "zweites ünbekanntes Wort"], 24
+    )
+    for row in range(3):
+        words = tokenizer.decode(ids[row][own[row] == 1]).strip()
+        assert words == ["left basal opacity", "", "zweites ünbekanntes wort"][row]
+        assert int(mask[row].sum()) == int(own[row].sum()) + 2
+    assert tokenizer.unk_token_id not in ids
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").touch()
+    with pytest.raises(UsageError, match="--resume"):
+        run(recipe(tmp_path), out=tmp_path / "out", resume=False, progress=lambda *_: None)
+
+
+def test_backgrounds_without_two_plausible_lungs_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxrg.train import backgrounds
+    from cxrg.train.segmenter import STRUCTURES, new_segmenter
+
+    def two_lungs(_: object, image: np.ndarray) -> dict[str, np.ndarray]:
+        masks = {name: np.zeros(image.shape, bool) for name in STRUCTURES}
+        if image[0, 0] < 0.5:
+            masks["right lung"][8:24, 4:12] = masks["left lung"][8:24, 20:28] = True
+        return masks
+
+    monkeypatch.setattr(backgrounds, "segment", two_lungs)
+    with (tmp_path / "index.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerows([["file", "labels"], ["0.png", "No Finding"], ["1.png", "Mass"]])
+        rows.writerow(["2.png", "No Finding"])
+    for index, corner in enumerate((10, 10, 240)):
+        image = np.full((40, 40), 128, np.uint8)
+        image[:12, :12] = corner
+        cv2.imwrite(str(tmp_path / f"{index}.png"), image)
+    net = new_segmenter(32, (8, 8))
+    kept = backgrounds.read_backgrounds(tmp_path, 64, net, lambda *_: None)
+    assert [b.healthy for b in kept] == [True, False]
+    assert kept[0].image.shape == kept[0].masks["left lung"].shape == (64, 64)
+
+
+@pytest.mark.slow
+def test_a_short_run_learns_goes_on_and_loads(tmp_path: Path) -> None:
+    from cxrg import ground, load
+
+    config, out = recipe(tmp_path), tmp_path / "out"
+    text = config.read_text().replace(
+        "steps = 8\nlearning_rate = 6e-4", "steps = 60\nlearning_rate = 2e-3"
+    )
+    config.write_text(text)
+    assert "steps = 60" in text
+    folder = run(config, out=out, resume=False, progress=lambda *_: None)
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    look = [line["loss"] for line in lines if line["stage"] == "diffusion/attention"]
+    assert look[-1] < 0.9 * look[0]
+    before = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    again = run(config, out=out, resume=True, progress=lambda *_: None)
+    assert (again / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+    model = load(str(folder))
+    path = tmp_path / "x.png"
+    cv2.imwrite(str(path), np.tile(np.arange(90, dtype=np.uint8), (80, 1)))
+    found = ground(path, "left basal opacity", model=model)
+    assert found.heatmap.shape == (80, 90)
