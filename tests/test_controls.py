@@ -96,6 +96,14 @@ def test_shuffled_phrases_come_from_another_owner_and_differ() -> None:
     assert drawn != c.shuffled_phrases(phrases, owners, seed=4)
 
 
+def test_shuffled_phrases_are_not_of_the_same_patient() -> None:
+    phrases = [f"finding {i}" for i in range(60)]
+    owners = [f"p{i // 20}" for i in range(60)]
+    drawn = c.shuffled_phrases(phrases, owners)
+    owner_of = dict(zip(phrases, owners, strict=True))
+    assert all(owner_of[text] != owner for text, owner in zip(drawn, owners, strict=True))
+
+
 def test_shuffled_phrases_when_there_is_no_other() -> None:
     assert c.shuffled_phrases(["a", "A "], ["1", "2"]) == ["a", "A "]
     assert c.shuffled_phrases(["a", "b"], ["1", "1"]) == ["b", "a"]

@@ -230,14 +230,18 @@ def test_rsna_has_negatives(tmp_path: Path) -> None:
         "p1,620,700,100,200,1",
         "p2,,,,,0",
         "p2,,,,,maybe",
+        "p1,2000,700,100,200,1",
+        "p3,2000,700,100,200,1",
     )
+    image(tmp_path, "p3.png")
     data = read_dataset(path, template="{side} {finding} in the chest")
     there, absent = data.samples
     assert [len(there.boxes), len(absent.boxes)] == [2, 0]
     assert there.phrase == "left lung opacity in the chest"
     assert absent.phrase == "lung opacity in the chest"
     assert not absent.present
-    assert kinds(data) == {"bad row": 1}
+    # A patient whose boxes are all unusable is no negative.
+    assert kinds(data) == {"bad row": 1, "box outside the image": 2, "no box": 1}
     with pytest.raises(UsageError, match="template"):
         read_dataset(path, template="{where} {finding}")
 

@@ -44,7 +44,7 @@ def stem(image_sha256: str, phrase: str, *facts: str) -> str:
     letters and digits for the reader; the last digest covers the whole phrase and ``facts`` (model
     and options), so that different results never share a name.
     """
-    digest = hashlib.sha256("\0".join([phrase]).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join([phrase, *facts]).encode()).hexdigest()
     return "-".join(part for part in (image_sha256[:16], _slug(phrase), digest[:8]) if part)
 
 

@@ -205,7 +205,7 @@ def _record(
 ) -> Record:
     """Score one sample."""
     shape = found.heatmap.shape
-    boxes = {METHOD: found.boxes if found.status == "found" else ()}
+    boxes = {METHOD: found.boxes}
     boxes |= {name: method.boxes(heat) for name, heat in maps.items() if name != METHOD}
     truth_boxes = sample.boxes_in(shape)
     reduced = {name: reduce(heat, helper.settings.longest) for name, heat in maps.items()}
