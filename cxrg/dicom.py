@@ -76,7 +76,7 @@ _LATERALS = frozenset({"LL", "RL", "LATERAL", "LAT", "LLAT", "RLAT"})
 _DECODERS: dict[str, str] = {
     **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), "pillow"),
     **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), "pyjpegls"),
-    **dict.fromkeys((JPEG2000Lossless, JPEG2000), "pylibjpeg"),
+    **dict.fromkeys((JPEG2000Lossless, JPEG2000), "pillow"),
     **dict.fromkeys((HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K), "pylibjpeg"),
     **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), "gdcm"),
 }
@@ -207,7 +207,9 @@ def _decode(path: Path, ds: pydicom.Dataset) -> NDArray[np.generic]:
             if syntax != RLELossless and codestream_shape(frame) != header:
                 problem = "has a compressed image that does not match its header"
                 raise image_error(path, problem, _AGAIN)
-        pixels = pixel_array(ds, decoding_plugin=_DECODERS.get(syntax, ""))
+        # Left on, the correction takes High Bit for Bits Stored - 1; `stored_values` does not.
+        plugin = _DECODERS.get(syntax, "")
+        pixels = pixel_array(ds, decoding_plugin=plugin, correct_unused_bits=False)
     except _FAILURES:
         # A decoder may be missing, as for 12-bit JPEG: only GPL ones read that.
         problem = f"has pixels that cannot be decoded as {syntax.name} (truncated, or no decoder)"

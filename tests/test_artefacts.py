@@ -41,9 +41,15 @@ def test_file_appears_only_whole(tmp_path: Path) -> None:
         file.write(b"first")
         assert not path.exists()
     assert path.read_bytes() == b"first"
+    before = tmp_path / "before"
+    before.hardlink_to(path)
     with pytest.raises(TypeError), whole(path) as file:
         file.writelines([b"half of the sec", None])
     assert path.read_bytes() == b"first"
+    with whole(path) as file:
+        file.write(b"second")
+    # Renamed over the old file, not written into it.
+    assert (path.read_bytes(), before.read_bytes()) == (b"second", b"first")
     assert [each.name for each in path.parent.iterdir()] == ["result.json"]
 
 

@@ -161,6 +161,13 @@ def test_stored_values_ignore_overlay_bits_with_a_warning() -> None:
     assert "12 of Bits Stored" in notes[0]
 
 
+def test_unused_bits_of_a_file_are_ignored_with_a_warning() -> None:
+    result = read(make(RAMP | 0x8000, bits=12))
+    np.testing.assert_allclose(result.grey, RAMP / 4095, atol=1e-6)
+    assert "outside the 12 of Bits Stored" in result.warnings[0]
+    assert read(make(RAMP << 4, bits=12, HighBit=15)).warnings == ()
+
+
 def test_modality_rescales() -> None:
     ds = make(RescaleSlope="2.5", RescaleIntercept="-100")
     values, full = modality(np.arange(4096.0), ds)

@@ -14,9 +14,10 @@ import pytest
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.categories import group_of, make_phrase, named_side, place
 from cxrg.evaluate.datasets import Dataset, read_dataset
-from cxrg.evaluate.datasets.common import merge_duplicates
+from cxrg.evaluate.datasets.common import image_size, merge_duplicates
 from cxrg.evaluate.sample import Polygons, Rle, Sample, encode, mask_boxes
 from cxrg.geometry import Box
+from cxrg.phantom.dx import write_dx
 
 
 def image(folder: Path, name: str, size: tuple[int, int] = (64, 64)) -> Path:
@@ -363,6 +364,26 @@ def test_chestx_det(tmp_path: Path) -> None:
     assert [note.kind for note in data.problems.notes] == ["normal image"]
     with pytest.raises(InputError, match="ChestX-Det"):
         read_dataset(text(path, json.dumps([{"syms": ["x"]}])))
+
+
+def test_sizes_come_from_headers(tmp_path: Path) -> None:
+    image(tmp_path, "wide.png", (30, 50))
+    write_dx(tmp_path / "film", np.zeros((40, 20), np.uint16), seed=1)
+    whole = (tmp_path / "film").read_bytes()
+    (tmp_path / "bare").write_bytes(whole[132:])
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    (tmp_path / "empty").touch()
+    sizes = {path.name: image_size(path) for path in tmp_path.iterdir()}
+    assert sizes == {
+        "wide.png": (30, 50),
+        "film": (40, 20),
+        "bare": (40, 20),
+        "broken.png": None,
+        "empty": None,
+    }
+    row = 'broken.png,mass,Mass,"[[1, 1, 9, 9]]"'
+    data = read_dataset(text(tmp_path / "m.csv", "image,phrase,category,boxes", row))
+    assert kinds(data) == {"unreadable image": 1}
 
 
 def test_same_phrase_twice_keeps_both_apart(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def _ground_one(job: _Job, file: Path, reporter: Reporter) -> list[list[str]]:
     from cxrg.image import read_image
 
     image = read_image(file, side=job.model.side, fit=job.options.fit)
-    results = ground_phrases(image, job.phrases, model=job.model, options=resolve())
+    results = ground_phrases(image, job.phrases, model=job.model, options=job.options)
     rows = []
     for result in results:
         files = _write_files(result, image, job)

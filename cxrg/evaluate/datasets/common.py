@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from PIL import Image
+
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.categories import make_phrase, place
 from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
+from cxrg.source import HEAD, kind_of
 
 TEMPLATE = "{location} {finding}"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
@@ -218,16 +221,22 @@ def merge_duplicates(boxes: Sequence[Box], overlap: float = 0.55) -> tuple[Box, 
 def image_size(path: Path) -> tuple[int, int] | None:
     """Height and width from a file's header, or None where it can't be told."""
     with path.open("rb") as file:
-        is_dicom = file.read(132)[128:] == b"DICM"
-    if is_dicom:
-        import pydicom
-
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-        return (int(header.Rows), int(header.Columns)) if "Rows" in header else None
-    from PIL import Image, UnidentifiedImageError
-
+        kind = kind_of(file.read(HEAD))
+    if kind == "dicom":
+        return _dicom_size(path)
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except UnidentifiedImageError:
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises on damaged headers
         return None
+
+
+def _dicom_size(path: Path) -> tuple[int, int] | None:
+    import pydicom
+
+    # Forced, because a file without preamble was recognised by its first element.
+    tags = ["Rows", "Columns"]
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+    if "Rows" not in header or "Columns" not in header:
+        return None
+    return int(header.Rows), int(header.Columns)
