@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from cxrg.phantom.noise import Array, smooth_noise
 from cxrg.phantom.regions import Mask
@@ -68,28 +67,23 @@ def mark(rng: np.random.Generator, grey: Array) -> Array:
     if rng.random() < 0.4:
         left, right = rng.uniform(0, 0.09, 2) * (rng.random(2) < 0.6) * side
         top, bottom = rng.uniform(0, 0.11, 2) * (rng.random(2) < 0.6) * side
-        shade = rng.choice([0.0, rng.uniform(0, 0.12)])
-        out[:, : int(left)] = shade
-        out[:, side - int(right) :] = shade
-        out[: int(top)] = shade
-        out[side - int(bottom) :] = shade
+        border = rng.choice([0.0, rng.uniform(0, 0.12)])
+        out[:, : int(left)] = border
+        out[:, side - int(right) :] = border
+        out[: int(top)] = border
+        out[side - int(bottom) :] = border
     for _ in range(int(rng.choice([0, 1, 2], p=[0.3, 0.5, 0.2]))):
-        words = ["L", "R", "AP", "PORTABLE", "SUPINE", "ERECT", "12:40", "L PA", "J", "MOBILE"]
+        across = float(rng.choice([0.03, 0.82]))
+        own = "R" if across < 0.5 else "L"  # the patient's right is the left side of the picture
+        words = [own, own, f"{own} PA", "AP", "PORTABLE", "SUPINE", "ERECT", "12:40", "MOBILE"]
         word = str(rng.choice(words))
-        at = (int(rng.choice([0.03, 0.82]) * side), int(rng.choice([0.1, 0.08, 0.95]) * side))
+        at = (int(across * side), int(rng.choice([0.1, 0.08, 0.95]) * side))
         layer = np.zeros((4 * side, 4 * side), np.uint8)
         size = rng.uniform(0.08, 0.2) * side / 128
         big = (4 * at[0], 4 * at[1])
         cv2.putText(layer, word, big, cv2.FONT_HERSHEY_SIMPLEX, 4 * size, 255, 3, cv2.LINE_AA)
         small = cv2.resize(layer, (side, side), interpolation=cv2.INTER_AREA)
         letters = small.astype(np.float32) / 255
-        out = out * (1 - letters) + letters * np.float32(rng.uniform(0.7, 1.0))
-    return np.asarray(out, np.float32)
-
-
-def fit_square(pixels: NDArray[np.float32], side: int) -> Array:
-    """Letterbox any grey image to the square, as the default way of reading does."""
-    from cxrg.geometry import Frame
-
-    height, width = pixels.shape
-    return Frame.fit((height, width), side, "pad").sample(pixels)
+        shade = np.float32(rng.uniform(0.7, 1.0))
+        out = np.asarray(out * (1 - letters) + letters * shade, np.float32)
+    return out

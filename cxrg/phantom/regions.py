@@ -71,8 +71,8 @@ def _inner_edge(right: Mask, left: Mask) -> float:
     """Column half-way between the two lungs."""
     a, b = extent(right), extent(left)
     if a is None or b is None:
-        return right.shape[1] / 2
-    return (a[0] + b[2]) / 2
+        return float(right.shape[1]) / 2
+    return float(a[0] + b[2]) / 2
 
 
 def _parts(lung: Mask, side: str) -> dict[str, Mask]:
@@ -92,10 +92,8 @@ def _parts(lung: Mask, side: str) -> dict[str, Mask]:
     parts["perihilar"] = lung & (radius2 < (0.42 * width + 0.05 * height) ** 2)
     parts["hilum"] = radius2 < (0.13 * height) ** 2
     parts["costophrenic angle"] = lung & (down >= 0.78) & (out >= 0.66)
-    below = np.zeros_like(lung)
     reach = max(round(0.05 * height), 1)
     lowest = lung.shape[0] - 1 - np.argmax(lung[::-1], axis=0)
-    filled = lung.any(0)
-    below[(np.abs(rows - lowest[None, :]) <= reach) & filled[None, :] & (down > 0.6)] = True
-    parts["hemidiaphragm"] = below
+    near = np.abs(rows - lowest[None, :]) <= reach
+    parts["hemidiaphragm"] = near & lung.any(axis=0, keepdims=True) & (down > 0.6)
     return parts

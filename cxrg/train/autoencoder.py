@@ -75,7 +75,8 @@ def train_autoencoder(
         report("autoencoder", step + 1, config.steps, loss.item())
     model.eval()
     sample = encode_all(model, images[:2000])
-    model.register_to_config(scaling_factor=float(1.0 / sample.std()))
+    scale = float(1.0 / sample.std())
+    model.register_to_config(scaling_factor=scale)  # type: ignore[no-untyped-call]  # no types
     return model
 
 

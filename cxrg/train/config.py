@@ -129,7 +129,7 @@ def read_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML ({error}); correct it") from error
-    tables = {
+    tables: dict[str, Any] = {
         name: _table(kind, raw.pop(name, {}), f"{path}: [{name}]") for name, kind in _TABLES.items()
     }
     if raw.get("data"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
 
+import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import BertModel, PreTrainedTokenizerFast
@@ -27,11 +29,10 @@ def export(
     """Write the networks in half precision, tokenizer, scheduler and ``cxrg.json``."""
     building = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(building, ignore_errors=True)
-    # Copies: the run may go on in float32 after a checkpoint was exported.
     for name, network in (("vae", vae), ("unet", unet), ("text_encoder", text_encoder)):
-        state = {key: value.clone() for key, value in network.state_dict().items()}
-        network.half().save_pretrained(building / name, safe_serialization=True)
-        network.float().load_state_dict(state)
+        # A copy: the run may go on in float32 after a checkpoint was exported.
+        half = torch.nn.Module.to(copy.deepcopy(network), dtype=torch.float16)
+        half.save_pretrained(building / name)
     tokenizer.save_pretrained(building / "tokenizer")
     new_scheduler().save_pretrained(building / "scheduler")
     card = card_facts(settings, list(watched_layers(unet)), step)

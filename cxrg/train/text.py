@@ -44,7 +44,7 @@ def train_tokenizer(config: TextConfig, seed: int) -> PreTrainedTokenizerFast:
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers has no types
         tokenizer_object=core,
         pad_token="[PAD]",
         cls_token="[CLS]",
