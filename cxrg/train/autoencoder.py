@@ -7,8 +7,6 @@ neighbours (edges); noise on the latent while training keeps the latent space sm
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
@@ -16,8 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.train.config import AutoencoderConfig
-
-Report = Callable[[str, int, int, float], None]
+from cxrg.train.log import Report
 
 
 def new_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:

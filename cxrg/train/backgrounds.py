@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,9 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from cxrg.errors import InputError
 from cxrg.image import read_image
+from cxrg.train.log import Report
 from cxrg.train.pool import Background
 from cxrg.train.segmenter import enlarge, plausible, segment
-
-Report = Callable[[str, int, int, float], None]
 
 
 def read_backgrounds(

@@ -19,7 +19,7 @@ class DataConfig:
     seed: int
     phantoms: int
     drawn_on_real: int
-    backgrounds: str | None
+    backgrounds: str
     answers: int
 
 

@@ -30,10 +30,9 @@ from transformers import BertModel
 from cxrg.attention import cross_attention_layers, watch
 from cxrg.train.batches import Batch, by_kind, draw
 from cxrg.train.config import DiffusionConfig
+from cxrg.train.log import Report
 from cxrg.train.pool import Pool
 from cxrg.train.text import tokens_of
-
-Report = Callable[[str, int, int, float], None]
 
 
 def new_scheduler() -> DDIMScheduler:

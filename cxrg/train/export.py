@@ -46,13 +46,14 @@ def export(
 def card_facts(settings: TrainConfig, layers: list[str], step: int) -> dict[str, object]:
     """The facts of the trained model's card; see `cxrg.card.Card`."""
     data, seen = settings.data, step * settings.diffusion.batch
-    real = f" and {data.drawn_on_real} findings drawn into real X-rays" if data.backgrounds else ""
+    drawn = f" and {data.drawn_on_real} pictures drawn into real X-rays"
+    pool = f"{data.phantoms} phantoms{drawn if data.drawn_on_real else ''}"
     return {
         "name": settings.name,
         "title": settings.title,
         "licence": settings.licence,
         "attribution": " ".join(settings.attribution),
-        "trained_on": f"{data.phantoms} phantoms{real}; {seen} training images seen",
+        "trained_on": f"{pool}; {seen} images seen",
         "weights": "shipped",
         "image_range": "-1..1",
         "side": data.side,

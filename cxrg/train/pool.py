@@ -23,8 +23,7 @@ from cxrg.phantom.findings import bounding
 from cxrg.phantom.language import Query
 from cxrg.phantom.regions import Mask
 from cxrg.train.config import DataConfig
-
-Report = Callable[[str, int, int, float], None]
+from cxrg.train.log import Report
 
 PRESENT, ABSENT, ANATOMY, DEVICE = range(4)
 SHARD = 500
@@ -110,12 +109,21 @@ def _picture(
     return sample.onto(rng, chosen.image, chosen.masks), chosen.healthy
 
 
-def _shard(first: int, *, config: DataConfig, real: bool, folder: Path) -> Path:
-    """Render one shard to a file; a finished shard is kept."""
-    name = "real" if real else "phantom"
-    path = folder / f"{name}-{config.seed}-{first:07d}.npz"
-    if path.exists():
-        return path
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """Pictures ``first`` to ``first + SHARD``, of phantoms or of real backgrounds."""
+
+    real: bool
+    first: int
+
+    def path(self, config: DataConfig, folder: Path) -> Path:
+        name = "real" if self.real else "phantom"
+        return folder / f"{name}-{config.seed}-{self.first:07d}.npz"
+
+
+def _render(shard: _Shard, config: DataConfig, folder: Path) -> None:
+    """Render one shard to its file, whole or not at all."""
+    first, real, path = shard.first, shard.real, shard.path(config, folder)
     cv2.setNumThreads(1)
     images, lungs, complete = [], [], []
     rows: dict[str, list[object]] = {k: [] for k in ("owner", "query", "kind", "mask", "box")}
@@ -147,7 +155,6 @@ def _shard(first: int, *, config: DataConfig, real: bool, folder: Path) -> Path:
             box=np.array(rows["box"], np.uint8),
         )
     temporary.replace(path)
-    return path
 
 
 _BACKGROUNDS: tuple[Background, ...] = ()
@@ -160,24 +167,26 @@ def _set_backgrounds(backgrounds: tuple[Background, ...]) -> None:
 
 
 def make_pool(
-    config: DataConfig, backgrounds: tuple[Background, ...], folder: Path, report: Report
+    config: DataConfig,
+    backgrounds: Callable[[], tuple[Background, ...]],
+    folder: Path,
+    report: Report,
 ) -> list[Path]:
-    """Render all shards into ``folder`` with one process per core; returns their paths."""
+    """Render all shards into ``folder`` with one process per core; returns their paths.
+
+    Finished shards are kept, and ``backgrounds`` is asked only where a real one is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(False, first) for first in range(0, config.phantoms, SHARD)]
-    if backgrounds:
-        jobs += [(True, first) for first in range(0, config.drawn_on_real, SHARD)]
+    shards = [_Shard(False, first) for first in range(0, config.phantoms, SHARD)]
+    shards += [_Shard(True, first) for first in range(0, config.drawn_on_real, SHARD)]
+    missing = [shard for shard in shards if not shard.path(config, folder).exists()]
+    chests = backgrounds() if any(shard.real for shard in missing) else ()
+    render = partial(_render, config=config, folder=folder)
     context = multiprocessing.get_context("spawn")
-    paths: list[Path] = []
-    with context.Pool(os.cpu_count(), _set_backgrounds, (backgrounds,)) as workers:
-        waiting = [
-            workers.apply_async(partial(_shard, config=config, real=real, folder=folder), (first,))
-            for real, first in jobs
-        ]
-        for done, result in enumerate(waiting, start=1):
-            paths.append(result.get())
-            report("pool", done, len(jobs), 0.0)
-    return paths
+    with context.Pool(os.cpu_count(), _set_backgrounds, (chests,)) as workers:
+        for done, _ in enumerate(workers.imap_unordered(render, missing), start=1):
+            report("pool", done, len(missing), 0.0)
+    return [shard.path(config, folder) for shard in shards]
 
 
 def read_pool(paths: list[Path]) -> Pool:

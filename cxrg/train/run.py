@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import torch
@@ -23,32 +18,10 @@ from cxrg.train.autoencoder import encode_all, train_autoencoder
 from cxrg.train.backgrounds import read_backgrounds
 from cxrg.train.config import TrainConfig, read_config
 from cxrg.train.export import export
+from cxrg.train.log import Log, Progress
 from cxrg.train.pool import Background, Pool, make_pool, read_pool
 from cxrg.train.segmenter import STRUCTURES, train_segmenter
 from cxrg.train.text import new_text_encoder, train_tokenizer
-
-Progress = Callable[[str, int, int], None]
-LOG_EVERY = 20
-
-
-@dataclass(kw_only=True, slots=True)
-class Log:
-    """Writes one JSON line every few steps and passes progress on."""
-
-    file: TextIO
-    progress: Progress
-    began: float = field(default_factory=time.monotonic)
-    losses: dict[str, list[float]] = field(default_factory=dict)
-
-    def __call__(self, stage: str, step: int, steps: int, loss: float) -> None:
-        self.losses.setdefault(stage, []).append(loss)
-        self.progress(stage, step, steps)
-        if step % LOG_EVERY == 0 or step == steps:
-            mean = float(np.mean(self.losses.pop(stage)))
-            seconds = round(time.monotonic() - self.began, 1)
-            line = {"stage": stage, "step": step, "of": steps, "loss": round(mean, 5)}
-            self.file.write(json.dumps({**line, "seconds": seconds}) + "\n")
-            self.file.flush()
 
 
 def run(config: Path, *, out: Path, resume: bool, progress: Progress) -> Path:
@@ -108,14 +81,15 @@ def _segmenter(settings: TrainConfig, out: Path, log: Log) -> UNet2DModel:
 
 def _pool(settings: TrainConfig, beside: Path, out: Path, log: Log) -> Pool:
     data = settings.data
-    backgrounds: tuple[Background, ...] = ()
-    if data.backgrounds is not None and data.drawn_on_real:
-        folder = (beside / data.backgrounds).resolve()
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder}: no such folder; correct [data] backgrounds or set drawn_on_real = 0"
-            )
-        backgrounds = read_backgrounds(folder, data.side, _segmenter(settings, out, log), log)
+    folder = (beside / data.backgrounds).resolve()
+    if data.drawn_on_real and not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; correct [data] backgrounds or set drawn_on_real = 0"
+        )
+
+    def backgrounds() -> tuple[Background, ...]:
+        return read_backgrounds(folder, data.side, _segmenter(settings, out, log), log)
+
     return read_pool(make_pool(data, backgrounds, out / "pool", log))
 
 

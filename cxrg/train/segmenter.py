@@ -7,8 +7,6 @@ exposure, processing, findings and markers, so that a real image looks like one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 import torch
@@ -18,11 +16,9 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.phantom.regions import Mask
 from cxrg.train.config import SegmenterConfig
+from cxrg.train.log import Report
 
 STRUCTURES = ("right lung", "left lung", "heart and mediastinum", "airways")
-
-Report = Callable[[str, int, int, float], None]
-"""Called with stage, step, steps and loss."""
 
 
 def new_segmenter(side: int, channels: tuple[int, ...]) -> UNet2DModel:
