@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrg.cli.debug import Debug
 from cxrg.cli.terminal import Reporter, complain, progress, table, write
 from cxrg.errors import EXIT_SOME_FAILED, UsageError
 from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
@@ -24,11 +25,6 @@ PHANTOMS = "phantoms"
 FORMATS = "auto, manifest, ms-cxr, vindr-cxr, nih, rsna, chexlocalize, padchest-gr, chestx-det"
 _CASES = 12
 _MODEL, _SCORING = "Model", "Scoring"
-
-
-def _debug(ctx: typer.Context, wanted: bool) -> bool:
-    ctx.meta["debug"] = wanted  # shared with the group, which catches the errors
-    return wanted
 
 
 def evaluate(
@@ -109,9 +105,7 @@ def evaluate(
         str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)
     ] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", callback=_debug, help="Traceback on errors.")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Score a model on a data set with boxes or masks, beside controls that know no phrase.
 
@@ -258,9 +252,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="The --out folder of another.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
-    debug: Annotated[
-        bool, typer.Option("--debug", callback=_debug, help="Traceback on errors.")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Compare two runs on the same samples: paired differences A - B with 95 % intervals."""
     from cxrg.evaluate import compare as comparing

@@ -14,6 +14,7 @@ import typer
 from cxrg.artefacts.files import stem
 from cxrg.artefacts.record import record_line, write_record
 from cxrg.artefacts.words import whereabouts
+from cxrg.cli.debug import Debug
 from cxrg.cli.inputs import find_images, split_arguments
 from cxrg.cli.terminal import Reporter, complain, progress, table, write
 from cxrg.errors import EXIT_SOME_FAILED, ImageError, UsageError
@@ -43,12 +44,6 @@ def _output(*names: str, text: str) -> Any:
 def _knob(metavar: str, text: str) -> Any:
     panel = "Knobs (default: the preset's, as adapted by the model's card)"
     return _option(text=text, metavar=metavar, panel=panel)
-
-
-def _debug(ctx: typer.Context, wanted: bool) -> bool:
-    if wanted:
-        ctx.meta["debug"] = True  # shared with the group, which catches the errors
-    return wanted
 
 
 def ground(
@@ -85,12 +80,7 @@ def ground(
     quiet: Annotated[
         bool, _output("--quiet", "-q", text="No progress, table or warnings.")
     ] = False,
-    debug: Annotated[
-        bool,
-        typer.Option(
-            "--debug", callback=_debug, help="Traceback on errors.", rich_help_panel="Output"
-        ),
-    ] = False,
+    debug: Debug = False,
     path: Annotated[str | None, _knob("WAY", "Way to a timestep: ddim or noise.")] = None,
     steps: Annotated[str | None, _knob("N", "DDIM steps asked for (ddim).")] = None,
     window: Annotated[

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.train.config import AutoencoderConfig
+from cxrg.train.descent import Descent
 from cxrg.train.log import Report
 
 
@@ -56,20 +57,14 @@ def train_autoencoder(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = new_autoencoder(config)
-    best = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=1e-4)
-    plan = torch.optim.lr_scheduler.OneCycleLR(best, config.learning_rate, config.steps)
+    descent = Descent(model, config.learning_rate, config.steps)
     for step in range(config.steps):
         pick = rng.integers(len(images), size=config.batch)
         x = torch.from_numpy(images[pick])[:, None].float() / 127.5 - 1
         latent = model.encode(x).latent
         noise = 0.05 * latent.detach().std() * torch.randn_like(latent)
         loss = reconstruction_loss(model.decode(latent + noise).sample, x)
-        best.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        best.step()
-        plan.step()
-        report("autoencoder", step + 1, config.steps, loss.item())
+        report("autoencoder", step + 1, config.steps, descent.step(loss))
     model.eval()
     sample = encode_all(model, images[:2000])
     scale = float(1.0 / sample.std())

@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.phantom.regions import Mask
 from cxrg.train.config import SegmenterConfig
+from cxrg.train.descent import Descent
 from cxrg.train.log import Report
 
 STRUCTURES = ("right lung", "left lung", "heart and mediastinum", "airways")
@@ -53,8 +54,7 @@ def train_segmenter(
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     net = new_segmenter(images.shape[-1], config.channels)
-    best = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-3)
-    plan = torch.optim.lr_scheduler.OneCycleLR(best, config.learning_rate, config.steps)
+    descent = Descent(net, config.learning_rate, config.steps)
     zero = torch.zeros((), dtype=torch.long)
     for step in range(config.steps):
         pick = rng.integers(len(images), size=config.batch)
@@ -65,12 +65,7 @@ def train_segmenter(
         overlap = 2 * (chance * y).sum((2, 3)) + 1
         dice = 1 - overlap / (chance.sum((2, 3)) + y.sum((2, 3)) + 1)
         loss = F.binary_cross_entropy_with_logits(logits, y) + dice.mean()
-        best.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        best.step()
-        plan.step()
-        report("segmenter", step + 1, config.steps, loss.item())
+        report("segmenter", step + 1, config.steps, descent.step(loss))
     net.eval()
     return net
 
