@@ -241,6 +241,8 @@ def heatmaps(
     score = min(max(presence(absolute), 0.0), 1.0)
     if options.normalise == "none":
         return absolute.clip(0, 1), score
+    if options.normalise == "final":
+        return scale(absolute), score
     return scale(finish(aggregate(maps, frame.side, normalise="minmax"))), score
 
 

@@ -8,14 +8,14 @@ maps of one layer are averaged first and resized once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.geometry import Box
-from cxrg.options import Normalise, quantile_of
+from cxrg.options import quantile_of
 
 if TYPE_CHECKING:  # only a type: arrays need no torch
     from cxrg.attention import AttentionMaps
@@ -36,7 +36,7 @@ def scale(heat: Heat) -> Heat:
     return scaled
 
 
-def aggregate(maps: AttentionMaps, side: int, *, normalise: Normalise) -> Heat:
+def aggregate(maps: AttentionMaps, side: int, *, normalise: Literal["minmax", "none"]) -> Heat:
     """One map ``(side, side)``: the mean over layers and steps, at image size.
 
     Args:

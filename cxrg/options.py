@@ -22,7 +22,7 @@ from cxrg.errors import UsageError
 Fit = Literal["pad", "crop"]
 Route = Literal["ddim", "noise"]
 Reduce = Literal["mean", "sum"]
-Normalise = Literal["minmax", "none"]
+Normalise = Literal["minmax", "final", "none"]
 Mask = Literal["otsu", "none"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -44,7 +44,8 @@ class Options:
             rule), a map side such as 16, or names of modules.
         tokens: ``all``, ``content``, ``word:WORD``, or indices among the phrase's own tokens.
         reduce: how the chosen tokens' probabilities join: ``mean`` or ``sum``.
-        normalise: ``minmax`` scales every layer and step and the final map to [0, 1]; ``none``
+        normalise: ``minmax`` scales every layer and step and the final map to [0, 1]; ``final``
+            scales the final map only, so that confident layers and steps weigh more; ``none``
             keeps probabilities as they are.
         sigma: Gaussian smoothing, a fraction of the square's side.
         mask: ``otsu`` sets the background of the heatmap to 0; ``none`` leaves it.

@@ -131,6 +131,18 @@ def test_probabilities_stay_absolute_without_normalisation(models) -> None:
     assert total.score == pytest.approx(np.sort(total.canonical.ravel())[-16:].mean(), abs=1e-6)
 
 
+def test_final_scales_the_last_map_and_nothing_before_it(models) -> None:
+    image, model = picture(), models["compact"]
+    plain = ground(image, PHRASE, model=model, normalise="none", mask="none")
+    final = ground(image, PHRASE, model=model, normalise="final", mask="none")
+    low, high = plain.canonical.min(), plain.canonical.max()
+    expected = (plain.canonical - low) / (high - low)
+    np.testing.assert_allclose(final.canonical, expected, atol=1e-6)
+    each = ground(image, PHRASE, model=model, normalise="minmax", mask="none")
+    assert not np.allclose(each.canonical, expected, atol=1e-3)
+    assert final.score == plain.score
+
+
 def test_a_phrase_below_the_presence_threshold_is_not_found(models) -> None:
     image, model = picture(), models["compact"]
     score = ground(image, PHRASE, model=model).score

@@ -98,7 +98,9 @@ def ground(
         str | None, _knob("TOKENS", "all, content, word:WORD, or indices such as 0,2.")
     ] = None,
     reduce: Annotated[str | None, _knob("HOW", "Tokens together: mean or sum.")] = None,
-    normalise: Annotated[str | None, _knob("HOW", "minmax, or none to keep probabilities.")] = None,
+    normalise: Annotated[
+        str | None, _knob("HOW", "minmax, final, or none to keep probabilities.")
+    ] = None,
     sigma: Annotated[str | None, _knob("X", "Smoothing, a fraction of the side.")] = None,
     mask: Annotated[str | None, _knob("HOW", "Background of the heatmap: otsu or none.")] = None,
     threshold: Annotated[
