@@ -67,7 +67,7 @@ def read_folder(folder: Path, unet_dtype: torch.dtype = torch.float32) -> Parts:
         "unet": {"torch_dtype": unet_dtype},
         "text_encoder": {"dtype": torch.float32, "trust_remote_code": False},
     }
-    with _quiet():
+    with quiet_libraries():
         networks = {
             part: _network(classes[part], folder / part, variant=variants[part], **dtypes[part])
             for part in NETWORKS
@@ -200,7 +200,7 @@ def _check_text(folder: Path, networks: Mapping[str, Any], tokenizer: Any) -> No
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keep the libraries' progress bars and advice off the screen: a library does not print."""
     import diffusers.utils.logging
     import transformers.utils.logging

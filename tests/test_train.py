@@ -212,7 +212,9 @@ def test_backgrounds_without_two_plausible_lungs_are_left_out(
 
 
 @pytest.mark.slow
-def test_a_short_run_learns_goes_on_and_loads(tmp_path: Path) -> None:
+def test_a_short_run_learns_goes_on_and_loads(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     from cxrg import ground, load
 
     config, out = recipe(tmp_path), tmp_path / "out"
@@ -221,6 +223,7 @@ def test_a_short_run_learns_goes_on_and_loads(tmp_path: Path) -> None:
     config.write_text(text)
     assert "steps = 60" in text
     folder = run(config, out=out, resume=False, progress=lambda *_: None)
+    assert capfd.readouterr().err == ""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     look = [line["loss"] for line in lines if line["stage"] == "diffusion/attention"]
     assert look[-1] < 0.9 * look[0]

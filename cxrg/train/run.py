@@ -11,6 +11,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from cxrg.checkpoint import quiet_libraries
 from cxrg.errors import InputError, UsageError
 from cxrg.phantom import sample
 from cxrg.train import diffusion
@@ -44,28 +45,28 @@ def run(config: Path, *, out: Path, resume: bool, progress: Progress) -> Path:
     if out.exists() and any(out.iterdir()) and not resume:
         raise UsageError(f"{out}: holds files already; give --resume or another --out")
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
+    with (out / "log.jsonl").open("a", encoding="utf-8") as file, quiet_libraries():
         log = Log(file=file, progress=progress)
         pool = _pool(settings, config.parent, out, log)
         vae = _autoencoder(settings, pool, out, log)
         tokenizer = _tokenizer(settings, out)
         latents = _latents(vae, pool, out)
         pair, step = _diffusion(settings, tokenizer, pool, latents, out, log)
-    return export(
-        out / "model",
-        vae=vae,
-        unet=pair.unet,
-        text_encoder=pair.text_encoder,
-        tokenizer=tokenizer,
-        settings=settings,
-        step=step,
-    )
+        return export(
+            out / "model",
+            vae=vae,
+            unet=pair.unet,
+            text_encoder=pair.text_encoder,
+            tokenizer=tokenizer,
+            settings=settings,
+            step=step,
+        )
 
 
 def _segmenter(settings: TrainConfig, out: Path, log: Log) -> UNet2DModel:
     folder = out / "segmenter"
     if folder.exists():
-        kept: UNet2DModel = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
+        kept: UNet2DModel = UNet2DModel.from_pretrained(folder)
         return kept.eval()
     table = settings.segmenter
     images, masks = [], []
@@ -98,7 +99,7 @@ def _autoencoder(settings: TrainConfig, pool: Pool, out: Path, log: Log) -> Auto
     if not folder.exists():
         model = train_autoencoder(pool.images, settings.autoencoder, settings.data.seed, log)
         model.save_pretrained(folder)
-    kept: AutoencoderDC = AutoencoderDC.from_pretrained(folder, low_cpu_mem_usage=False)
+    kept: AutoencoderDC = AutoencoderDC.from_pretrained(folder)
     return kept.eval()
 
 
