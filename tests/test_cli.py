@@ -152,3 +152,9 @@ def test_train_hands_over_what_was_asked(monkeypatch, capsys, tmp_path: Path) ->
     code, out, _ = run(monkeypatch, capsys, "train", "c.toml", "--out", "o", "--resume")
     assert (code, out) == (0, "o/model\n")
     assert asked == {"config": Path("c.toml"), "out": Path("o"), "resume": True}
+
+
+def test_an_empty_phrase_is_not_taken_for_this_folder() -> None:
+    from cxrg.cli.inputs import split_arguments
+
+    assert split_arguments(["a.png", ""], []) == (["a.png"], [""])

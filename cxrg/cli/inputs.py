@@ -19,7 +19,7 @@ def split_arguments(
     if phrases:
         return list(arguments), list(phrases)
     *images, phrase = arguments
-    if Path(phrase).exists():
+    if phrase.strip() and Path(phrase).exists():
         raise UsageError(
             f"{phrase} is a file or folder, so the phrase is missing; "
             "put it last in quotes, or give it with --phrase"
