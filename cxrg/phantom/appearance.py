@@ -10,17 +10,17 @@ from cxrg.phantom.regions import Mask
 
 
 def move(
-    rng: np.random.Generator, image: Array, masks: dict[str, Mask], *, strength: float = 1.0
+    rng: np.random.Generator, image: Array, masks: dict[str, Mask]
 ) -> tuple[Array, dict[str, Mask]]:
     """Rotate, scale and shift an image and its masks together; 0 enters at the borders."""
     side = image.shape[0]
-    angle = rng.normal(0, 2.5) * strength
-    zoom = float(np.exp(rng.normal(0.0, 0.09) * strength))
+    angle = rng.normal(0, 2.5)
+    zoom = float(np.exp(rng.normal(0.0, 0.09)))
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), angle, zoom)
-    stretch = float(np.exp(rng.normal(0, 0.05) * strength))
+    stretch = float(np.exp(rng.normal(0, 0.05)))
     matrix[0] *= stretch
     matrix[0, 2] += (1 - stretch) * side / 2
-    matrix[:, 2] += rng.normal(0, 0.03, 2) * side * strength
+    matrix[:, 2] += rng.normal(0, 0.03, 2) * side
     size = (side, side)
     edge = cv2.BORDER_CONSTANT if rng.random() < 0.12 else cv2.BORDER_REPLICATE
     moved = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=edge)

@@ -79,8 +79,8 @@ def _fill(chest: Chest, cover: Array, level: float, *, thin: bool = True) -> Arr
     return np.asarray(chest.image + cover * np.maximum(full - smooth, 0), np.float32)
 
 
-def _inside(rng: np.random.Generator, lung: Mask, zone: str | None) -> tuple[float, float] | None:
-    """A random point of the lung (x, y in pixels), in the named zone where one is given."""
+def _inside(rng: np.random.Generator, lung: Mask) -> tuple[float, float] | None:
+    """A random point of a mask (x, y in pixels); None where it is empty."""
     ys, xs = np.nonzero(lung)
     if not ys.size:
         return None
@@ -121,7 +121,7 @@ def draw_opacity(rng: np.random.Generator, chest: Chest, side: str, kind: str) -
     box = extent(lung)
     weights = (("upper", 0.2), ("mid", 0.27), ("lower", 0.53))
     zone = str(rng.choice([z for z, _ in weights], p=[w for _, w in weights]))
-    point = _inside(rng, chest.regions.get(f"{side} {zone}", lung), zone)
+    point = _inside(rng, chest.regions.get(f"{side} {zone}", lung))
     if box is None or point is None:
         return chest.image, None
     width, height = box[2] - box[0], box[3] - box[1]
@@ -156,7 +156,7 @@ def draw_opacity(rng: np.random.Generator, chest: Chest, side: str, kind: str) -
 def draw_nodule(rng: np.random.Generator, chest: Chest, side: str, kind: str) -> Drawn:
     """A round opacity: nodule up to 3 cm, mass above (a chest is taken as 33 cm wide)."""
     lung = chest.regions[f"{side} lung"]
-    point = _inside(rng, lung, None)
+    point = _inside(rng, lung)
     if point is None:
         return chest.image, None
     low, high = (0.018, 0.045) if kind == "nodule" else (0.05, 0.11)
@@ -240,7 +240,7 @@ def draw_atelectasis(rng: np.random.Generator, chest: Chest, side: str, kind: st
     lung = chest.regions[f"{side} lung"]
     box = extent(lung)
     low = chest.regions.get(f"{side} lower", lung)
-    point = _inside(rng, low, "lower")
+    point = _inside(rng, low)
     if box is None or point is None:
         return chest.image, None
     width, height = box[2] - box[0], box[3] - box[1]
