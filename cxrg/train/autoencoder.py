@@ -57,7 +57,7 @@ def train_autoencoder(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = new_autoencoder(config)
-    descent = Descent(model, config.learning_rate, config.steps)
+    descent = Descent(model, config.learning_rate, config.steps, weight_decay=1e-4)
     for step in range(config.steps):
         pick = rng.integers(len(images), size=config.batch)
         x = torch.from_numpy(images[pick])[:, None].float() / 127.5 - 1

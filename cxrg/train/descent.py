@@ -9,9 +9,11 @@ from torch import Tensor, nn
 class Descent:
     """Steps a network along its gradient, ``steps`` times in all."""
 
-    def __init__(self, net: nn.Module, learning_rate: float, steps: int) -> None:
+    def __init__(
+        self, net: nn.Module, learning_rate: float, steps: int, *, weight_decay: float
+    ) -> None:
         self._weights = list(net.parameters())
-        self._adam = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=1e-3)
+        self._adam = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=weight_decay)
         self._cycle = torch.optim.lr_scheduler.OneCycleLR(self._adam, learning_rate, steps)
 
     def step(self, loss: Tensor) -> float:

@@ -54,7 +54,7 @@ def train_segmenter(
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     net = new_segmenter(images.shape[-1], config.channels)
-    descent = Descent(net, config.learning_rate, config.steps)
+    descent = Descent(net, config.learning_rate, config.steps, weight_decay=1e-3)
     zero = torch.zeros((), dtype=torch.long)
     for step in range(config.steps):
         pick = rng.integers(len(images), size=config.batch)
