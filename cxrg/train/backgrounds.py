@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from cxrg.errors import InputError
@@ -36,12 +36,12 @@ def read_backgrounds(
     kept = []
     small = int(segmenter.config["sample_size"])
     for done, row in enumerate(rows, start=1):
-        image = read_image(folder / row["file"], side=side).pixels
-        masks = segment(segmenter, read_image(folder / row["file"], side=small).pixels)
+        image = read_image(folder / row["file"], side=side)
+        masks = segment(segmenter, replace(image.frame, side=small).sample(image.grey).clip(0, 1))
         if plausible(masks):
             large = {name: enlarge(mask, side) for name, mask in masks.items()}
             healthy = row["labels"] == "No Finding"
-            kept.append(Background(image=image.astype(np.float32), masks=large, healthy=healthy))
+            kept.append(Background(image=image.pixels, masks=large, healthy=healthy))
         report("backgrounds", done, len(rows), len(kept) / done)
     if not kept:
         raise InputError(f"{folder}: no image with two plausible lungs; give frontal chest X-rays")

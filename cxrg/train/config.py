@@ -132,6 +132,4 @@ def read_config(path: Path) -> TrainConfig:
     tables: dict[str, Any] = {
         name: _table(kind, raw.pop(name, {}), f"{path}: [{name}]") for name, kind in _TABLES.items()
     }
-    if raw.get("data"):
-        raise InputError(f"{path}: [data] given twice; keep one")
     return _table(TrainConfig, {**raw, **tables}, f"{path}: top level")

@@ -180,6 +180,8 @@ def make_pool(
     shards = [_Shard(False, first) for first in range(0, config.phantoms, SHARD)]
     shards += [_Shard(True, first) for first in range(0, config.drawn_on_real, SHARD)]
     missing = [shard for shard in shards if not shard.path(config, folder).exists()]
+    if not missing:
+        return [shard.path(config, folder) for shard in shards]
     chests = backgrounds() if any(shard.real for shard in missing) else ()
     render = partial(_render, config=config, folder=folder)
     context = multiprocessing.get_context("spawn")
