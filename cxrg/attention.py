@@ -21,20 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.errors import ModelError, UsageError
+from cxrg.errors import ModelError
 from cxrg.model import Model
 from cxrg.options import Reduce
 from cxrg.phrase import Prompt
-
-STAGES = ("down_blocks", "mid_block", "up_blocks")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layer:
-    """A cross-attention module of the UNet, and the side of its map for a square latent."""
-
-    name: str
-    side: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -43,72 +33,6 @@ class AttentionMaps:
 
     layers: dict[str, NDArray[np.float32]]
     timesteps: tuple[int, ...]
-
-
-def cross_attention_layers(unet: Any, latent_side: int) -> tuple[Layer, ...]:
-    """All cross-attention layers in the order down, middle, up: the order of the forward pass."""
-    names = [name for name, _ in unet.named_modules() if name.endswith(".attn2")]
-    # Not the order of named_modules(): diffusers registers up_blocks before mid_block.
-    ordered = [name for stage in STAGES for name in names if name.split(".")[0] == stage]
-    deepest = len(unet.config.down_block_types) - 1
-    return tuple(Layer(name=name, side=latent_side >> _depth(name, deepest)) for name in ordered)
-
-
-def _depth(name: str, deepest: int) -> int:
-    """How often the latent was halved where a layer sits."""
-    stage, index = name.split(".")[:2]
-    if stage == "mid_block":
-        return deepest
-    return int(index) if stage == "down_blocks" else deepest - int(index)
-
-
-def choose_layers(model: Model, wanted: str | int | tuple[str, ...]) -> tuple[str, ...]:
-    """Full names of the layers to read, in the order of the forward pass.
-
-    Args:
-        model: the model.
-        wanted: ``card``, ``paper``, the side of the maps, or names (full, or of a parent module).
-
-    Raises:
-        UsageError: no layer has that name or side.
-    """
-    layers = cross_attention_layers(model.unet, model.side // model.factor)
-    if wanted == "card":
-        wanted = model.card.layers or "paper"
-    if wanted == "paper":
-        return published_layers([layer.name for layer in layers])
-    if isinstance(wanted, int):
-        chosen = [layer.name for layer in layers if layer.side == wanted]
-        if not chosen:
-            sides = sorted({layer.side for layer in layers})
-            raise UsageError(f"no attention map is {wanted} wide; use {', '.join(map(str, sides))}")
-        return tuple(chosen)
-    names = (wanted,) if isinstance(wanted, str) else wanted
-    for name in names:
-        if not any(_within(layer.name, name) for layer in layers):
-            known = ", ".join(layer.name.rsplit(".", 3)[0] for layer in layers)
-            raise UsageError(f"no cross-attention in layer {name!r}; there are {known}")
-    return tuple(layer.name for layer in layers if any(_within(layer.name, name) for name in names))
-
-
-def _within(name: str, parent: str) -> bool:
-    return name == parent or name.startswith(f"{parent}.")
-
-
-def published_layers(names: Sequence[str]) -> tuple[str, ...]:
-    """The published choice among ordered layer names.
-
-    The last of the last down block, the middle, and all but the first of the first up block: layers
-    3, 4, 6, 7 of the eleven of arXiv 2404.12920's backbone.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.split(".transformer_blocks.")[0], []).append(name)
-    down = [group for group in groups if group.startswith("down_blocks")][-1:]
-    middle = [group for group in groups if group.startswith("mid_block")]
-    up = [group for group in groups if group.startswith("up_blocks")]
-    first = [group for group in up if group.split(".")[1] == up[0].split(".")[1]][1:]
-    return tuple(name for group in (*down, *middle, *first) for name in groups[group])
 
 
 class _AllRead(Exception):  # noqa: N818 - a signal, not an error
@@ -263,7 +187,7 @@ def read_attention(
         times = torch.tensor([t for (t, _), _ in part])
         context = torch.stack([prompt.embeds for _, prompt in part])
         weights = torch.stack([_weights(prompt, reduce) for _, prompt in part]).to(model.device)
-        with watch(model.unet, layers, weights, stop_early=True) as recorder:
+        with watch(model.denoiser, layers, weights, stop_early=True) as recorder:
             with suppress(_AllRead):
                 model.denoise(z, times, context)
             for name in layers:

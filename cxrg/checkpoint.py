@@ -41,7 +41,7 @@ class Parts:
     """What a folder holds, on the CPU; ``scheduler`` is its configuration."""
 
     vae: Any
-    unet: Any
+    denoiser: Any
     text_encoder: Any
     tokenizer: Any
     scheduler: Mapping[str, Any]
@@ -74,7 +74,8 @@ def read_folder(folder: Path, unet_dtype: torch.dtype = torch.float32) -> Parts:
         }
         tokenizer = _tokenizer(folder / "tokenizer")
     _check_text(folder, networks, tokenizer)
-    return Parts(tokenizer=tokenizer, scheduler=configs["scheduler"], **networks)
+    denoiser = networks.pop("unet")
+    return Parts(denoiser=denoiser, tokenizer=tokenizer, scheduler=configs["scheduler"], **networks)
 
 
 def _config(folder: Path, part: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.attention import AttentionMaps, choose_layers, read_attention
+from cxrg.attention import AttentionMaps, read_attention
 from cxrg.errors import UsageError
 from cxrg.geometry import Box, Frame
 from cxrg.heatmap import (
@@ -31,6 +31,7 @@ from cxrg.heatmap import (
 )
 from cxrg.image import CxrImage, read_image
 from cxrg.invert import ddim_latents, noise_latents, timestep_list, window_indices
+from cxrg.layers import choose_layers
 from cxrg.model import Model, load
 from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
 from cxrg.phrase import Prompt, encode_phrase

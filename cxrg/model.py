@@ -42,7 +42,7 @@ class Model:
     """
 
     vae: Any
-    unet: Any
+    denoiser: Any
     text_encoder: Any
     tokenizer: Any
     alphas_cumprod: Tensor
@@ -61,7 +61,7 @@ class Model:
     @property
     def side(self) -> int:
         """Pixels of the model's square."""
-        return self.card.side or int(self.unet.config.sample_size) * self.factor
+        return self.card.side or int(self.denoiser.config.sample_size) * self.factor
 
     @property
     def text_length(self) -> int:
@@ -106,7 +106,7 @@ class Model:
             context: text embeddings ``(B, L, D)``.
         """
         times = torch.as_tensor(timesteps, device=self.device)
-        output = self.unet(
+        output = self.denoiser(
             latents.to(self.dtype),
             times,
             encoder_hidden_states=context.to(self.dtype),
@@ -160,11 +160,11 @@ def load(
     precision = choose_dtype(dtype, place, card)
     parts = checkpoint.read_folder(folder, precision)
     alphas_cumprod, prediction_type = checkpoint.schedule(parts.scheduler)
-    for network in (parts.vae, parts.unet, parts.text_encoder):
+    for network in (parts.vae, parts.denoiser, parts.text_encoder):
         network.requires_grad_(False).eval().to(place)
     return Model(
         vae=parts.vae,
-        unet=parts.unet,
+        denoiser=parts.denoiser,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
         alphas_cumprod=alphas_cumprod,

@@ -85,10 +85,10 @@ def heatmap(
     for index, t in enumerate(times):
         both = torch.cat([z, z])
         if window[0] <= index < window[1]:
-            maps = capture(model.unet, both, t, encoder_hidden_states=context)
+            maps = capture(model.denoiser, both, t, encoder_hidden_states=context)
             for layer in LAYERS:
                 collected.append(_one_map(maps[layer], length, side))
-        out = model.unet(both, t, encoder_hidden_states=context).sample
+        out = model.denoiser(both, t, encoder_hidden_states=context).sample
         guidance = 0
         out = out[:1] + guidance * (out[1:] - out[:1])
         past = alpha_bar[t - ratio] if t - ratio >= 0 else torch.tensor(1.0)

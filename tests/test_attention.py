@@ -12,15 +12,9 @@ import tiny_models
 import torch
 from diffusers.models.attention_processor import Attention
 
-from cxrg.attention import (
-    _AllRead,
-    choose_layers,
-    cross_attention_layers,
-    published_layers,
-    read_attention,
-    watch,
-)
+from cxrg.attention import _AllRead, read_attention, watch
 from cxrg.errors import ModelError, UsageError
+from cxrg.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.model import Model, load
 from cxrg.phrase import Prompt, encode_phrase
 
@@ -44,14 +38,14 @@ def hooks(module: torch.nn.Module) -> int:
 
 
 def all_names(model: Model) -> list[str]:
-    return [layer.name for layer in cross_attention_layers(model.unet, 8)]
+    return [layer.name for layer in cross_attention_layers(model.denoiser, 8)]
 
 
 def test_recovered_probabilities_equal_diffusers_own(model, inputs) -> None:
     z, times, context = inputs
     weights = torch.rand(3, 9, generator=torch.Generator().manual_seed(1))
-    explicit = naive.capture(model.unet, z, times, encoder_hidden_states=context)
-    with watch(model.unet, all_names(model), weights) as recorder:
+    explicit = naive.capture(model.denoiser, z, times, encoder_hidden_states=context)
+    with watch(model.denoiser, all_names(model), weights) as recorder:
         model.denoise(z, times, context)
     assert len(explicit) == len(recorder.maps) == 11
     assert {probability.shape[1] for probability in explicit} == {2, 4}
@@ -65,31 +59,31 @@ def test_recovered_probabilities_equal_diffusers_own(model, inputs) -> None:
 def test_the_output_is_bit_identical_and_nothing_stays(model, inputs) -> None:
     z, times, context = inputs
     plain = model.denoise(z, times, context)
-    with watch(model.unet, all_names(model), torch.ones(3, 9)):
-        assert hooks(model.unet) == 4 * 11
+    with watch(model.denoiser, all_names(model), torch.ones(3, 9)):
+        assert hooks(model.denoiser) == 4 * 11
         watched = model.denoise(z, times, context)
     assert torch.equal(plain, watched)
-    assert hooks(model.unet) == 0
+    assert hooks(model.denoiser) == 0
 
 
 def test_no_hook_stays_after_an_exception(model, inputs) -> None:
     z, times, context = inputs
     with (
         pytest.raises(RuntimeError, match=r"shape|size"),
-        watch(model.unet, all_names(model), torch.ones(3, 9)),
+        watch(model.denoiser, all_names(model), torch.ones(3, 9)),
     ):
         model.denoise(z, times, context[..., :-1])
-    assert hooks(model.unet) == 0
+    assert hooks(model.denoiser) == 0
 
 
 def test_a_pass_stops_after_the_last_watched_layer(model, inputs) -> None:
     z, times, context = inputs
     ran = []
-    later = model.unet.up_blocks[1].register_forward_pre_hook(lambda *_: ran.append("later"))
-    middle = model.unet.mid_block.register_forward_pre_hook(lambda *_: ran.append("middle"))
+    later = model.denoiser.up_blocks[1].register_forward_pre_hook(lambda *_: ran.append("later"))
+    middle = model.denoiser.mid_block.register_forward_pre_hook(lambda *_: ran.append("middle"))
     names = choose_layers(model, ("down_blocks.1", "up_blocks.0"))
     try:
-        with watch(model.unet, names, torch.ones(3, 9), stop_early=True) as recorder:
+        with watch(model.denoiser, names, torch.ones(3, 9), stop_early=True) as recorder:
             with pytest.raises(_AllRead):
                 model.denoise(z, times, context)
             assert set(recorder.maps) == set(names)
@@ -97,13 +91,13 @@ def test_a_pass_stops_after_the_last_watched_layer(model, inputs) -> None:
         later.remove()
         middle.remove()
     assert ran == ["middle"]
-    assert hooks(model.unet) == 0
+    assert hooks(model.denoiser) == 0
     # The network is as it was.
     assert model.denoise(z, times, context).shape == z.shape
 
 
 def test_eleven_layers_in_the_order_of_the_forward_pass(model) -> None:
-    layers = cross_attention_layers(model.unet, 64)
+    layers = cross_attention_layers(model.denoiser, 64)
     places = [layer.name.split(".")[0] for layer in layers]
     assert places == ["down_blocks"] * 4 + ["mid_block"] + ["up_blocks"] * 6
     assert [layer.side for layer in layers] == [32, 32, 16, 16, 16, 16, 16, 16, 32, 32, 32]
@@ -210,10 +204,10 @@ def test_a_mask_is_refused(model, inputs) -> None:
     mask = torch.ones(3, 9)
     with (
         pytest.raises(ModelError, match="mask"),
-        watch(model.unet, all_names(model), torch.ones(3, 9)),
+        watch(model.denoiser, all_names(model), torch.ones(3, 9)),
     ):
-        model.unet(z, times, encoder_hidden_states=context, encoder_attention_mask=mask)
-    assert hooks(model.unet) == 0
+        model.denoiser(z, times, encoder_hidden_states=context, encoder_attention_mask=mask)
+    assert hooks(model.denoiser) == 0
 
 
 def test_layers_of_a_network_without_a_middle() -> None:

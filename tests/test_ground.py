@@ -99,7 +99,7 @@ def test_several_phrases_are_read_as_one_by_one(models) -> None:
 def test_the_network_runs_as_often_as_reported_and_inverts_once(models) -> None:
     model = models["monai"]
     rows = []
-    count = model.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    count = model.denoiser.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     try:
         results = ground(picture(), [PHRASE, "left"], model=model, options=SHORT)
         assert [result.evaluations for result in results] == [25 + 6, 25 + 6]
@@ -214,11 +214,11 @@ def load_blind(model: Model) -> Model:
     """The same model whose keys are all alike, so that every token gets the same attention."""
     import copy
 
-    unet = copy.deepcopy(model.unet)
+    unet = copy.deepcopy(model.denoiser)
     for name, module in unet.named_modules():
         if name.endswith("attn2.to_k"):
             module.weight.data.zero_()
-    return replace(model, unet=unet)
+    return replace(model, denoiser=unet)
 
 
 @pytest.mark.parametrize("phrase", ["", "  \n"])

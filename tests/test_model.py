@@ -63,7 +63,7 @@ def test_a_family_is_read(family, channels, prediction, length, folders, capfd) 
     assert context.shape == (2, length, tiny_models.WIDTH)
     output = loaded.denoise(latent.expand(2, -1, -1, -1), torch.tensor([1, 500]), context)
     assert output.shape == (2, channels, 8, 8)
-    for network in (loaded.vae, loaded.unet, loaded.text_encoder):
+    for network in (loaded.vae, loaded.denoiser, loaded.text_encoder):
         assert not network.training
         assert not any(weight.requires_grad for weight in network.parameters())
     # A library does not print, and its dependencies neither.

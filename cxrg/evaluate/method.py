@@ -104,10 +104,11 @@ class LatentDiffusion:
         """The start token's heatmap; None where the tokenizer sets no token before a phrase."""
         import torch
 
-        from cxrg.attention import choose_layers, read_attention
+        from cxrg.attention import read_attention
         from cxrg.ground import heatmaps
         from cxrg.heatmap import suppress
         from cxrg.invert import ddim_latents, noise_latents
+        from cxrg.layers import choose_layers
         from cxrg.phrase import encode_phrase
 
         options = self.options

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from transformers import BertModel
 
-from cxrg.attention import cross_attention_layers, watch
+from cxrg.attention import watch
+from cxrg.layers import cross_attention_layers
 from cxrg.train.batches import Batch, by_kind, draw
 from cxrg.train.config import DiffusionConfig
 from cxrg.train.log import Report
