@@ -119,13 +119,14 @@ def draw_opacity(rng: np.random.Generator, chest: Chest, side: str, kind: str) -
     """Consolidation, ground glass, pneumonia or infiltrate: an ill-defined patch of lost air."""
     lung = chest.regions[f"{side} lung"]
     box = extent(lung)
-    weights = (("upper", 0.2), ("mid", 0.27), ("lower", 0.53))
+    weights = (("upper", 0.17), ("mid", 0.27), ("lower", 0.56))
     zone = str(rng.choice([z for z, _ in weights], p=[w for _, w in weights]))
     point = _inside(rng, chest.regions.get(f"{side} {zone}", lung))
     if box is None or point is None:
         return chest.image, None
     width, height = box[2] - box[0], box[3] - box[1]
-    share = rng.choice([rng.uniform(0.12, 0.25), rng.uniform(0.2, 0.4), rng.uniform(0.4, 0.7)])
+    reach = rng.choice(4, p=[0.2, 0.3, 0.35, 0.15])  # a patch, a segment, a lobe, a whole lung
+    share = rng.uniform((0.12, 0.2, 0.4, 0.7)[reach], (0.25, 0.4, 0.7, 1.1)[reach])
     rx, ry = width * share * rng.uniform(0.9, 1.6), height * share * rng.uniform(0.6, 1.0)
     cover = _blob(rng, chest.side, *point, max(rx, 3), max(ry, 3))
     for _ in range(int(rng.integers(0, 3))):
@@ -143,7 +144,7 @@ def draw_opacity(rng: np.random.Generator, chest: Chest, side: str, kind: str) -
         rng, chest.side, int(rng.integers(8, 26)), 3
     )
     strength = (
-        rng.uniform(0.28, 0.55) if kind == "ground-glass opacity" else rng.uniform(0.45, 0.95)
+        rng.uniform(0.22, 0.55) if kind == "ground-glass opacity" else rng.uniform(0.38, 0.95)
     )
     image = _fill(chest, np.clip(cover * texture, 0, 1) * np.float32(strength), chest.tissue())
     if mask.sum() < 6:
@@ -301,14 +302,14 @@ def draw_edema(rng: np.random.Generator, chest: Chest) -> tuple[Array, tuple[Fin
 Draw = Callable[[np.random.Generator, Chest, str, str], Drawn]
 
 ONE_SIDED: dict[str, tuple[Draw, float]] = {
-    "consolidation": (draw_opacity, 0.2),
+    "consolidation": (draw_opacity, 0.19),
     "ground-glass opacity": (draw_opacity, 0.16),
     "pneumonia": (draw_opacity, 0.16),
-    "infiltrate": (draw_opacity, 0.1),
+    "infiltrate": (draw_opacity, 0.09),
     "pleural effusion": (draw_effusion, 0.12),
     "pneumothorax": (draw_pneumothorax, 0.08),
     "atelectasis": (draw_atelectasis, 0.08),
-    "nodule": (draw_nodule, 0.05),
+    "nodule": (draw_nodule, 0.07),
     "mass": (draw_nodule, 0.05),
 }
 """How each one-sided finding is drawn, and how often."""

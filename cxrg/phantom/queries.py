@@ -13,7 +13,7 @@ import numpy as np
 
 from cxrg.phantom.findings import ONE_SIDED, OPACITIES, Finding
 from cxrg.phantom.language import Query, sayable
-from cxrg.phantom.regions import Mask
+from cxrg.phantom.regions import SIDES, Mask
 from cxrg.phantom.sample import Phantom
 
 COVERS: dict[str, tuple[str, ...]] = {
@@ -100,7 +100,9 @@ def absent(phantom: Phantom, rng: np.random.Generator, count: int) -> list[Answe
         concept = str(rng.choice(concepts))
         if here and rng.random() < 0.5:
             concept = here[int(rng.integers(len(here)))].kind
-        side = str(rng.choice(["right", "left"]))
+        side = (None, "bilateral", "right", "left")[
+            int(rng.choice(4, p=[0.12, 0.13, 0.375, 0.375]))
+        ]
         zone = str(rng.choice(["upper", "mid", "lower"])) if rng.random() < 0.4 else None
         query = Query(concept, side, zone)
         if not sayable(query):
@@ -115,12 +117,13 @@ def absent(phantom: Phantom, rng: np.random.Generator, count: int) -> list[Answe
 
 def _nearly(phantom: Phantom, query: Query) -> bool:
     """Whether a finding lies partly where the query says, so that neither yes nor no is right."""
-    region = phantom.regions.get(f"{query.side} {query.zone}")
-    if query.zone is None or region is None:
-        return False
+    sides = (query.side,) if query.side in SIDES else SIDES
+    places = [f"{side} {query.zone}" if query.zone else f"{side} lung" for side in sides]
+    asked = [phantom.regions[place] for place in places if place in phantom.regions]
     return any(
         covers(query.concept, f.kind) and (f.mask & region).sum() > 0.15 * f.mask.sum()
         for f in phantom.findings
+        for region in asked
     )
 
 

@@ -77,10 +77,10 @@ def _findings(rng: np.random.Generator, chest: Chest, into: list[Finding]) -> Ch
         into.extend(edema)
         chest = Chest(image=image, regions=chest.regions)
     names, weights = list(ONE_SIDED), [w for _, w in ONE_SIDED.values()]
-    wanted = int(rng.choice([0, 1, 2, 3], p=[0.1, 0.4, 0.32, 0.18]))
+    wanted = int(rng.choice([0, 1, 2, 3], p=[0.2, 0.4, 0.27, 0.13]))
     for _ in range(wanted):
         kind = str(rng.choice(names, p=weights))
-        both = rng.random() < (0.4 if kind in OPACITIES else 0.2) and kind != "mass"
+        both = rng.random() < (0.45 if kind in OPACITIES else 0.2) and kind != "mass"
         sides = SIDES if both else (SIDES[int(rng.integers(2))],)
         draw = ONE_SIDED[kind][0]
         for side in sides:

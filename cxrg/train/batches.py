@@ -14,7 +14,7 @@ from cxrg.phantom.language import Query, negate, say
 from cxrg.phantom.language import sentence as full_sentence
 from cxrg.train.pool import ABSENT, ANATOMY, DEVICE, PRESENT, Pool, from_words
 
-SHARES = {PRESENT: 0.58, ABSENT: 0.14, ANATOMY: 0.24, DEVICE: 0.04}
+SHARES = {PRESENT: 0.54, ABSENT: 0.22, ANATOMY: 0.20, DEVICE: 0.04}
 NEGATED = 0.05
 SENTENCE = 0.1
 

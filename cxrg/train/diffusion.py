@@ -120,9 +120,9 @@ def attention_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> T
 
 
 def _timesteps(rng: np.random.Generator, size: int) -> Tensor:
-    """Half uniform over the schedule, half in the low noise where grounding reads."""
+    """A third uniform over the schedule, the rest in the low noise where grounding reads."""
     low, wide = rng.integers(0, 450, size), rng.integers(0, 1000, size)
-    return torch.from_numpy(np.where(rng.random(size) < 0.5, low, wide))
+    return torch.from_numpy(np.where(rng.random(size) < 2 / 3, low, wide))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
