@@ -149,7 +149,7 @@ def test_train_hands_over_what_was_asked(monkeypatch, capsys, tmp_path: Path) ->
         return out / "model"
 
     monkeypatch.setattr(import_module("cxrg.train"), "run", fake)
-    code, out, _ = run(monkeypatch, capsys, "train", "c.toml", "--out", "o", "--resume")
+    code, out, _ = run(monkeypatch, capsys, "train", "--config", "c.toml", "--out", "o", "--resume")
     assert (code, out) == (0, "o/model\n")
     assert asked == {"config": Path("c.toml"), "out": Path("o"), "resume": True}
 

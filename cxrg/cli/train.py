@@ -11,7 +11,7 @@ from cxrg.cli.terminal import progress, write
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="Training configuration (TOML).")],
+    config: Annotated[Path, typer.Option(help="Training configuration (TOML).")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and model.")] = Path(
         "runs/train"
     ),

@@ -7,6 +7,8 @@ neighbours (edges); noise on the latent while training keeps the latent space sm
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
@@ -16,6 +18,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from cxrg.train.config import AutoencoderConfig
 from cxrg.train.descent import Descent
 from cxrg.train.log import Report
+
+CHECKPOINT_EVERY = 200
 
 
 def new_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
@@ -51,20 +55,30 @@ def reconstruction_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tenso
 
 
 def train_autoencoder(
-    images: NDArray[np.uint8], config: AutoencoderConfig, seed: int, report: Report
+    images: NDArray[np.uint8],
+    config: AutoencoderConfig,
+    seed: int,
+    report: Report,
+    checkpoint: Path,
 ) -> AutoencoderDC:
-    """Train on ``images`` (N, side, side), 0..255; the model has its scaling factor set."""
+    """Train on ``images`` (N, side, side), 0..255; the model has its scaling factor set.
+
+    The training's state goes to ``checkpoint`` now and then, and goes on from there.
+    """
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     model = new_autoencoder(config)
     descent = Descent(model, config.learning_rate, config.steps, weight_decay=1e-4)
-    for step in range(config.steps):
+    for step in range(descent.resume(checkpoint), config.steps):
+        rng = np.random.default_rng([seed, step])
         pick = rng.integers(len(images), size=config.batch)
         x = torch.from_numpy(images[pick])[:, None].float() / 127.5 - 1
         latent = model.encode(x).latent
-        noise = 0.05 * latent.detach().std() * torch.randn_like(latent)
+        noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32))
+        noise = 0.05 * latent.detach().std() * noise
         loss = reconstruction_loss(model.decode(latent + noise).sample, x)
         report("autoencoder", step + 1, config.steps, descent.step(loss))
+        if (step + 1) % CHECKPOINT_EVERY == 0:
+            descent.save(checkpoint, step + 1)
     model.eval()
     sample = encode_all(model, images[:2000])
     scale = float(1.0 / sample.std())

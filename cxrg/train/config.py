@@ -61,7 +61,11 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionConfig:
-    """The denoiser, its objective, and the weight of the attention terms."""
+    """The denoiser, its objective, and the weight of the attention terms.
+
+    At the steps in ``snapshots`` the averaged weights are also written as a model of their own, so
+    that quality can be measured against the images seen.
+    """
 
     channels: tuple[int, ...]
     attention: tuple[bool, ...]
@@ -77,6 +81,7 @@ class DiffusionConfig:
     attention_below: int
     box_share: float
     checkpoint_every: int
+    snapshots: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -12,15 +14,40 @@ class Descent:
     def __init__(
         self, net: nn.Module, learning_rate: float, steps: int, *, weight_decay: float
     ) -> None:
-        self._weights = list(net.parameters())
-        self._adam = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=weight_decay)
+        self._net = net
+        self._adam = torch.optim.AdamW(
+            net.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
         self._cycle = torch.optim.lr_scheduler.OneCycleLR(self._adam, learning_rate, steps)
 
     def step(self, loss: Tensor) -> float:
         """Take one step; returns the loss as a number."""
         self._adam.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self._weights, 1.0)
+        nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
         self._adam.step()
         self._cycle.step()
         return loss.item()
+
+    def save(self, path: Path, steps: int) -> None:
+        """Write network and optimiser after so many steps, whole or not at all."""
+        kept = {name: part.state_dict() for name, part in self._parts()}
+        temporary = path.with_suffix(".tmp")
+        torch.save({**kept, "steps": steps}, temporary)
+        temporary.replace(path)
+
+    def resume(self, path: Path) -> int:
+        """Take up what `save` wrote, if there is such a file; returns the steps already taken."""
+        if not path.exists():
+            return 0
+        kept = torch.load(path, weights_only=True)
+        for name, part in self._parts():
+            part.load_state_dict(kept[name])
+        return int(kept["steps"])
+
+    def _parts(
+        self,
+    ) -> tuple[
+        tuple[str, nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.OneCycleLR], ...
+    ]:
+        return ("net", self._net), ("adam", self._adam), ("cycle", self._cycle)

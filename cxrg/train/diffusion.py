@@ -210,7 +210,8 @@ def train_diffusion(
         state.step = step + 1
         report("diffusion", state.step, config.steps, loss.item())
         report("diffusion/attention", state.step, config.steps, look.item())
-        if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+        due = state.step % config.checkpoint_every == 0 or state.step in config.snapshots
+        if due or state.step == config.steps:
             save(state)
     return state.average
 

@@ -9,19 +9,17 @@ from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import BertModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from cxrg.train.config import TrainConfig
-from cxrg.train.diffusion import new_scheduler, watched_layers
+from cxrg.train.diffusion import Pair, new_scheduler, watched_layers
 
 
 def export(
     folder: Path,
     *,
     vae: AutoencoderDC,
-    unet: UNet2DConditionModel,
-    text_encoder: BertModel,
+    pair: Pair,
     tokenizer: PreTrainedTokenizerFast,
     settings: TrainConfig,
     step: int,
@@ -29,13 +27,17 @@ def export(
     """Write the networks in half precision, tokenizer, scheduler and ``cxrg.json``."""
     building = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(building, ignore_errors=True)
-    for name, network in (("vae", vae), ("unet", unet), ("text_encoder", text_encoder)):
+    for name, network in (
+        ("vae", vae),
+        ("unet", pair.unet),
+        ("text_encoder", pair.text_encoder),
+    ):
         # A copy: the run may go on in float32 after a checkpoint was exported.
         half = torch.nn.Module.to(copy.deepcopy(network), dtype=torch.float16)
         half.save_pretrained(building / name)
     tokenizer.save_pretrained(building / "tokenizer")
     new_scheduler().save_pretrained(building / "scheduler")
-    card = card_facts(settings, list(watched_layers(unet)), step)
+    card = card_facts(settings, list(watched_layers(pair.unet)), step)
     text = json.dumps(card, indent=2, ensure_ascii=False)
     (building / "cxrg.json").write_text(text + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)

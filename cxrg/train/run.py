@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,8 @@ def run(config: Path, *, out: Path, resume: bool, progress: Progress) -> Path:
 
     Args:
         config: TOML file, see `cxrg.train.config`.
-        out: the run's folder: checkpoints, ``log.jsonl`` and ``model/``.
+        out: the run's folder: checkpoints, ``log.jsonl``, ``model/``, and ``model-STEP/`` for every
+            snapshot.
         resume: go on with what the folder holds; without it the folder must be new or empty.
         progress: called with stage, step and steps.
 
@@ -51,16 +54,15 @@ def run(config: Path, *, out: Path, resume: bool, progress: Progress) -> Path:
         vae = _autoencoder(settings, pool, out, log)
         tokenizer = _tokenizer(settings, out)
         latents = _latents(vae, pool, out)
-        pair, step = _diffusion(settings, tokenizer, pool, latents, out, log)
-        return export(
-            out / "model",
-            vae=vae,
-            unet=pair.unet,
-            text_encoder=pair.text_encoder,
-            tokenizer=tokenizer,
-            settings=settings,
-            step=step,
-        )
+        write = partial(export, vae=vae, tokenizer=tokenizer, settings=settings)
+
+        def save(state: diffusion.State) -> None:
+            diffusion.save_checkpoint(out / "checkpoint.pt", state)
+            if state.step in settings.diffusion.snapshots:
+                write(out / f"model-{state.step}", pair=state.average, step=state.step)
+
+        pair, step = _diffusion(settings, tokenizer, pool, latents, out, save, log)
+        return write(out / "model", pair=pair, step=step)
 
 
 def _segmenter(settings: TrainConfig, out: Path, log: Log) -> UNet2DModel:
@@ -97,8 +99,12 @@ def _pool(settings: TrainConfig, beside: Path, out: Path, log: Log) -> Pool:
 def _autoencoder(settings: TrainConfig, pool: Pool, out: Path, log: Log) -> AutoencoderDC:
     folder = out / "vae"
     if not folder.exists():
-        model = train_autoencoder(pool.images, settings.autoencoder, settings.data.seed, log)
+        checkpoint = out / "autoencoder.pt"
+        model = train_autoencoder(
+            pool.images, settings.autoencoder, settings.data.seed, log, checkpoint
+        )
         model.save_pretrained(folder)
+        checkpoint.unlink(missing_ok=True)
     kept: AutoencoderDC = AutoencoderDC.from_pretrained(folder)
     return kept.eval()
 
@@ -135,6 +141,7 @@ def _diffusion(
     pool: Pool,
     latents: NDArray[np.float16],
     out: Path,
+    save: Callable[[diffusion.State], None],
     log: Log,
 ) -> tuple[diffusion.Pair, int]:
     torch.manual_seed(settings.data.seed)
@@ -155,13 +162,5 @@ def _diffusion(
         alphas=diffusion.new_scheduler().alphas_cumprod,
         layers=diffusion.watched_layers(pair.unet),
     )
-    kept = diffusion.train_diffusion(
-        state,
-        pool,
-        latents,
-        objective,
-        settings.data.seed,
-        log,
-        lambda now: diffusion.save_checkpoint(checkpoint, now),
-    )
+    kept = diffusion.train_diffusion(state, pool, latents, objective, settings.data.seed, log, save)
     return kept.eval(), state.step
