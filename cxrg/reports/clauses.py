@@ -14,6 +14,7 @@ from functools import cache
 
 from cxrg.reports.vocabulary import vocabulary, words
 
+_BREAKS = frozenset((",", "and", "with"))
 _ELLIPSES = frozenset(("none", "not", "no"))
 
 
@@ -38,11 +39,12 @@ def starts(
             yield index
             start = index
             continue
-        if tokens[index] not in (",", "and", "with"):
+        if tokens[index] not in _BREAKS | words("clauses", "interprets"):
             continue
         limit = min((end for end in ends if index < end < stop), default=stop)
         left, right = range(start, index), range(index + 1, limit)
-        if right and _divides(tokens, said, left, right):
+        divides = _interprets if tokens[index] in words("clauses", "interprets") else _divides
+        if right and divides(tokens, said, left, right):
             yield index
             start = index
 
@@ -65,9 +67,19 @@ def _divides(
         if subject and _has(tokens, own, verbs) and first not in verbs:
             return True
     fresh = first in words("clauses", "starts")
-    if _has(tokens, left, _cue_words()):
+    if _has(tokens, left, _cue_words("denied", "doubted")):
         return fresh and (word != "," or not _has(tokens, right, frozenset(("or", "nor"))))
     return word == "," and (fresh or not _has(tokens, right, _closing_words()))
+
+
+def _interprets(
+    tokens: Sequence[str], said: Sequence[tuple[int, int]], left: range, right: range
+) -> bool:
+    """Whether a diagnosis begins ("opacity | likely atelectasis"), so that its doubt ends here."""
+    known = [begin for begin, _ in said]
+    if not any(begin in left for begin in known) or not any(begin in right for begin in known):
+        return False
+    return not _has(tokens, left, _cue_words("denied"))
 
 
 def _next_break(tokens: Sequence[str], right: range) -> int:
@@ -85,9 +97,9 @@ def _has(tokens: Sequence[str], where: range, which: frozenset[str]) -> bool:
 
 
 @cache
-def _cue_words() -> frozenset[str]:
+def _cue_words(*tables: str) -> frozenset[str]:
     """First words of the cues that reach forward."""
-    cues = (*vocabulary()["denied"]["before"], *vocabulary()["doubted"]["before"])
+    cues = (cue for table in tables for cue in vocabulary()[table]["before"])
     return frozenset(cue.split()[0].lower() for cue in cues)
 
 

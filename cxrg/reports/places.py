@@ -77,17 +77,18 @@ def read(tokens: Sequence[str], group: Sequence[Mark]) -> tuple[Place, ...]:
     sides: list[str] = []
     side: str | None = None
     spare = False  # a side that no zone has taken yet
-    for index, mark in enumerate(group):
+    last = group[0].start  # where the zone before ended
+    for mark in group:
         if mark.side is not None and mark.side != "plural":
             side, spare = mark.side, True
             sides.append(mark.side)
         if mark.zone is None:
             continue
         place = (side or mark.side, mark.zone)
-        if zoned and not _listed(tokens, group[index - 1].stop, mark.start):
+        if zoned and not _listed(tokens, last, mark.start):
             place = _narrower(zoned.pop(), place)
         zoned.append(place)
-        spare = False
+        spare, last = False, mark.stop
     if not zoned:
         return ((_one(sides), None),)
     if spare:
@@ -129,6 +130,7 @@ def _together(
 def _direct(tokens: Sequence[str], start: int, stop: int) -> bool:
     """Whether nothing but adjectives and words like "lung" stands between."""
     barred = words("clauses", "prepositions") | words("clauses", "verbs")
+    barred |= words("clauses", "interpret")
     return not any(word in barred for word in tokens[start:stop])
 
 

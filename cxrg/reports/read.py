@@ -186,7 +186,8 @@ def _inherited(doc: Doc, mentions: Sequence[_Mention]) -> Iterator[_Mention]:
                 mention = replace(mention, places=_allowed(mention.finding, sides))
             elif mention.certainty != "absent" and between & words("clauses", "interpret"):
                 mention = replace(mention, places=_allowed(mention.finding, last.places))
-        if not (bare and last is not None and mention.finding == last.finding):
+        again = last is not None and bare and mention.finding == last.finding
+        if not (again and last is not None and mention.certainty == last.certainty):
             yield mention
         if mention.places != ((None, None),):
             last = mention
