@@ -1,6 +1,6 @@
 """Precision and recall of ``cxrg.reports`` on hand-labelled sentences and on phantom English.
 
-    python -m tests.report_scores [--errors] [--sentences 5000]
+python -m tests.report_scores [--errors] [--sentences 5000]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cxrg.phantom.grammar import Query
 from cxrg.reports import statements
 
 DATA = Path(__file__).parent / "data"
-PARTS = ("dev", "held_out")
+PARTS = ("dev", "held_out", "hard")
 CERTAINTIES = ("present", "absent", "uncertain", "normal")
 # Names that the phantom's language has common words for ("infiltrate" is also an opacity).
 HAZE = {"opacity", "consolidation", "ground-glass opacity", "infiltrate", "pneumonia"}
@@ -44,7 +44,7 @@ class Score:
 
 
 def labelled(part: str) -> list[dict[str, Any]]:
-    """The sentences of ``dev`` or ``held_out``."""
+    """The sentences of one of :data:`PARTS`."""
     text = (DATA / f"report_sentences_{part}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 

@@ -15,7 +15,6 @@ from functools import cache
 from cxrg.reports.vocabulary import vocabulary, words
 
 _BREAKS = frozenset((",", "and", "with"))
-_ELLIPSES = frozenset(("none", "not", "no"))
 
 
 def starts(
@@ -57,7 +56,9 @@ def _divides(
         return True
     known = [begin for begin, _ in said]
     later = [begin for begin in known if begin in right]
-    if not any(begin in left for begin in known) or not (later or first in _ELLIPSES):
+    if not any(begin in left for begin in known) or not (
+        later or first in words("clauses", "ellipses")
+    ):
         return False
     verbs = words("clauses", "verbs")
     if word != "with" and _has(tokens, left, verbs) and later:
@@ -77,7 +78,12 @@ def _interprets(
 ) -> bool:
     """Whether a diagnosis begins ("opacity | likely atelectasis"), so that its doubt ends here."""
     known = [begin for begin, _ in said]
-    if not any(begin in left for begin in known) or not any(begin in right for begin in known):
+    if not tokens[right.start].isalpha():  # "3 May, 2024"
+        return False
+    predicate = tokens[left.stop] == "likely" and tokens[right.start] in words("clauses", "causes")
+    if not any(begin in left for begin in known):
+        return False
+    if not predicate and not any(begin in right for begin in known):
         return False
     return not _has(tokens, left, _cue_words("denied"))
 

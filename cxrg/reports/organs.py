@@ -4,95 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from spacy.tokens import Doc, Span
-
-from cxrg.reports.places import Place
-from cxrg.reports.statement import Certainty
+from cxrg.reports.markup import Clause, Sentence, Word
 from cxrg.reports.vocabulary import vocabulary, words
 
-Normal = tuple[Span, str | None, Certainty, Place]
+# The word, the organ (None for the whole chest) and its side.
+Normal = tuple[Word, str | None, str | None]
 
 
-def state(doc: Doc, clause: Span, span: Span) -> tuple[str | None, str | None]:
+def state(clause: Clause, word: Word) -> tuple[str | None, str | None]:
     """The finding that a word such as "enlarged" means, by the nearest organ of its clause.
 
     Returns:
         The finding and the zone that it implies; (None, None) if it says nothing of an organ.
     """
-    rows = [row for row in vocabulary()["states"]["words"] if span.text.lower() in row[0]]
-    near = sorted(_organs(doc, clause), key=lambda organ: _distance(organ, span))
-    for organ in near:
+    rows = [row for row in vocabulary()["states"]["words"] if word.text in row[0]]
+    for organ in sorted(clause.organs, key=lambda organ: _distance(organ, word)):
         for _, name, finding, zone in rows:
-            if name == organ.id_:
+            if name == organ.name:
                 return finding, zone or None
     return None, None
 
 
-def normals(doc: Doc, sentence: Span) -> Iterator[Normal]:
-    """The normal statements of a sentence: an organ's, or the whole chest's (no finding)."""
-    for clause in doc.sents:
-        if not (sentence.start <= clause.start and clause.end <= sentence.end):
-            continue
-        said = [s for s in doc.spans["said"] if clause.start <= s.start < clause.end]
-        organs = _organs(doc, clause)
-        for span in said:
-            if span._.cxrg_unstated:
+def normals(sentence: Sentence) -> Iterator[Normal]:
+    """The normal statements of a sentence."""
+    for clause in sentence.clauses:
+        for word in clause.said:
+            if word.unstated:
                 continue
-            if span.label_ == "normal" and not span._.cxrg_denied:
-                yield from _called_normal(doc, clause, span, organs, said)
-            elif span.label_ == "generic" and span._.cxrg_denied:
-                bones = [organ for organ in organs if organ.id_ in ("bones", "spine")]
-                yield span, bones[0].id_ if bones else None, "normal", (None, None)
+            if word.label == "generic" and word.denied:
+                bones = [o.name for o in clause.organs if o.name in ("bones", "spine")]
+                yield word, bones[0] if bones else None, None
+            elif word.label == "normal" and not (word.denied or word.doubted):
+                organs = list(_called_normal(sentence, clause, word))
+                yield from ((organ, _name(organ), _side(clause, organ)) for organ in organs)
+                if not organs and _is_alone(sentence, word):
+                    yield word, None, None
 
 
-def _called_normal(
-    doc: Doc, clause: Span, span: Span, organs: Sequence[Span], said: Sequence[Span]
-) -> Iterator[Normal]:
-    """The organs that "normal" or "clear" is said of: all before it, or the nearest behind it."""
-    stops = [s.end for s in said if s.label_ != "generic" and s.end <= span.start]
-    first = max(stops, default=clause.start)
-    before = [organ for organ in organs if first <= organ.start and organ.end <= span.start]
-    behind = [organ for organ in organs if organ.start >= span.end]
-    joined = list(_joined(doc, span, behind))
-    for organ in before if before and not joined else joined:
-        name = None if organ.id_ == "chest" else organ.id_
-        yield organ, name, "normal", (_side(doc, clause, organ), None)
-    alone = not organs and all(s.label_ == "normal" for s in said)
-    if alone and span == said[0]:
-        yield span, None, "normal", (None, None)
+def _called_normal(sentence: Sentence, clause: Clause, word: Word) -> list[Word]:
+    """The organs that "normal" or "clear" is said of: those behind it, else those before it."""
+    behind = list(_joined(sentence.tokens, word, clause.organs))
+    others = [o.stop for o in clause.said if o.label != "generic" and o.stop <= word.start]
+    first = max(others, default=clause.start)
+    before = [o for o in clause.organs if first <= o.start and o.stop <= word.start]
+    return behind or before
 
 
-def _joined(doc: Doc, span: Span, behind: Sequence[Span]) -> Iterator[Span]:
+def _joined(tokens: Sequence[str], word: Word, organs: Sequence[Word]) -> Iterator[Word]:
     """Organs behind "normal" with nothing but "the", "and" and the like between."""
-    end = span.end
-    for organ in behind:
-        between = {token.lower_ for token in doc[end : organ.start]}
-        if not between <= words("normal", "between"):
+    stop = word.stop
+    for organ in organs:
+        if organ.start < stop:
+            continue
+        if not words("normal", "between").issuperset(tokens[stop : organ.start]):
             return
         yield organ
-        end = organ.end
+        stop = organ.stop
 
 
-def _organs(doc: Doc, clause: Span) -> list[Span]:
-    """The organs of a clause that are no part of a finding's name."""
-    taken = [s for s in doc.spans["said"] if s.label_ in ("finding", "gone")]
-    return [
-        organ
-        for organ in doc.spans["organs"]
-        if clause.start <= organ.start < clause.end
-        and not any(s.start < organ.end and organ.start < s.end for s in taken)
-    ]
+def _is_alone(sentence: Sentence, word: Word) -> bool:
+    """A sentence that names no organ, place or finding ("normal") is about the whole chest."""
+    named = any(clause.organs or clause.places for clause in sentence.clauses)
+    said = sentence.said
+    return not named and word == said[0] and all(other.label == "normal" for other in said)
 
 
-def _side(doc: Doc, clause: Span, organ: Span) -> str | None:
+def _name(organ: Word) -> str | None:
+    return None if organ.name == "chest" else organ.name
+
+
+def _side(clause: Clause, organ: Word) -> str | None:
     """The side word directly before an organ, or "bilaterally" anywhere in its clause."""
-    for span in doc.spans["places"]:
-        if span.label_ != "side" or not clause.start <= span.start < clause.end:
-            continue
-        if span.end == organ.start or span.text.lower() == "bilaterally":
-            return str(span.id_)
+    for word in clause.places:
+        if word.label == "side" and (word.stop == organ.start or word.text == "bilaterally"):
+            return word.name
     return None
 
 
-def _distance(one: Span, other: Span) -> int:
-    return max(one.start - other.end, other.start - one.end)
+def _distance(one: Word, other: Word) -> int:
+    return max(one.start - other.stop, other.start - one.stop)

@@ -19,18 +19,37 @@ from typing import Any
 import spacy
 from negspacy.negation import Negex  # noqa: F401 - registers the component "negex"
 from spacy.language import Language
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
 from cxrg.reports.clauses import starts
+from cxrg.reports.markup import Clause, Sentence, Word
 from cxrg.reports.vocabulary import vocabulary
 
 CUES = ("denied", "doubted", "unstated")
-Pattern = dict[str, str]
+KEYS = ("said", "places", "organs")
+Pattern = dict[str, Any]
+
+
+def mark_up(texts: Iterable[str]) -> Iterator[list[Sentence]]:
+    """The sentences of each text; the first call builds the pipeline, which takes a moment."""
+    for doc in _pipeline().pipe(texts):
+        tokens = [token.lower_ for token in doc]
+        words = {key: [_word(span) for span in doc.spans[key]] for key in KEYS}
+        named = [(w.start, w.stop) for w in words["said"] if w.label in ("finding", "gone")]
+        words["organs"] = [w for w in words["organs"] if not _meets(w, named)]
+        clauses = [_clause(clause.start, clause.end, words) for clause in doc.sents]
+        yield [
+            Sentence(
+                text=sentence.text,
+                tokens=tokens,
+                clauses=tuple(c for c in clauses if sentence.start <= c.start < sentence.end),
+            )
+            for sentence in doc.spans["sentences"]
+        ]
 
 
 @cache
-def pipeline() -> Language:
-    """The pipeline; the first call takes a moment."""
+def _pipeline() -> Language:
     nlp = spacy.blank("en")
     for key, patterns in (
         ("said", _said()),
@@ -56,8 +75,30 @@ def pipeline() -> Language:
     return nlp
 
 
+def _word(span: Span) -> Word:
+    return Word(
+        label=span.label_,
+        name=span.id_,
+        text=span.text.lower(),
+        start=span.start,
+        stop=span.end,
+        chars=(span.start_char, span.end_char),
+        **{cue: span._.get(f"cxrg_{cue}") for cue in CUES},
+    )
+
+
+def _meets(word: Word, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(start < word.stop and word.start < stop for start, stop in ranges)
+
+
+def _clause(start: int, stop: int, words: dict[str, list[Word]]) -> Clause:
+    """The clause of tokens ``[start, stop)``, with the words that begin in it."""
+    inside = {key: [w for w in words[key] if start <= w.start < stop] for key in KEYS}
+    return Clause(start=start, stop=stop, **{key: tuple(inside[key]) for key in KEYS})
+
+
 @Language.component("cxrg_clauses")
-def _clauses(doc: Doc) -> Doc:
+def _split(doc: Doc) -> Doc:
     """Keep the sentences, and let a clause be what spaCy and negspacy take for a sentence."""
     doc.spans["sentences"] = list(doc.sents)
     words = [token.lower_ for token in doc]
@@ -91,6 +132,8 @@ def _said() -> Iterator[Pattern]:
 def _places() -> Iterator[Pattern]:
     yield from _named("side", vocabulary()["sides"])
     yield from _named("zone", vocabulary()["zones"])
+    for letter, side in vocabulary()["initials"].items():
+        yield {"label": "side", "pattern": [{"ORTH": letter}], "id": side}
     for word, side, zone in vocabulary()["both"]["words"]:
         yield from _listed("both", (word,), f"{side}|{zone}")
     yield from _listed("nowhere", vocabulary()["nowhere"]["words"])

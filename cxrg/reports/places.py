@@ -30,7 +30,7 @@ class Mark:
 
 
 def assign(
-    tokens: Sequence[str], findings: Sequence[Range], marks: Sequence[Mark], clause: Range
+    tokens: Sequence[str], findings: Sequence[Range], marks: Sequence[Mark]
 ) -> list[tuple[Place, ...]]:
     """The places of each finding, none or several.
 
@@ -38,7 +38,6 @@ def assign(
         tokens: the words of the document in lower case.
         findings: token ranges of the clause's findings, in order.
         marks: the clause's words of place, in order, none within a finding.
-        clause: the token range of the clause.
     """
     before: list[tuple[Place, ...]] = [()] * len(findings)
     after: list[tuple[Place, ...]] = [()] * len(findings)
@@ -47,11 +46,14 @@ def assign(
         places = read(tokens, group)
         start, stop = group[0].start, group[-1].stop
         following = next((i for i, f in enumerate(findings) if f[0] >= stop), None)
-        preceding = next((i for i in reversed(range(len(findings))) if findings[i][1] <= start), None)
+        preceding = next(
+            (i for i in reversed(range(len(findings))) if findings[i][1] <= start), None
+        )
         if following is not None and _direct(tokens, stop, findings[following][0]):
             before[following] = places
         elif preceding is not None:
-            after[preceding] = places
+            if not _strays(tokens, findings[preceding][1], start):
+                after[preceding] = _added(after[preceding], places)
         else:
             fronted = places
     for i in reversed(range(len(findings) - 1)):
@@ -132,6 +134,21 @@ def _direct(tokens: Sequence[str], start: int, stop: int) -> bool:
     barred = words("clauses", "prepositions") | words("clauses", "verbs")
     barred |= words("clauses", "interpret")
     return not any(word in barred for word in tokens[start:stop])
+
+
+def _strays(tokens: Sequence[str], start: int, stop: int) -> bool:
+    """Whether something else has come in between: ", with improved aeration of the ..."."""
+    between = tokens[start:stop]
+    turns = [index for index, word in enumerate(between) if word == "with"]
+    return any(word not in words("filler") for word in between[turns[-1] + 1 :]) if turns else False
+
+
+def _added(places: tuple[Place, ...], more: tuple[Place, ...]) -> tuple[Place, ...]:
+    """A further group behind a finding: "larger on the left and smaller on the right"."""
+    sides = {side for side, _ in (*places, *more)}
+    if places and sides >= {"left", "right"} and all(zone is None for _, zone in (*places, *more)):
+        return (("bilateral", None),)
+    return _joint(places, more)
 
 
 def _joined(tokens: Sequence[str], findings: Sequence[Range], index: int) -> bool:

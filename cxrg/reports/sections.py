@@ -37,12 +37,27 @@ def passages(report: str) -> Iterator[Passage]:
             yield from _passage(report, position, cut.start())
         began = began or bool(report[position : cut.start()].strip())
         if name is not None:
-            silent, began = " ".join(name.lower().split()) in _silent(), False
+            silent, began = _heading(name) in _silent(), False
         elif cut["other"] is not None or (cut["blank"] is not None and began):
             silent = False
         position = cut.start("other") if cut["other"] is not None else cut.end()
+        if name is not None and _heading(name) in _titles():
+            position = next(_TITLE.finditer(report, position)).end()
     if not silent:
         yield from _passage(report, position, len(report))
+
+
+# What follows a title: the rest of its line or sentence.
+_TITLE = re.compile(r"[^\n.]*\.?")
+
+
+def _heading(name: str) -> str:
+    return " ".join(name.lower().split())
+
+
+@cache
+def _titles() -> frozenset[str]:
+    return frozenset(vocabulary()["sections"]["titles"])
 
 
 @cache
@@ -53,7 +68,8 @@ def _silent() -> frozenset[str]:
 @cache
 def _cuts() -> re.Pattern[str]:
     """Known headings, unknown ones at the start of a line, blank lines, items of a list."""
-    known = sorted((*vocabulary()["sections"]["silent"], *vocabulary()["sections"]["stated"]))
+    headings = vocabulary()["sections"]
+    known = sorted((*headings["silent"], *headings["titles"], *headings["stated"]))
     names = "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in reversed(known))
     return re.compile(
         rf"(?<![\w-])(?P<name>(?i:{names}))[ \t]*:"
