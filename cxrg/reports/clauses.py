@@ -14,7 +14,7 @@ from functools import cache
 
 from cxrg.reports.vocabulary import vocabulary, words
 
-_BREAKS = frozenset((",", "and", "with"))
+_BREAKS = frozenset((",", ":", "and", "with"))
 
 
 def starts(
@@ -52,6 +52,8 @@ def _divides(
     tokens: Sequence[str], said: Sequence[tuple[int, int]], left: range, right: range
 ) -> bool:
     word, first = tokens[left.stop], tokens[right.start]
+    if word == ":":
+        return _has(tokens, left, frozenset(("compared", "comparison")))
     if word == "," and _opens(tokens, left):
         return True
     known = [begin for begin, _ in said]

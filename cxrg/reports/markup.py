@@ -33,7 +33,7 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clause:
-    """Tokens ``[start, stop)``: what is said, words of place, and organs outside findings' names."""
+    """Tokens ``[start, stop)``: what is said, words of place, organs outside findings' names."""
 
     start: int
     stop: int
@@ -44,7 +44,7 @@ class Clause:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sentence:
-    """A sentence and its clauses; ``tokens`` are all words of the text it is from, in lower case."""
+    """A sentence and its clauses; ``tokens`` are all words of its passage, in lower case."""
 
     text: str
     tokens: list[str]

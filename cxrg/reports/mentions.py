@@ -116,7 +116,7 @@ def _related(sentence: Sentence, found: Sequence[Mention]) -> Iterator[Mention]:
     for mention in found:
         if last is not None and mention.places == _NOWHERE:
             between = set(sentence.tokens[last.word.stop : mention.word.start])
-            interprets = words("clauses", "interpret") & between and not between & {"but", "on"}
+            interprets = _interprets(mention, between)
             if between & words("clauses", "beside"):
                 sides = tuple(dict.fromkeys((side, None) for side, _ in last.places))
                 mention = replace(mention, places=_allowed(mention.finding, sides))
@@ -130,6 +130,14 @@ def _related(sentence: Sentence, found: Sequence[Mention]) -> Iterator[Mention]:
         yield mention
         if mention.places != _NOWHERE:
             last = mention
+
+
+def _interprets(mention: Mention, between: set[str]) -> bool:
+    """Whether a finding explains the one before it, by the words between them."""
+    if between & {"but", "on"}:
+        return False
+    listed = "," in between and mention.certainty == "uncertain"  # "opacity, possible pneumonia"
+    return listed or bool(words("clauses", "interpret") & between)
 
 
 def _shared(finding: str, places: tuple[Place, ...]) -> tuple[Place, ...]:

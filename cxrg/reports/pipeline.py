@@ -12,6 +12,7 @@ Spans of a document, by key:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
@@ -51,6 +52,7 @@ def mark_up(texts: Iterable[str]) -> Iterator[list[Sentence]]:
 @cache
 def _pipeline() -> Language:
     nlp = spacy.blank("en")
+    nlp.max_length = sys.maxsize  # spaCy's limit is for the memory of trained models
     for key, patterns in (
         ("said", _said()),
         ("places", _places()),

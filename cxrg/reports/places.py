@@ -86,7 +86,7 @@ def read(tokens: Sequence[str], group: Sequence[Mark]) -> tuple[Place, ...]:
             sides.append(mark.side)
         if mark.zone is None:
             continue
-        place = (side or mark.side, mark.zone)
+        place: Place = (side or mark.side, mark.zone)
         if zoned and not _listed(tokens, last, mark.start):
             place = _narrower(zoned.pop(), place)
         zoned.append(place)
@@ -117,7 +117,7 @@ def _groups(
 def _together(
     tokens: Sequence[str], findings: Sequence[Range], first: Mark, last: Mark, mark: Mark
 ) -> bool:
-    """Whether a mark goes on with a group that began with ``first`` and so far ends with ``last``."""
+    """Whether a mark goes on with the group that so far is ``first`` to ``last``."""
     between = tokens[last.stop : mark.start]
     if not all(word in words("filler") for word in between):
         return False

@@ -17,8 +17,8 @@ def statements(text: str) -> tuple[Statement, ...]:
     """What a report, or a sentence of one, states.
 
     Sections that state nothing (indication, history, comparison, technique) are skipped, and so is
-    what is only asked or supposed ("evaluate for", "if there is"). A sentence with several findings,
-    or a finding in several places, gives several statements, in the order of the text.
+    what is only asked or supposed ("evaluate for", "if there is"). A sentence with several
+    findings, or a finding in several places, gives several statements, in the order of the text.
 
     Args:
         text: free text in English, of any length; an empty one states nothing.
