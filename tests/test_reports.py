@@ -157,6 +157,18 @@ def test_a_diagnosis_has_the_place_of_what_it_explains_and_a_neighbour_has_not()
     assert labels("Left basal opacity, mild edema.")[1] == ("edema", None, None, "present")
 
 
+def test_another_side_is_denied_without_saying_the_finding_again() -> None:
+    both = [
+        ("pleural effusion", "left", None, "present"),
+        ("pleural effusion", "right", None, "absent"),
+    ]
+    assert labels("Effusion on the left but not on the right.") == both
+    assert labels("Effusion on the left, none on the right.") == both
+    assert labels("No effusion; a left one cannot be excluded.") == [
+        ("pleural effusion", None, None, "absent")
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "certainty"),
     [
@@ -189,6 +201,32 @@ def test_a_title_ends_with_its_sentence_and_a_silent_section_with_its_paragraph(
     assert labels("INDICATION: Edema.\nMass.\n\nEffusion.") == effusion
     assert labels("INDICATION:\n\nEdema.\n\nEffusion.") == effusion
     assert labels("Cardiomegaly with a history: mass") != []
+
+
+def test_windows_line_ends_and_lists_are_read() -> None:
+    assert labels("HISTORY: Edema.\r\n\r\n- Mass.\r\n- No PTX.\r\n") == [
+        ("mass", None, None, "present"),
+        ("pneumothorax", None, None, "absent"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("The lungs are clear.", [("lungs", None)]),
+        ("The lungs are not clear.", []),
+        ("The heart size may be normal.", []),
+        ("Normal heart size and clear hila.", [("heart", None), ("hilum", None)]),
+        ("The left lung is clear.", [("lung", "left")]),
+        ("Normal heart with left lung opacity.", [("heart", None)]),
+        ("No acute bony abnormality.", [("bones", None)]),
+        ("An abnormality of the ribs.", []),
+        ("Unremarkable chest.", [(None, None)]),
+        ("Normal.", [(None, None)]),
+    ],
+)
+def test_what_is_called_normal(text: str, normal: list[tuple[str | None, str | None]]) -> None:
+    assert [label[:2] for label in labels(text) if label[3] == "normal"] == normal
 
 
 def test_clauses_begin_where_the_subject_changes() -> None:

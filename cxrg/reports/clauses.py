@@ -33,16 +33,17 @@ def starts(
         start: first token of the sentence.
         stop: its end, exclusive.
     """
+    interprets = words("clauses", "interprets")
     for index in range(start + 1, stop):
         if index in ends:
             yield index
             start = index
             continue
-        if tokens[index] not in _BREAKS | words("clauses", "interprets"):
+        if tokens[index] not in _BREAKS and tokens[index] not in interprets:
             continue
         limit = min((end for end in ends if index < end < stop), default=stop)
         left, right = range(start, index), range(index + 1, limit)
-        divides = _interprets if tokens[index] in words("clauses", "interprets") else _divides
+        divides = _interprets if tokens[index] in interprets else _divides
         if right and divides(tokens, said, left, right):
             yield index
             start = index

@@ -53,6 +53,12 @@ def mark_up(texts: Iterable[str]) -> Iterator[list[Sentence]]:
 def _pipeline() -> Language:
     nlp = spacy.blank("en")
     nlp.max_length = sys.maxsize  # spaCy's limit is for the memory of trained models
+    # spaCy takes "Mass." for the state of Massachusetts; here a finding ends the sentence.
+    terms = {term for entry in vocabulary()["findings"].values() for term in entry["terms"]}
+    rules = nlp.tokenizer.rules or {}
+    nlp.tokenizer.rules = {
+        text: rule for text, rule in rules.items() if text.rstrip(".").lower() not in terms
+    }
     for key, patterns in (
         ("said", _said()),
         ("places", _places()),
@@ -66,13 +72,13 @@ def _pipeline() -> Language:
     nlp.add_pipe("cxrg_clauses")
     for name in CUES:
         cues = vocabulary()[name]
-        terms = {
+        termset = {
             "preceding_negations": cues["before"],
             "following_negations": cues["after"],
             "pseudo_negations": cues["pseudo"],
             "termination": [],
         }
-        config = {"neg_termset": terms, "extension_name": f"cxrg_{name}", "span_keys": ["said"]}
+        config = {"neg_termset": termset, "extension_name": f"cxrg_{name}", "span_keys": ["said"]}
         nlp.add_pipe("negex", name=name, config=config)
     return nlp
 

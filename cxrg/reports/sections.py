@@ -40,7 +40,8 @@ def passages(report: str) -> Iterator[Passage]:
             silent, began = _heading(name) in _silent(), False
         elif cut["other"] is not None or (cut["blank"] is not None and began):
             silent = False
-        position = cut.start("other") if cut["other"] is not None else cut.end()
+        # Never back into a title that has been passed over.
+        position = max(position, cut.end() if cut["other"] is None else cut.start("other"))
         if name is not None and _heading(name) in _titles():
             position = next(_TITLE.finditer(report, position)).end()
     if not silent:
@@ -74,7 +75,7 @@ def _cuts() -> re.Pattern[str]:
     return re.compile(
         rf"(?<![\w-])(?P<name>(?i:{names}))[ \t]*:"
         r"|(?:^|(?<=\n))[ \t]*(?P<other>[A-Z][A-Za-z /()&-]{1,40}:)"
-        r"|(?P<blank>\n[ \t]*\n\s*)"
+        r"|(?P<blank>\n[ \t\r]*\n\s*)"
         r"|(?:^|(?<=\n)|(?<=[.:;]\s))[ \t]*(?P<item>(?:\d{1,2}[.)]|[-*\u2022])\s+(?=[A-Za-z]))"
     )
 
