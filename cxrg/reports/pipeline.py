@@ -55,9 +55,11 @@ def _pipeline() -> Language:
     nlp.max_length = sys.maxsize  # spaCy's limit is for the memory of trained models
     # spaCy takes "Mass." for the state of Massachusetts; here a finding ends the sentence.
     terms = {term for entry in vocabulary()["findings"].values() for term in entry["terms"]}
-    rules = nlp.tokenizer.rules or {}
-    nlp.tokenizer.rules = {
-        text: rule for text, rule in rules.items() if text.rstrip(".").lower() not in terms
+    tokenizer: Any = nlp.tokenizer
+    tokenizer.rules = {
+        text: rule
+        for text, rule in tokenizer.rules.items()
+        if text.rstrip(".").lower() not in terms
     }
     for key, patterns in (
         ("said", _said()),
