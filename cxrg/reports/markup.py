@@ -1,0 +1,55 @@
+"""A text marked up: sentences, their clauses, and in these the words that say something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Word:
+    """A word or phrase of the vocabulary where it stands in a text.
+
+    Attributes:
+        label: what it is: ``finding``, ``gone``, ``state``, ``generic``, ``normal``; ``side``,
+            ``zone``, ``both``, ``nowhere``; or ``organ``.
+        name: what it names: a finding, side, zone, ``side|zone`` or organ; empty for the rest.
+        text: as written, in lower case.
+        start: its first token.
+        stop: the token behind it.
+        chars: characters ``[start, stop)`` of the text.
+        denied, doubted, unstated: which cues reach it.
+    """
+
+    label: str
+    name: str
+    text: str
+    start: int
+    stop: int
+    chars: tuple[int, int]
+    denied: bool = False
+    doubted: bool = False
+    unstated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clause:
+    """Tokens ``[start, stop)``: what is said, words of place, organs outside findings' names."""
+
+    start: int
+    stop: int
+    said: tuple[Word, ...]
+    places: tuple[Word, ...]
+    organs: tuple[Word, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sentence:
+    """A sentence and its clauses; ``tokens`` are all words of its passage, in lower case."""
+
+    text: str
+    tokens: list[str]
+    clauses: tuple[Clause, ...]
+
+    @property
+    def said(self) -> tuple[Word, ...]:
+        return tuple(word for clause in self.clauses for word in clause.said)

@@ -1,0 +1,159 @@
+"""The spaCy pipeline that marks words up: no trained model, nothing to download.
+
+Spans of a document, by key:
+
+- ``said``: ``finding`` (id: its name), ``gone`` (a word that says that it is gone), ``state`` (what
+  is said of an organ), ``generic`` (normal if denied) and ``normal``;
+- ``places``: ``side``, ``zone``, ``both`` (id ``side|zone``) and ``nowhere``;
+- ``organs``, ``ends`` (words that end a clause) and ``sentences``.
+
+``doc.sents`` are *clauses*, since negspacy lets a cue reach as far as spaCy's sentence does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+import spacy
+from negspacy.negation import Negex  # noqa: F401 - registers the component "negex"
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+
+from cxrg.reports.clauses import starts
+from cxrg.reports.markup import Clause, Sentence, Word
+from cxrg.reports.vocabulary import vocabulary
+
+CUES = ("denied", "doubted", "unstated")
+KEYS = ("said", "places", "organs")
+Pattern = dict[str, Any]
+
+
+def mark_up(texts: Iterable[str]) -> Iterator[list[Sentence]]:
+    """The sentences of each text; the first call builds the pipeline, which takes a moment."""
+    for doc in _pipeline().pipe(texts):
+        tokens = [token.lower_ for token in doc]
+        words = {key: [_word(span) for span in doc.spans[key]] for key in KEYS}
+        named = [(w.start, w.stop) for w in words["said"] if w.label in ("finding", "gone")]
+        words["organs"] = [w for w in words["organs"] if not _meets(w, named)]
+        clauses = [_clause(clause.start, clause.end, words) for clause in doc.sents]
+        yield [
+            Sentence(
+                text=sentence.text,
+                tokens=tokens,
+                clauses=tuple(c for c in clauses if sentence.start <= c.start < sentence.end),
+            )
+            for sentence in doc.spans["sentences"]
+        ]
+
+
+@cache
+def _pipeline() -> Language:
+    nlp = spacy.blank("en")
+    nlp.max_length = sys.maxsize  # spaCy's limit is for the memory of trained models
+    # spaCy takes "Mass." for the state of Massachusetts; here a finding ends the sentence.
+    terms = {term for entry in vocabulary()["findings"].values() for term in entry["terms"]}
+    tokenizer: Any = nlp.tokenizer
+    tokenizer.rules = {
+        text: rule
+        for text, rule in tokenizer.rules.items()
+        if text.rstrip(".").lower() not in terms
+    }
+    for key, patterns in (
+        ("said", _said()),
+        ("places", _places()),
+        ("organs", _named("organ", vocabulary()["organs"])),
+        ("ends", _listed("end", vocabulary()["clauses"]["ends"])),
+    ):
+        ruler: Any = nlp.add_pipe("span_ruler", name=key, config=_longest(key))
+        ruler.add_patterns(list(patterns))
+    # "?" asks about what follows it ("? consolidation") more often than it ends a sentence.
+    nlp.add_pipe("sentencizer", config={"punct_chars": [".", "!"]})
+    nlp.add_pipe("cxrg_clauses")
+    for name in CUES:
+        cues = vocabulary()[name]
+        termset = {
+            "preceding_negations": cues["before"],
+            "following_negations": cues["after"],
+            "pseudo_negations": cues["pseudo"],
+            "termination": [],
+        }
+        config = {"neg_termset": termset, "extension_name": f"cxrg_{name}", "span_keys": ["said"]}
+        nlp.add_pipe("negex", name=name, config=config)
+    return nlp
+
+
+def _word(span: Span) -> Word:
+    return Word(
+        label=span.label_,
+        name=span.id_,
+        text=span.text.lower(),
+        start=span.start,
+        stop=span.end,
+        chars=(span.start_char, span.end_char),
+        **{cue: span._.get(f"cxrg_{cue}") for cue in CUES},
+    )
+
+
+def _meets(word: Word, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(start < word.stop and word.start < stop for start, stop in ranges)
+
+
+def _clause(start: int, stop: int, words: dict[str, list[Word]]) -> Clause:
+    """The clause of tokens ``[start, stop)``, with the words that begin in it."""
+    inside = {key: [w for w in words[key] if start <= w.start < stop] for key in KEYS}
+    return Clause(start=start, stop=stop, **{key: tuple(inside[key]) for key in KEYS})
+
+
+@Language.component("cxrg_clauses")
+def _split(doc: Doc) -> Doc:
+    """Keep the sentences, and let a clause be what spaCy and negspacy take for a sentence."""
+    doc.spans["sentences"] = list(doc.sents)
+    words = [token.lower_ for token in doc]
+    said = [(span.start, span.end) for span in doc.spans["said"]]
+    ends = {span.start for span in doc.spans["ends"]}
+    for sentence in doc.spans["sentences"]:
+        for start in starts(words, said, ends, sentence.start, sentence.end):
+            doc[start].is_sent_start = True
+    return doc
+
+
+def _longest(key: str) -> dict[str, Any]:
+    return {
+        "spans_key": key,
+        "spans_filter": {"@misc": "spacy.first_longest_spans_filter.v1"},
+        "phrase_matcher_attr": "LOWER",
+    }
+
+
+def _said() -> Iterator[Pattern]:
+    for name, entry in vocabulary()["findings"].items():
+        yield from _listed("finding", entry["terms"], name)
+        yield from _listed("gone", entry.get("absent", ()), name)
+    # A word such as "enlarged" stands in several rows; what it means depends on the organ.
+    states = dict.fromkeys(word for row in vocabulary()["states"]["words"] for word in row[0])
+    yield from _listed("state", states)
+    yield from _listed("generic", vocabulary()["normal"]["denied"])
+    yield from _listed("normal", vocabulary()["normal"]["words"])
+
+
+def _places() -> Iterator[Pattern]:
+    yield from _named("side", vocabulary()["sides"])
+    yield from _named("zone", vocabulary()["zones"])
+    for letter, side in vocabulary()["initials"].items():
+        yield {"label": "side", "pattern": [{"ORTH": letter}], "id": side}
+    for word, side, zone in vocabulary()["both"]["words"]:
+        yield from _listed("both", (word,), f"{side}|{zone}")
+    yield from _listed("nowhere", vocabulary()["nowhere"]["words"])
+
+
+def _named(label: str, table: dict[str, list[str]]) -> Iterator[Pattern]:
+    for name, terms in table.items():
+        yield from _listed(label, terms, name)
+
+
+def _listed(label: str, terms: Iterable[str], name: str = "") -> Iterator[Pattern]:
+    for term in terms:
+        yield {"label": label, "pattern": term, "id": name}
