@@ -105,7 +105,7 @@ def drawn(**changes: float) -> batches.Batch:
     settings = {"caption_drop": 0.0, "box_share": 0.6, **changes}
     made = pool()
     return batches.draw(
-        made, batches.by_kind(made), np.random.default_rng(0), Random(0), size=200, **settings
+        made, batches.make_deck(made), np.random.default_rng(0), Random(0), size=200, **settings
     )
 
 

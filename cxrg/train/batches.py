@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
@@ -15,6 +16,7 @@ from cxrg.phantom.language import sentence as full_sentence
 from cxrg.train.pool import ABSENT, ANATOMY, DEVICE, PRESENT, Pool, from_words
 
 SHARES = {PRESENT: 0.54, ABSENT: 0.22, ANATOMY: 0.20, DEVICE: 0.04}
+ON_BLANK = 0.5
 NEGATED = 0.05
 SENTENCE = 0.1
 
@@ -33,14 +35,54 @@ class Batch:
     described: Tensor
 
 
-def by_kind(pool: Pool) -> dict[int, NDArray[np.int64]]:
-    """Which answers are of each kind."""
-    return {kind: np.flatnonzero(pool.kind == kind) for kind in SHARES}
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Deck:
+    """What batches are drawn from.
+
+    ``rows`` are a pool's answers of each kind; ``odds`` (of the ABSENT rows, sum 1) are such that
+    the same words are asked in vain as often as with success; ``blank`` are pictures without any
+    finding. Without that, words alone would tell whether a finding is there.
+    """
+
+    rows: dict[int, NDArray[np.int64]]
+    odds: NDArray[np.float64]
+    blank: NDArray[np.int64]
+
+
+def make_deck(pool: Pool) -> Deck:
+    """Sort a pool's answers."""
+    rows = {kind: np.flatnonzero(pool.kind == kind) for kind in SHARES}
+    said = Counter(_form(pool.query[row]) for row in rows[PRESENT])
+    missed = [_form(pool.query[row]) for row in rows[ABSENT]]
+    times = Counter(missed)
+    odds = np.array([said[form] / times[form] for form in missed])
+    blank = np.setdiff1d(np.flatnonzero(pool.complete), pool.owner[rows[PRESENT]])
+    return Deck(rows=rows, odds=odds / max(odds.sum(), 1e-9), blank=blank)
+
+
+def _form(words: np.str_) -> tuple[str, str | None, str | None]:
+    """A query but for the name of its side: left and right are asked alike anyhow."""
+    query = from_words(str(words))
+    return query.concept, "one" if query.side in ("left", "right") else query.side, query.zone
+
+
+def _pick(deck: Deck, pool: Pool, kind: int, rng: np.random.Generator) -> tuple[int, int]:
+    """An answer of a kind and its picture; what is absent is often asked of a blank picture."""
+    rows = deck.rows[kind]
+    if kind != ABSENT:
+        row = int(rows[int(rng.integers(rows.size))])
+    elif deck.blank.size and deck.rows[PRESENT].size and rng.random() < ON_BLANK:
+        row = int(deck.rows[PRESENT][int(rng.integers(deck.rows[PRESENT].size))])
+        return row, int(deck.blank[int(rng.integers(deck.blank.size))])
+    else:
+        even = deck.odds.sum() == 0
+        row = int(rows[int(rng.choice(rows.size, p=None if even else deck.odds))])
+    return row, int(pool.owner[row])
 
 
 def draw(
     pool: Pool,
-    kinds: dict[int, NDArray[np.int64]],
+    deck: Deck,
     rng: np.random.Generator,
     words: Random,
     *,
@@ -53,17 +95,17 @@ def draw(
     The target of a cell is its share of the finding's mask, or ``box_share`` of its share of the
     finding's bounding boxes where that is more: readers draw boxes around, not along.
     """
-    present = [k for k in SHARES if kinds[k].size]
+    present = [k for k in SHARES if deck.rows[k].size]
     share = np.array([SHARES[k] for k in present])
     of_kind = rng.choice(present, size=size, p=share / share.sum())
-    rows = np.array([kinds[int(k)][int(rng.integers(kinds[int(k)].size))] for k in of_kind])
+    rows, owner = np.array([_pick(deck, pool, int(k), rng) for k in of_kind]).T
     target = np.maximum(pool.mask[rows], box_share * pool.box[rows]).astype(np.float32) / 255
+    target[of_kind == ABSENT] = 0
     weight = np.ones_like(target)
-    owner = pool.owner[rows].astype(np.int64)
     described = np.ones(size, np.float32)
     phrases: list[str] = []
-    for i, row in enumerate(rows):
-        kind, query = int(pool.kind[row]), from_words(str(pool.query[row]))
+    for i, (row, kind) in enumerate(zip(rows, of_kind, strict=True)):
+        query = from_words(str(pool.query[row]))
         if words.random() < caption_drop:
             phrases.append("")
             weight[i] = 0

@@ -29,7 +29,7 @@ from transformers import BertModel
 
 from cxrg.attention import watch
 from cxrg.layers import cross_attention_layers
-from cxrg.train.batches import Batch, by_kind, draw
+from cxrg.train.batches import Batch, draw, make_deck
 from cxrg.train.config import DiffusionConfig
 from cxrg.train.log import Report
 from cxrg.train.pool import Pool
@@ -185,12 +185,12 @@ def train_diffusion(
         save: called with the state at every checkpoint and at the end.
     """
     config = objective.config
-    kinds = by_kind(pool)
+    deck = make_deck(pool)
     for step in range(state.step, config.steps):
         rng, words = np.random.default_rng([seed, step]), Random(seed * 1_000_003 + step)
         batch = draw(
             pool,
-            kinds,
+            deck,
             rng,
             words,
             size=config.batch,
