@@ -16,11 +16,13 @@ import torch
 from cxrg.artefacts.arrays import write_arrays
 from cxrg.artefacts.picture import write_picture
 from cxrg.artefacts.record import write_record
+from cxrg.attention import watch
 from cxrg.bench.machine import least_seconds, operations, total_flops
 from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
 from cxrg.ground import ground
 from cxrg.image import read_image
+from cxrg.layers import choose_layers
 from cxrg.model import Model
 from cxrg.options import Options
 
@@ -37,12 +39,14 @@ class Evaluation:
         flops: floating-point operations.
         seconds: its time.
         least_seconds: the time of its convolutions, matrix products and attention, each alone.
+        watching: what watching the layers adds, as a fraction of ``seconds``.
     """
 
     rows: int
     flops: int
     seconds: float
     least_seconds: float
+    watching: float
 
     @property
     def achieved(self) -> float:
@@ -208,31 +212,40 @@ def _once(model: Model, path: Path, phrases: Sequence[str], options: Options) ->
 
 
 def evaluate_once(model: Model, options: Options, repeats: int = 1) -> Evaluation:
-    """Time one whole evaluation of the denoiser and its operations alone."""
+    """Time one whole evaluation of the denoiser, also watched, and its operations alone."""
     reads = len(options.timesteps) * options.draws if options.path == "noise" else sys.maxsize
     rows = min(Capacity.of(model, options.batch).size, reads)
     side = model.side // model.factor
     z = torch.randn(rows, model.denoiser.config.in_channels, side, side, device=model.device)
     context = model.embedding("")[None].expand(rows, -1, -1)
+    layers = choose_layers(model, options.layers)
+    weights = torch.ones(context.shape[:2], device=model.device)
 
-    def evaluate() -> None:
-        model.denoise(z, 500, context)
+    def plain() -> float:
+        return _seconds(lambda: model.denoise(z, 500, context), model.device)
 
-    found = operations(evaluate)
-    times = []
+    def watched() -> float:
+        with watch(model.denoiser, layers, weights):
+            return plain()
+
+    found = operations(plain)
     with torch.inference_mode():
-        for _ in range(repeats):
-            _wait(model.device)
-            start = perf_counter()
-            evaluate()
-            _wait(model.device)
-            times.append(perf_counter() - start)
+        pairs = [(plain(), watched()) for _ in range(repeats)]
     return Evaluation(
         rows=rows,
         flops=total_flops(found),
-        seconds=median(times),
+        seconds=median(seconds for seconds, _ in pairs),
         least_seconds=least_seconds(found),
+        watching=median(slow / quick for quick, slow in pairs) - 1,
     )
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    start = perf_counter()
+    work()
+    _wait(device)
+    return perf_counter() - start
 
 
 def _on_cuda(device: torch.device) -> bool:

@@ -68,20 +68,21 @@ def bench(
     if random:
         knobs = {"batch": "1", **knobs}  # one such row takes seconds on a CPU
     resolve(preset, **knobs)  # complains before anything slow is imported
-    with progress(1, quiet=quiet) as reporter, _picture(image) as path:
+    with progress(1, quiet=quiet) as reporter:
         reporter.say(f"loading model {random or model}")
         loaded = _load(model, random, device, dtype)
         from cxrg.bench.measure import bench as measure
 
-        found = measure(
-            loaded,
-            path,
-            phrase or [PHRASE],
-            resolve(preset, loaded.card, **knobs),
-            repeats=repeat or (1 if random else 5),
-            warm=not random,
-            tell=reporter.say,
-        )
+        with _picture(image) as path:
+            found = measure(
+                loaded,
+                path,
+                phrase or [PHRASE],
+                resolve(preset, loaded.card, **knobs),
+                repeats=repeat or (1 if random else 5),
+                warm=not random,
+                tell=reporter.say,
+            )
     if as_json:
         write(json.dumps(found.as_json()))
     else:
@@ -141,6 +142,7 @@ def _show(found: Bench) -> None:
         "reached": f"{one.achieved / 1e9:.1f} GFLOP/s",
         "machine's peak": f"{one.peak / 1e9:.1f} GFLOP/s for the same operations alone",
         "share of the peak": f"{100 * one.achieved / one.peak:.0f} %",
+        "watching attention": f"{100 * one.watching:+.1f} % of an evaluation",
     }
     for name, size in (
         ("peak memory", found.peak_memory),
