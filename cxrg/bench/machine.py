@@ -10,7 +10,7 @@ and element-wise work.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -76,14 +76,12 @@ class Operation:
             return float(timer.blocked_autorange(min_run_time=ENOUGH).median)
 
 
-@dataclass(slots=True)
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
     """Collects the operations that have a formula; looks into those that are made of others."""
 
-    seen: dict[Any, Operation] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        TorchDispatchMode.__init__(self)
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # likewise
+        self.seen: dict[Any, Operation] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,7 +64,7 @@ def bench(
     The peak is measured: every convolution, matrix product and attention of one network evaluation
     alone, with the same shapes. Times are of this machine as busy as it is.
     """
-    knobs = read_knobs(set_knobs or [])
+    knobs: dict[str, Any] = dict(read_knobs(set_knobs or []))
     if random:
         knobs = {"batch": "1", **knobs}  # one such row takes seconds on a CPU
     resolve(preset, **knobs)  # complains before anything slow is imported

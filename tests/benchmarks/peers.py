@@ -71,18 +71,23 @@ class Peers:
         for text in phrases:
             context = model.encode_text([text])
             own = slice(1, len(model.tokenizer(text)["input_ids"]) - 1)
-            total = torch.zeros(self.model.side, self.model.side)
-            for t, z in latents:
-                for probability in naive.capture(
-                    model.denoiser, z, t, encoder_hidden_states=context
-                ):
-                    heads = probability[0][..., own].mean(-1)
-                    grid = round(heads.shape[1] ** 0.5)
-                    total += torch.nn.functional.interpolate(
-                        heads.view(-1, 1, grid, grid), size=total.shape, mode="bicubic"
-                    ).mean((0, 1))
+            total = torch.zeros(model.side, model.side)
+            with naive.explicit_attention(model.denoiser) as seen:
+                for t, z in latents:
+                    seen.clear()
+                    model.denoiser(z, t, encoder_hidden_states=context)
+                    total += sum(_enlarged(probability, own, model.side) for probability in seen)
             found.append(total.numpy())
         return found
+
+
+def _enlarged(probability: torch.Tensor, own: slice, side: int) -> torch.Tensor:
+    """One layer's map of the phrase's tokens, ``(side, side)``."""
+    heads = probability[0][..., own].mean(-1)
+    grid = round(heads.shape[1] ** 0.5)
+    size = (side, side)
+    maps = torch.nn.functional.interpolate(heads.view(-1, 1, grid, grid), size, mode="bicubic")
+    return maps.mean((0, 1))
 
 
 def make_peers(name: str, knobs: dict[str, Any]) -> Peers:
