@@ -212,9 +212,10 @@ def test_batch_is_a_number_or_auto() -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_what_cannot_be_meant_is_told_before_the_network_runs(
-    knobs, kind, remedy, model, images, rows
+def test_what_cannot_be_meant_is_told_before_a_network_runs(
+    knobs, kind, remedy, model, images, rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Model, "encode", lambda *_: pytest.fail("the image was encoded"))
     with pytest.raises(kind, match=remedy) as told:
         ground(images[0], ["heart", "left"], model=model, **knobs)
     assert "\n" not in str(told.value)
