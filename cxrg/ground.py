@@ -90,7 +90,7 @@ def ground(
     clock = _Clock()
     options, model = _settle(model, preset, options, knobs)
     phrases = [phrase] if isinstance(phrase, str) else list(phrase)
-    _check_phrases([phrases], model, options)
+    _check_phrases(phrases, model, options)
     clock.lap("prepare")
     if not isinstance(image, CxrImage):
         image = read_image(image, side=model.side, fit=options.fit)
@@ -123,8 +123,9 @@ def ground_batch(
     Raises:
         CxrgError: see `ground`; nothing was computed where a phrase or an option is at fault.
     """
-    _check_phrases(phrases, model, options)
-    results = ground_each(zip(images, phrases, strict=True), model=model, options=options)
+    options, model = _settle(model, None, options, {})
+    _check_phrases([text for texts in phrases for text in texts], model, options)
+    results = _ground_each(zip(images, phrases, strict=True), model, options, _Clock())
     return [list(islice(results, len(texts))) for texts in phrases]
 
 
@@ -148,7 +149,13 @@ def ground_each(
         CxrgError: see `ground`.
     """
     options, model = _settle(model, None, options, {})
-    return _ground_each(images, model, options, _Clock())
+
+    def checked() -> Iterator[tuple[CxrImage, Sequence[str]]]:
+        for image, phrases in images:
+            _check_phrases(phrases, model, options)
+            yield image, phrases
+
+    return _ground_each(checked(), model, options, _Clock())
 
 
 @torch.inference_mode()
@@ -159,7 +166,6 @@ def _ground_each(
     capacity = Capacity.of(model, options.batch)
     source = iter(images)
     while group := list(islice(source, capacity.size)):
-        _check_phrases([phrases for _, phrases in group], model, options)
         clock.lap("prepare")
         z0 = torch.cat([model.encode(_fitting(image, model, options)) for image, _ in group])
         clock.lap("encode")
@@ -234,9 +240,9 @@ def _latents(
     )
 
 
-def _check_phrases(phrases: Iterable[Sequence[str]], model: Model, options: Options) -> None:
+def _check_phrases(phrases: Sequence[str], model: Model, options: Options) -> None:
     """Complain of any phrase before the network runs for the first."""
-    for text in dict.fromkeys(text for texts in phrases for text in texts):
+    for text in dict.fromkeys(phrases):
         check_phrase(model, text, options.tokens)
 
 
