@@ -150,10 +150,16 @@ def test_the_table_and_json_hold_what_was_measured(monkeypatch, capsys, folder: 
     code, out, _ = run(monkeypatch, capsys, *arguments, "-p", "left", "-p", "right")
     assert code == 0
     flat = " ".join(out.split())
-    for text in ("tiny (a note)", "48 evaluations", "post-process 0.5000 16.7 %", "all 3.0000"):
+    for text in (
+        "tiny (a note)",
+        "evaluations per image: 48",
+        "post-process 0.5000 16.7 %",
+        "all 3.0000",
+    ):
         assert text in flat
     for text in ("within the denoiser 1.5000 50.0 %", "reached 16.0 GFLOP/s", "peak 32.0 GFLOP/s"):
         assert text in flat
+    assert "and the autoencoder 2.0000 66.7 %" in flat
     assert "share of the peak 50 %" in flat
     assert "+2.0 %" in flat
     assert "3 MiB" in flat

@@ -123,20 +123,21 @@ def _show(found: Bench) -> None:
         {
             "model": found.model + note,
             "ran on": f"{found.device}, {found.dtype}, {found.threads} CPU threads",
-            "preset": f"{found.preset}, {found.phrases} phrases, {found.evaluations} evaluations "
-            f"per image, median of {found.repeats}",
+            "preset": f"{found.preset}, phrases: {found.phrases}, evaluations per image: "
+            f"{found.evaluations}, median of {found.repeats}",
         }
     )
-    rows = [[stage, f"{seconds:.4f}"] for stage, seconds in found.seconds.items()]
-    shares = [*found.seconds.values(), found.total, found.denoiser]
-    rows += [["all", f"{found.total:.4f}"], ["within the denoiser", f"{found.denoiser:.4f}"]]
-    table(
-        ["stage", "s per image", "share"],
-        [
-            [*row, f"{100 * share / found.total:.1f} %"]
-            for row, share in zip(rows, shares, strict=True)
-        ],
-    )
+    lines = {
+        **found.seconds,
+        "all": found.total,
+        "within the denoiser": found.denoiser,
+        "and the autoencoder": found.denoiser + found.seconds["encode"],
+    }
+    rows = [
+        [stage, f"{seconds:.4f}", f"{100 * seconds / found.total:.1f} %"]
+        for stage, seconds in lines.items()
+    ]
+    table(["stage", "s per image", "share"], rows)
     told = {
         "one evaluation": f"{one.rows} rows, {one.flops / 1e9:.1f} GFLOP, {one.seconds:.4f} s",
         "reached": f"{one.achieved / 1e9:.1f} GFLOP/s",
