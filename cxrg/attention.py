@@ -11,16 +11,18 @@ phrase's tokens joined on the spot: what stays is one ``(h, w)`` map per layer a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cxrg.capacity import Capacity
 from cxrg.errors import ModelError
 from cxrg.model import Model
 from cxrg.options import Reduce
@@ -164,9 +166,9 @@ def read_attention(
     layers: Sequence[str],
     *,
     reduce: Reduce = "mean",
-    batch: int = 8,
+    batch: int | Literal["auto"] = "auto",
 ) -> list[AttentionMaps]:
-    """Read all phrases at all latents, several in one network evaluation.
+    """Read all phrases at all latents of one image, several in one network evaluation.
 
     Args:
         model: the model.
@@ -179,29 +181,69 @@ def read_attention(
     Returns:
         One `AttentionMaps` per phrase, its first axis in the order of ``latents``.
     """
-    rows = [(latent, prompt) for prompt in prompts for latent in latents]
-    maps: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        z = torch.cat([z_t for (_, z_t), _ in part])
-        times = torch.tensor([t for (t, _), _ in part])
-        context = torch.stack([prompt.embeds for _, prompt in part])
-        weights = torch.stack([_weights(prompt, reduce) for _, prompt in part]).to(model.device)
-        with watch(model.denoiser, layers, weights, stop_early=True) as recorder:
-            with suppress(_AllRead):
-                model.denoise(z, times, context)
-            for name in layers:
-                maps[name].append(recorder.maps[name].cpu().numpy())
-    shape = (len(prompts), len(latents))
-    joined = {name: np.concatenate(parts) for name, parts in maps.items()}
-    timesteps = tuple(t for t, _ in latents)
-    return [
-        AttentionMaps(
-            layers={name: m.reshape(*shape, *m.shape[1:])[index] for name, m in joined.items()},
-            timesteps=timesteps,
+    requests = ((latents, prompt) for prompt in prompts)
+    capacity = Capacity.of(model, batch)
+    readings = read_each(model, requests, layers, reduce=reduce, capacity=capacity)
+    return [maps for _, maps in readings]
+
+
+def read_each(
+    model: Model,
+    requests: Iterable[tuple[Sequence[tuple[int, Tensor]], Prompt]],
+    layers: Sequence[str],
+    *,
+    reduce: Reduce,
+    capacity: Capacity,
+) -> Iterator[tuple[Prompt, AttentionMaps]]:
+    """Read phrases of any number of images; rows of several share a network evaluation.
+
+    Lazy in both directions: requests are taken when their rows are read, and a phrase's maps are
+    handed over as soon as they are complete. So memory does not grow with the requests.
+
+    Args:
+        model: the model.
+        requests: an image's latents, ``(timestep, z_t)`` with ``z_t`` of shape ``(1, C, h, w)``,
+            and a phrase.
+        layers: full names of cross-attention layers.
+        reduce: join a phrase's tokens by ``mean`` or ``sum``.
+        capacity: most rows in one evaluation.
+
+    Yields:
+        The prompt and its `AttentionMaps`, in the order of the requests.
+    """
+    unfinished: deque[tuple[Prompt, tuple[int, ...]]] = deque()
+
+    def rows() -> Iterator[tuple[int, Tensor, Prompt]]:
+        for latents, prompt in requests:
+            unfinished.append((prompt, tuple(t for t, _ in latents)))
+            yield from ((t, z_t, prompt) for t, z_t in latents)
+
+    ready: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
+    for part in capacity.run(rows(), lambda some: _read(model, some, layers, reduce)):
+        for name in layers:
+            ready[name].extend(part[name])
+        while unfinished and len(ready[layers[0]]) >= len(unfinished[0][1]):
+            prompt, timesteps = unfinished.popleft()
+            count = len(timesteps)
+            joined = {name: np.stack(maps[:count]) for name, maps in ready.items()}
+            for maps in ready.values():
+                del maps[:count]
+            yield prompt, AttentionMaps(layers=joined, timesteps=timesteps)
+
+
+def _read(
+    model: Model, rows: Sequence[tuple[int, Tensor, Prompt]], layers: Sequence[str], reduce: Reduce
+) -> dict[str, NDArray[np.float32]]:
+    """Maps ``(B, h, w)`` per layer of one network evaluation, which ends after the last layer."""
+    times, latents, prompts = zip(*rows, strict=True)
+    weights = torch.stack([_weights(prompt, reduce) for prompt in prompts]).to(model.device)
+    with watch(model.denoiser, layers, weights, stop_early=True) as recorder, suppress(_AllRead):
+        model.denoise(
+            torch.cat(latents),
+            torch.tensor(times),
+            torch.stack([prompt.embeds for prompt in prompts]),
         )
-        for index in range(len(prompts))
-    ]
+    return {name: recorder.maps[name].cpu().numpy() for name in layers}
 
 
 def _weights(prompt: Prompt, reduce: Reduce) -> Tensor:

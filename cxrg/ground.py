@@ -6,94 +6,38 @@ boxes -> pixels of the original file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, cast, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.attention import AttentionMaps, read_attention
+from cxrg.attention import read_each
+from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
-from cxrg.geometry import Box, Frame
-from cxrg.heatmap import (
-    aggregate,
-    boxes_from_heatmap,
-    confine,
-    presence,
-    scale,
-    smooth,
-    suppress,
-)
+from cxrg.grounding import Grounding, ImageRef, ModelRef, heatmaps, make_grounding
 from cxrg.image import CxrImage, read_image
-from cxrg.invert import ddim_latents, noise_latents, timestep_list, window_indices
+from cxrg.invert import check_path, ddim_latents, noise_latents
 from cxrg.layers import choose_layers
 from cxrg.model import Model, load
 from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
-from cxrg.phrase import Prompt, encode_phrase
+from cxrg.phrase import check_phrase, encode_phrase
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRef:
-    """Which image was read: the file's name without its folder, and the hash of its bytes."""
-
-    name: str
-    sha256: str
-    uid: str | None
-    window: str
-    frame: Frame
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelRef:
-    """Which model read it."""
-
-    name: str
-    identity: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Grounding:
-    """Where a phrase is in an image.
-
-    Attributes:
-        image: which image.
-        phrase: the phrase.
-        status: ``not found`` where the score is below ``options.absent_below``, or where nothing
-            rises above the threshold; then there are no boxes.
-        score: how strongly the phrase is present, the highest attention probability in the image;
-            0 to 1, comparable between phrases of one model and one set of options only.
-        heatmap: float32 ``(H, W)`` in [0, 1], the source image's pixels; NaN where never seen.
-        canonical: float32 ``(S, S)`` in [0, 1], the same on the model's square.
-        boxes: in pixels of the source image, the highest score first.
-        tokens: the tokens whose attention was read.
-        layers: the layers that were read.
-        options: every knob as it was used, device and precision included.
-        model: which model.
-        evaluations: the UNet's evaluations for this phrase, the image's inversion included (it is
-            shared by the phrases of one call).
-        warnings: what a reader should know, of the image and of the phrase.
-        timings: seconds of the call's stages, shared by its phrases.
-    """
-
-    image: ImageRef
-    phrase: str
-    status: Literal["found", "not found"]
-    score: float
-    heatmap: NDArray[np.float32]
-    canonical: NDArray[np.float32]
-    boxes: tuple[Box, ...]
-    tokens: tuple[str, ...]
-    layers: tuple[str, ...]
-    options: Options
-    model: ModelRef
-    evaluations: int
-    warnings: tuple[str, ...]
-    timings: Mapping[str, float]
+__all__ = [
+    "Grounding",
+    "ImageRef",
+    "ModelRef",
+    "ground",
+    "ground_batch",
+    "ground_each",
+    "heatmaps",
+]
 
 
 @overload
@@ -145,29 +89,104 @@ def ground(
     """
     clock = _Clock()
     options, model = _settle(model, preset, options, knobs)
-    layers = choose_layers(model, options.layers)
     phrases = [phrase] if isinstance(phrase, str) else list(phrase)
-    with torch.inference_mode():
-        prompts = [encode_phrase(model, text, options.tokens) for text in phrases]
-        clock.lap("prepare")
-        if not isinstance(image, CxrImage):
-            image = read_image(image, side=model.side, fit=options.fit)
-        clock.lap("read")
-        z0 = model.encode(_fitting(image, model, options))
-        clock.lap("encode")
-        latents = list(_latents(model, z0, options))
-        clock.lap("invert")
-        attention = read_attention(
-            model, latents, prompts, layers, reduce=options.reduce, batch=options.batch
-        )
-        clock.lap("attend")
-    results = [
-        _result(image, prompt, maps, model, options)
-        for prompt, maps in zip(prompts, attention, strict=True)
-    ]
-    clock.lap("post-process")
+    _check_phrases(phrases, model, options)
+    clock.lap("prepare")
+    if not isinstance(image, CxrImage):
+        image = read_image(image, side=model.side, fit=options.fit)
+    clock.lap("read")
+    results = list(_ground_each([(image, phrases)], model, options, clock))
     results = [replace(result, timings=dict(clock.laps)) for result in results]
     return results[0] if isinstance(phrase, str) else results
+
+
+def ground_batch(
+    images: Sequence[CxrImage],
+    phrases: Sequence[Sequence[str]],
+    *,
+    model: Model,
+    options: Options,
+) -> list[list[Grounding]]:
+    """Ground phrases in several images, whose latents share network evaluations.
+
+    Results are those of `ground`, image by image, but for rounding.
+
+    Args:
+        images: images read at the model's side.
+        phrases: for each image its phrases.
+        model: a loaded model.
+        options: all knobs.
+
+    Returns:
+        For each image one result per phrase.
+
+    Raises:
+        CxrgError: see `ground`; nothing was computed where a phrase or an option is at fault.
+    """
+    options, model = _settle(model, None, options, {})
+    _check_phrases([text for texts in phrases for text in texts], model, options)
+    results = _ground_each(zip(images, phrases, strict=True), model, options, _Clock())
+    return [list(islice(results, len(texts))) for texts in phrases]
+
+
+def ground_each(
+    images: Iterable[tuple[CxrImage, Sequence[str]]], *, model: Model, options: Options
+) -> Iterator[Grounding]:
+    """Ground phrases in any number of images, handing over each result when it is there.
+
+    Memory does not grow with the images or phrases: images are taken as they are needed, as many
+    at once as latents fit a network evaluation.
+
+    Args:
+        images: images read at the model's side, each with its phrases.
+        model: a loaded model.
+        options: all knobs.
+
+    Yields:
+        Results in the order of the images, and of the phrases of each.
+
+    Raises:
+        CxrgError: see `ground`.
+    """
+    options, model = _settle(model, None, options, {})
+
+    def checked() -> Iterator[tuple[CxrImage, Sequence[str]]]:
+        for image, phrases in images:
+            _check_phrases(phrases, model, options)
+            yield image, phrases
+
+    return _ground_each(checked(), model, options, _Clock())
+
+
+@torch.inference_mode()
+def _ground_each(
+    images: Iterable[tuple[CxrImage, Sequence[str]]], model: Model, options: Options, clock: _Clock
+) -> Iterator[Grounding]:
+    layers = choose_layers(model, options.layers)
+    capacity = Capacity.of(model, options.batch)
+    source = iter(images)
+    while group := list(islice(source, capacity.size)):
+        clock.lap("prepare")
+        z0 = torch.cat([model.encode(_fitting(image, model, options)) for image, _ in group])
+        clock.lap("encode")
+        latents = list(_latents(model, z0, options, capacity))
+        clock.lap("invert")
+        requests = (
+            (
+                [(t, z[row : row + 1]) for t, z in latents],
+                encode_phrase(model, text, options.tokens),
+            )
+            for row, (_, texts) in enumerate(group)
+            for text in texts
+        )
+        readings = read_each(model, requests, layers, reduce=options.reduce, capacity=capacity)
+        owners = (image for image, texts in group for _ in texts)
+        for image, (prompt, maps) in zip(owners, readings, strict=True):
+            clock.lap("attend")
+            result = make_grounding(image, prompt, maps, model, options)
+            clock.lap("post-process")
+            yield replace(result, timings=dict(clock.laps))
+            clock.skip()
 
 
 def _settle(
@@ -190,6 +209,7 @@ def _settle(
     ):
         if asked_for not in ("auto", runs):
             raise UsageError(f"{knob} {asked_for} is not the loaded model's; load it with {knob}=")
+    check_path(model, options)
     return replace(options, device=str(model.device), dtype=dtype), model
 
 
@@ -208,80 +228,22 @@ def _fitting(image: CxrImage, model: Model, options: Options) -> NDArray[np.floa
     return image.pixels
 
 
-def _latents(model: Model, z0: Tensor, options: Options) -> Iterator[tuple[int, Tensor]]:
+def _latents(
+    model: Model, z0: Tensor, options: Options, capacity: Capacity
+) -> Iterator[tuple[int, Tensor]]:
     if options.path == "ddim":
-        return ddim_latents(model, z0, steps=options.steps, window=options.window)
+        return ddim_latents(
+            model, z0, steps=options.steps, window=options.window, capacity=capacity
+        )
     return noise_latents(
         model, z0, timesteps=options.timesteps, draws=options.draws, seed=options.seed
     )
 
 
-def _evaluations(model: Model, options: Options, reads: int) -> int:
-    """Network evaluations of one phrase: the inversion up to the window's last step, and reads."""
-    if options.path == "noise":
-        return reads
-    count = len(timestep_list(options.steps, len(model.alphas_cumprod)))
-    return window_indices(options.window, count)[1] - 1 + reads
-
-
-def heatmaps(
-    maps: AttentionMaps, frame: Frame, options: Options
-) -> tuple[NDArray[np.float32], float]:
-    """A phrase's map on the square, background included, and its presence score.
-
-    Returns:
-        float32 ``(S, S)`` in [0, 1], and the score in [0, 1].
-    """
-    height, width = frame.source
-    seen = frame.to_canonical(Box(0, 0, width, height))
-    assert seen is not None  # a frame is laid over its image
-    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda heat: confine(  # noqa: E731
-        smooth(heat, options.sigma * frame.side), seen
-    )
-    absolute = finish(aggregate(maps, frame.side, normalise="none"))
-    score = min(max(presence(absolute), 0.0), 1.0)
-    if options.normalise == "none":
-        return absolute.clip(0, 1), score
-    if options.normalise == "final":
-        return scale(absolute), score
-    return scale(finish(aggregate(maps, frame.side, normalise="minmax"))), score
-
-
-def _result(
-    image: CxrImage, prompt: Prompt, maps: AttentionMaps, model: Model, options: Options
-) -> Grounding:
-    heat, score = heatmaps(maps, image.frame, options)
-    absent = options.absent_below is not None and score < options.absent_below
-    found = (
-        ()
-        if absent
-        else boxes_from_heatmap(heat, threshold=options.threshold, min_area=options.min_area)
-    )
-    boxes = tuple(box for each in found if (box := image.frame.to_source(each)))
-    canonical = suppress(heat) if options.mask == "otsu" else heat
-    flat = ("attention is the same everywhere",) if heat.min() == heat.max() else ()
-    return Grounding(
-        image=ImageRef(
-            name=image.path.name,
-            sha256=image.sha256,
-            uid=image.uid,
-            window=image.window,
-            frame=image.frame,
-        ),
-        phrase=prompt.text,
-        status="found" if boxes else "not found",
-        score=score,
-        heatmap=image.frame.restore(canonical),
-        canonical=canonical,
-        boxes=boxes,
-        tokens=prompt.selected_tokens,
-        layers=tuple(maps.layers),
-        options=options,
-        model=ModelRef(name=model.card.name, identity=model.identity),
-        evaluations=_evaluations(model, options, len(maps.timesteps)),
-        warnings=(*image.warnings, *prompt.warnings, *flat),
-        timings={},
-    )
+def _check_phrases(phrases: Sequence[str], model: Model, options: Options) -> None:
+    """Complain of any phrase before the network runs for the first."""
+    for text in dict.fromkeys(phrases):
+        check_phrase(model, text, options.tokens)
 
 
 class _Clock:
@@ -292,6 +254,11 @@ class _Clock:
         self._last = perf_counter()
 
     def lap(self, stage: str) -> None:
+        """The time since the last lap belongs to this stage."""
         now = perf_counter()
-        self.laps[stage] = now - self._last
+        self.laps[stage] = self.laps.get(stage, 0.0) + now - self._last
         self._last = now
+
+    def skip(self) -> None:
+        """The time since the last lap belongs to no stage."""
+        self._last = perf_counter()

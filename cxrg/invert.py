@@ -24,8 +24,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
 from cxrg.model import Model
+from cxrg.options import Options
 
 
 def timestep_list(steps: int, train_steps: int = 1000) -> list[int]:
@@ -77,7 +79,12 @@ def predict(
 
 
 def ddim_latents(
-    model: Model, z0: Tensor, *, steps: int, window: Sequence[float]
+    model: Model,
+    z0: Tensor,
+    *,
+    steps: int,
+    window: Sequence[float],
+    capacity: Capacity | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Invert with the empty prompt and yield the latents that the window reads.
 
@@ -88,6 +95,7 @@ def ddim_latents(
         z0: latents ``(B, C, h, w)`` of the images.
         steps: requested steps, see `timestep_list`.
         window: see `window_indices`.
+        capacity: most images in one network evaluation; None: all of them.
 
     Yields:
         ``(t, z)``: the network's label and the latent that it is asked with at that index.
@@ -98,7 +106,8 @@ def ddim_latents(
     train_steps = len(model.alphas_cumprod)
     times = timestep_list(steps, train_steps)
     start, stop = window_indices(window, len(times))
-    context = model.encode_text([""]).expand(len(z0), -1, -1)
+    context = model.embedding("")[None]
+    capacity = capacity or Capacity(len(z0))
     ratio = train_steps // steps
     z = z0
     for index, t in enumerate(times[:stop]):
@@ -106,10 +115,17 @@ def ddim_latents(
             yield t, z
         if index < stop - 1:
             alpha_s = _alpha_bar(model, t - ratio)
-            output = model.denoise(z, t, context)
+            output = _denoise(model, z, t, context, capacity)
             clean, noise = predict(z, output, alpha_s, model.prediction_type)
             alpha_t = _alpha_bar(model, t)
             z = alpha_t**0.5 * clean + (1 - alpha_t) ** 0.5 * noise
+
+
+def _denoise(model: Model, z: Tensor, t: int, context: Tensor, capacity: Capacity) -> Tensor:
+    def few(part: list[Tensor]) -> Tensor:
+        return model.denoise(torch.stack(part), t, context.expand(len(part), -1, -1))
+
+    return torch.cat(list(capacity.run(z, few)))
 
 
 def noise_latents(
@@ -119,7 +135,8 @@ def noise_latents(
 
     Args:
         model: the model.
-        z0: latents ``(B, C, h, w)`` of the images.
+        z0: latents ``(B, C, h, w)`` of the images, which all get the same noise: an image's result
+            does not depend on which others were read with it.
         timesteps: training timesteps.
         draws: noise draws per timestep; every draw and timestep has its own noise.
         seed: of a generator on the CPU, so that the noise is the same on every device.
@@ -127,16 +144,33 @@ def noise_latents(
     Raises:
         UsageError: a timestep is beyond the model's schedule.
     """
-    last = len(model.alphas_cumprod) - 1
-    for t in timesteps:
-        if not 0 <= t <= last:
-            raise UsageError(f"timestep {t} is beyond the model's schedule; use 0 to {last}")
+    _check_timesteps(model, timesteps)
     generator = torch.Generator().manual_seed(seed)
     for t in timesteps:
         alpha = _alpha_bar(model, t)
         for _ in range(draws):
-            noise = torch.randn(z0.shape, generator=generator).to(z0.device)
+            noise = torch.randn((1, *z0.shape[1:]), generator=generator).to(z0.device)
             yield t, alpha**0.5 * z0 + (1 - alpha) ** 0.5 * noise
+
+
+def check_path(model: Model, options: Options) -> None:
+    """Complain of a way that the model's schedule does not have, before it is gone.
+
+    Raises:
+        UsageError: see `ddim_latents` and `noise_latents`.
+    """
+    if options.path == "ddim":
+        times = timestep_list(options.steps, len(model.alphas_cumprod))
+        window_indices(options.window, len(times))
+    else:
+        _check_timesteps(model, options.timesteps)
+
+
+def _check_timesteps(model: Model, timesteps: Sequence[int]) -> None:
+    last = len(model.alphas_cumprod) - 1
+    for t in timesteps:
+        if not 0 <= t <= last:
+            raise UsageError(f"timestep {t} is beyond the model's schedule; use 0 to {last}")
 
 
 def _alpha_bar(model: Model, timestep: int) -> float:

@@ -54,7 +54,7 @@ class Options:
         min_area: the smallest region that makes a box, a fraction of the square's area.
         absent_below: presence score under which the phrase counts as not found; None: never.
         fit: ``pad`` shows the whole image, ``crop`` the middle of it.
-        batch: most latents in one network evaluation.
+        batch: most latents in one network evaluation; ``auto`` takes what fits free memory.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         dtype: the network's precision.
 
@@ -79,7 +79,7 @@ class Options:
     min_area: float = 0.0
     absent_below: float | None = None
     fit: Fit = "pad"
-    batch: int = 8
+    batch: int | Literal["auto"] = "auto"
     device: str = "auto"
     dtype: Dtype = "auto"
 
@@ -97,6 +97,9 @@ class Options:
         _require(_threshold_fits(self.threshold), "threshold", self, _THRESHOLDS)
         _require(_tokens_fit(self.tokens), "tokens", self, _TOKENS)
         _require(bool(self.layers), "layers", self, "use card, paper, a map side, or names")
+        size = self.batch
+        fits = 1 <= size <= 4096 if isinstance(size, int) else size == "auto"
+        _require(fits, "batch", self, "use 1 to 4096, or auto")
         least = self.absent_below
         _require(least is None or 0 <= least <= 1, "absent_below", self, "use 0 to 1, or none")
 
@@ -115,7 +118,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("seed", 0, 2**63 - 1),
     ("sigma", 0, 0.5),
     ("min_area", 0, 1),
-    ("batch", 1, 4096),
 )
 _THRESHOLDS = "use otsu, quantile:Q with Q from 0 to 1, or a number from 0 to 1"
 _TOKENS = "use all, content, word:WORD, or indices such as 0,2"
@@ -246,7 +248,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "threshold": _threshold,
     "min_area": float,
     "absent_below": _absent,
-    "batch": _whole,
+    "batch": lambda value: value if value == "auto" else _whole(value),
 }
 _FORMS = {
     "steps": "a whole number",
@@ -260,5 +262,5 @@ _FORMS = {
     "threshold": _THRESHOLDS.removeprefix("use "),
     "min_area": "a fraction of the area",
     "absent_below": "a number from 0 to 1, or none",
-    "batch": "a whole number",
+    "batch": "a whole number, or auto",
 }

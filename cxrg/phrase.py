@@ -72,6 +72,26 @@ def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all"
     Raises:
         PhraseError: the phrase is empty, has no such word, or has no such token.
     """
+    span, own, selected, warnings = _parse(model, text, tokens)
+    return Prompt(
+        text=text,
+        embeds=model.embedding(text),
+        span=span,
+        tokens=own,
+        selected=selected,
+        warnings=warnings,
+    )
+
+
+def check_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all") -> None:
+    """Raise what `encode_phrase` would raise, without asking the text encoder."""
+    _parse(model, text, tokens)
+
+
+def _parse(
+    model: Model, text: str, tokens: str | tuple[int, ...]
+) -> tuple[slice, tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+    """Span, the span's tokens, selected positions and warnings of a prompt."""
     if not text.strip():
         raise PhraseError("the phrase is empty; name what to look for, such as 'left effusion'")
     ids, places = _tokenise(model.tokenizer, text)
@@ -84,14 +104,8 @@ def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all"
         cut = text[places[kept][0] :].strip()
         limit = f"the {kept} tokens that the model reads"
         warnings = (*warnings, f"phrase is longer than {limit}; cut: {cut!r}")
-    return Prompt(
-        text=text,
-        embeds=model.encode_text([text])[0],
-        span=slice(before, before + kept),
-        tokens=tuple(model.tokenizer.convert_ids_to_tokens(ids[:kept])),
-        selected=tuple(before + index for index in chosen),
-        warnings=warnings,
-    )
+    own = tuple(model.tokenizer.convert_ids_to_tokens(ids[:kept]))
+    return slice(before, before + kept), own, tuple(before + i for i in chosen), warnings
 
 
 def _tokenise(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -8,6 +8,8 @@ against torch, diffusers' own schedule and numpy; it shares no code with the pac
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,8 +45,9 @@ class Explicit(AttnProcessor):
             del attn.get_attention_scores
 
 
-def capture(unet: Any, *inputs: Any, **kwargs: Any) -> list[torch.Tensor]:
-    """Probabilities ``(B, heads, positions, tokens)`` of all cross-attention, in call order."""
+@contextmanager
+def explicit_attention(unet: Any) -> Iterator[list[torch.Tensor]]:
+    """Unfused attention, with the cross-attention's probabilities appended to the list yielded."""
     seen: list[torch.Tensor] = []
     before = dict(unet.attn_processors)
     explicit = Explicit(seen)
@@ -52,9 +55,15 @@ def capture(unet: Any, *inputs: Any, **kwargs: Any) -> list[torch.Tensor]:
         {name: explicit if ".attn2." in name else AttnProcessor() for name in before}
     )
     try:
-        unet(*inputs, **kwargs)
+        yield seen
     finally:
         unet.set_attn_processor(before)
+
+
+def capture(unet: Any, *inputs: Any, **kwargs: Any) -> list[torch.Tensor]:
+    """Probabilities ``(B, heads, positions, tokens)`` of all cross-attention, in call order."""
+    with explicit_attention(unet) as seen:
+        unet(*inputs, **kwargs)
     return seen
 
 
@@ -67,8 +76,14 @@ def heatmap(
     *,
     steps: int = 300,
     window: tuple[int, int] = (120, 180),
-) -> NDArray[np.float32]:
-    """The published heatmap ``(S, S)`` of one square image ``(S, S)`` in [0, 1]."""
+    layers: Sequence[int] = LAYERS,
+    mask: bool = True,
+) -> NDArray[Any]:
+    """The published heatmap ``(S, S)`` of one square image ``(S, S)`` in [0, 1].
+
+    Without ``mask`` the background stays. Otsu's threshold is a bin of a histogram: where two are
+    equally good, rounding in the eighth digit decides, and a comparison of the masked maps fails.
+    """
     ids = [_ids(model, text) for text in ("", phrase)]
     length = len(model.tokenizer(phrase)["input_ids"])
     hide = {"attention_mask": torch.stack([mask for _, mask in ids])}
@@ -82,25 +97,25 @@ def heatmap(
     times = list(reversed([t - 1 for t in range(1000, 0, -ratio)]))
     side = pixels.shape[0]
     collected = []
-    for index, t in enumerate(times):
-        both = torch.cat([z, z])
-        if window[0] <= index < window[1]:
-            maps = capture(model.denoiser, both, t, encoder_hidden_states=context)
-            for layer in LAYERS:
-                collected.append(_one_map(maps[layer], length, side))
-        out = model.denoiser(both, t, encoder_hidden_states=context).sample
-        guidance = 0
-        out = out[:1] + guidance * (out[1:] - out[:1])
-        past = alpha_bar[t - ratio] if t - ratio >= 0 else torch.tensor(1.0)
-        if scheduler.get("prediction_type", "epsilon") == "v_prediction":
-            clean = past.sqrt() * z - (1 - past).sqrt() * out
-            noise = past.sqrt() * out + (1 - past).sqrt() * z
-        else:
-            clean = (z - (1 - past).sqrt() * out) / past.sqrt()
-            noise = out
-        z = alpha_bar[t].sqrt() * clean + (1 - alpha_bar[t]).sqrt() * noise
+    with explicit_attention(model.denoiser) as seen:
+        for index, t in enumerate(times):
+            both = torch.cat([z, z])
+            seen.clear()
+            out = model.denoiser(both, t, encoder_hidden_states=context).sample
+            if window[0] <= index < window[1]:
+                collected += [_one_map(seen[layer], length, side) for layer in layers]
+            guidance = 0
+            out = out[:1] + guidance * (out[1:] - out[:1])
+            past = alpha_bar[t - ratio] if t - ratio >= 0 else torch.tensor(1.0)
+            if scheduler.get("prediction_type", "epsilon") == "v_prediction":
+                clean = past.sqrt() * z - (1 - past).sqrt() * out
+                noise = past.sqrt() * out + (1 - past).sqrt() * z
+            else:
+                clean = (z - (1 - past).sqrt() * out) / past.sqrt()
+                noise = out
+            z = alpha_bar[t].sqrt() * clean + (1 - alpha_bar[t]).sqrt() * noise
     heat = _minmax(_gaussian(torch.cat(collected).mean(0).numpy(), 2.5 * side / 512))
-    return np.where(heat > _otsu(heat), heat, 0).astype(np.float32)
+    return np.where(heat > _otsu(heat), heat, 0).astype(np.float32) if mask else heat
 
 
 def _ids(model: Any, text: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -34,7 +34,7 @@ def gaussian_model(prediction_type: str) -> SimpleNamespace:
         alphas_cumprod=alphas_cumprod,
         prediction_type=prediction_type,
         denoise=denoise,
-        encode_text=lambda texts: torch.zeros(len(texts), 3, 2),
+        embedding=lambda text: torch.zeros(3, 2),
         asked=asked,
     )
 

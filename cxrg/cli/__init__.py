@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cxrg import __version__
-from cxrg.cli import evaluate, ground, models, phantom, train
+from cxrg.cli import bench, evaluate, ground, models, phantom, train
 from cxrg.cli.terminal import complain
 from cxrg.errors import CxrgError
 
@@ -57,6 +57,7 @@ app.command()(phantom.phantom)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
 app.command()(train.train)
+app.command()(bench.bench)
 
 
 def _show_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrg.cli.debug import Debug
+from cxrg.cli.knobs import read_knobs
 from cxrg.cli.terminal import Reporter, complain, progress, table, write
 from cxrg.errors import EXIT_SOME_FAILED, UsageError
 from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
@@ -113,7 +114,7 @@ def evaluate(
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")
-    knobs = _knobs(set_knobs or [])
+    knobs: dict[str, Any] = dict(read_knobs(set_knobs or []))
     resolve(preset, **knobs)  # checked before anything slow is imported
     if count is not None and dataset != PHANTOMS:
         raise UsageError("--count is for phantoms; use --limit for a data set")
@@ -140,14 +141,6 @@ def evaluate(
         _show(parts)
         write(f"{out / 'report.html'}")
     _tell_problems(data)
-
-
-def _knobs(given: list[str]) -> dict[str, Any]:
-    pairs = [text.partition("=") for text in given]
-    bad = [text for text, (name, mark, _) in zip(given, pairs, strict=True) if not (name and mark)]
-    if bad:
-        raise UsageError(f"--set {bad[0]!r} is not KNOB=VALUE; write it such as tokens=content")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _read(

@@ -1,0 +1,155 @@
+"""The result for one phrase in one image, made of its attention maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg.attention import AttentionMaps
+from cxrg.geometry import Box, Frame
+from cxrg.heatmap import (
+    aggregate,
+    boxes_from_heatmap,
+    confine,
+    presence,
+    scale,
+    smooth,
+    suppress,
+)
+from cxrg.image import CxrImage
+from cxrg.invert import timestep_list, window_indices
+from cxrg.model import Model
+from cxrg.options import Options
+from cxrg.phrase import Prompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRef:
+    """Which image was read: the file's name without its folder, and the hash of its bytes."""
+
+    name: str
+    sha256: str
+    uid: str | None
+    window: str
+    frame: Frame
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRef:
+    """Which model read it."""
+
+    name: str
+    identity: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Grounding:
+    """Where a phrase is in an image.
+
+    Attributes:
+        image: which image.
+        phrase: the phrase.
+        status: ``not found`` where the score is below ``options.absent_below``, or where nothing
+            rises above the threshold; then there are no boxes.
+        score: how strongly the phrase is present, the highest attention probability in the image;
+            0 to 1, comparable between phrases of one model and one set of options only.
+        heatmap: float32 ``(H, W)`` in [0, 1], the source image's pixels; NaN where never seen.
+        canonical: float32 ``(S, S)`` in [0, 1], the same on the model's square.
+        boxes: in pixels of the source image, the highest score first.
+        tokens: the tokens whose attention was read.
+        layers: the layers that were read.
+        options: every knob as it was used, device and precision included.
+        model: which model.
+        evaluations: the UNet's evaluations for this phrase, the image's inversion included (it is
+            shared by the phrases of one call).
+        warnings: what a reader should know, of the image and of the phrase.
+        timings: seconds of the call's stages up to this result, shared by its phrases.
+    """
+
+    image: ImageRef
+    phrase: str
+    status: Literal["found", "not found"]
+    score: float
+    heatmap: NDArray[np.float32]
+    canonical: NDArray[np.float32]
+    boxes: tuple[Box, ...]
+    tokens: tuple[str, ...]
+    layers: tuple[str, ...]
+    options: Options
+    model: ModelRef
+    evaluations: int
+    warnings: tuple[str, ...]
+    timings: Mapping[str, float]
+
+
+def heatmaps(
+    maps: AttentionMaps, frame: Frame, options: Options
+) -> tuple[NDArray[np.float32], float]:
+    """A phrase's map on the square, background included, and its presence score.
+
+    Returns:
+        float32 ``(S, S)`` in [0, 1], and the score in [0, 1].
+    """
+    height, width = frame.source
+    seen = frame.to_canonical(Box(0, 0, width, height))
+    assert seen is not None  # a frame is laid over its image
+    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda heat: confine(  # noqa: E731
+        smooth(heat, options.sigma * frame.side), seen
+    )
+    absolute = finish(aggregate(maps, frame.side, normalise="none"))
+    score = min(max(presence(absolute), 0.0), 1.0)
+    if options.normalise == "none":
+        return absolute.clip(0, 1), score
+    if options.normalise == "final":
+        return scale(absolute), score
+    return scale(finish(aggregate(maps, frame.side, normalise="minmax"))), score
+
+
+def make_grounding(
+    image: CxrImage, prompt: Prompt, maps: AttentionMaps, model: Model, options: Options
+) -> Grounding:
+    """What a phrase's maps say; ``timings`` is left empty."""
+    heat, score = heatmaps(maps, image.frame, options)
+    absent = options.absent_below is not None and score < options.absent_below
+    found = (
+        ()
+        if absent
+        else boxes_from_heatmap(heat, threshold=options.threshold, min_area=options.min_area)
+    )
+    boxes = tuple(box for each in found if (box := image.frame.to_source(each)))
+    canonical = suppress(heat) if options.mask == "otsu" else heat
+    flat = ("attention is the same everywhere",) if heat.min() == heat.max() else ()
+    return Grounding(
+        image=ImageRef(
+            name=image.path.name,
+            sha256=image.sha256,
+            uid=image.uid,
+            window=image.window,
+            frame=image.frame,
+        ),
+        phrase=prompt.text,
+        status="found" if boxes else "not found",
+        score=score,
+        heatmap=image.frame.restore(canonical),
+        canonical=canonical,
+        boxes=boxes,
+        tokens=prompt.selected_tokens,
+        layers=tuple(maps.layers),
+        options=options,
+        model=ModelRef(name=model.card.name, identity=model.identity),
+        evaluations=_evaluations(model, options, len(maps.timesteps)),
+        warnings=(*image.warnings, *prompt.warnings, *flat),
+        timings={},
+    )
+
+
+def _evaluations(model: Model, options: Options, reads: int) -> int:
+    """Network evaluations of one phrase: the inversion up to the window's last step, and reads."""
+    if options.path == "noise":
+        return reads
+    count = len(timestep_list(options.steps, len(model.alphas_cumprod)))
+    return window_indices(options.window, count)[1] - 1 + reads

@@ -1,0 +1,115 @@
+"""Quality against cost: score a model with many sets of options, as a Markdown table.
+
+``python tests/benchmarks/grid.py phantoms ../shared/data/realval/manifest.csv --out grid``
+
+Every line of the grid is a preset with knobs, scored like ``cxrg evaluate`` without controls. Runs
+are kept under ``--out`` and go on where they stopped. Lines of your own: ``--line "fast draws=1
+timesteps=100,300"``, repeated. The last column says how far the mIoU lies below that of the first
+line, with the 95 % interval of the paired difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import markdown
+
+from cxrg.evaluate.compare import compare
+from cxrg.evaluate.datasets import Dataset, read_dataset
+from cxrg.evaluate.method import LatentDiffusion
+from cxrg.evaluate.phantoms import opener, phantoms
+from cxrg.evaluate.record import METHOD, Record
+from cxrg.evaluate.report import part_of
+from cxrg.evaluate.run import Settings, open_file, run
+from cxrg.invert import timestep_list, window_indices
+from cxrg.model import Model, load
+from cxrg.options import Options, resolve
+
+METRICS = {"miou": "mIoU", "pointing_game": "pointing", "auc_roc": "AUC", "cnr": "CNR"}
+LINES = (
+    "paper",
+    *(f"paper steps={steps} window=0.36:0.54" for steps in (200, 100, 50, 25, 10)),
+    "paper window=120:121",
+    "paper window=150:151",
+    "paper window=30:60",
+    "paper window=240:270",
+    "fast",
+    *(f"fast draws={draws}" for draws in (1, 4)),
+    *(f"fast timesteps={t} draws=2" for t in (50, 150, 300, 450, 600)),
+    "fast timesteps=100,300 draws=1",
+    "fast timesteps=50,150,250 draws=1",
+    "fast layers=paper",
+)
+
+
+def read_line(line: str, model: Model) -> Options:
+    """Options of a line: a preset's name, then knobs."""
+    preset, *knobs = line.split()
+    return resolve(preset, model.card, **dict(knob.split("=", 1) for knob in knobs))
+
+
+def evaluations(model: Model, options: Options) -> int:
+    """Latents that the network is asked about for one image and phrase."""
+    if options.path == "noise":
+        return len(options.timesteps) * options.draws
+    count = len(timestep_list(options.steps, len(model.alphas_cumprod)))
+    start, stop = window_indices(options.window, count)
+    return stop - 1 + stop - start
+
+
+def score(
+    model: Model, options: Options, data: Dataset, settings: Settings, out: Path
+) -> list[Record]:
+    """The records of one line on one data set, resumed where they are there already."""
+    out.mkdir(parents=True, exist_ok=True)
+    method = LatentDiffusion.of(model, options)
+    opened = opener(settings.seed, model.side) if data.format == "phantoms" else open_file
+    return run(data, method, settings, out, open_image=opened)
+
+
+def row(records: Sequence[Record]) -> list[str]:
+    """The metrics over all samples, with intervals."""
+    summaries = part_of(records).maps[METHOD]
+    means = [summaries[metric].micro for metric in METRICS]
+    return [f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})" for mean in means]
+
+
+def below(first: Path, other: Path) -> str:
+    """The paired difference in mIoU, first less other."""
+    part = compare(first, other).parts["all"]["miou"].micro
+    return f"{part.value:+.3f} ({part.low:+.3f} to {part.high:+.3f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("datasets", nargs="+", help="phantoms, or a manifest.csv")
+    parser.add_argument("--model", default="compact")
+    parser.add_argument("--line", action="append", help='"PRESET KNOB=VALUE ..."; repeatable')
+    parser.add_argument("--count", type=int, default=100, help="phantoms")
+    parser.add_argument("--limit", type=int, default=0, help="samples of a data set; 0: all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("grid"))
+    asked = parser.parse_args(arguments)
+    model = load(asked.model)
+    settings = Settings(controls=False, limit=asked.limit, seed=asked.seed)
+    for name in asked.datasets:
+        phantom = name == "phantoms"
+        data = phantoms(asked.count, asked.seed) if phantom else read_dataset(Path(name))
+        print(f"\n{data.name}, {model.card.name}\n", flush=True)
+        head = ["options", "evaluations", *METRICS.values(), "mIoU below the first line"]
+        print(markdown(head, []), flush=True)
+        folders: list[Path] = []
+        for line in asked.line or LINES:
+            options = read_line(line, model)
+            folder = asked.out / data.name / line.replace(" ", "_").replace(":", "-")
+            records = score(model, options, data, settings, folder)
+            folders.append(folder)
+            cost = str(evaluations(model, options))
+            gap = below(folders[0], folder) if len(folders) > 1 else ""
+            print(f"| {' | '.join([line, cost, *row(records), gap])} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

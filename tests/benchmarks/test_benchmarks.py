@@ -1,0 +1,59 @@
+"""The benchmarks run, on few steps and counts, and what they print can be trusted in kind."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
+
+
+def table(script: str, *arguments: str) -> list[list[str]]:
+    """Run a benchmark as a command; the cells of its tables' lines."""
+    command = [sys.executable, str(HERE / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    difference = re.findall(r"differs from published by (\S+)", done.stdout)
+    assert all(float(each) < 1e-4 for each in difference)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_peers() -> None:
+    cells = table(
+        "peers.py",
+        *("--steps", "20", "--window", "8:10", "--phrases", "1", "2", "--repeat", "1"),
+    )
+    names = [row[0] for row in cells]
+    assert names.count("published") == names.count("cxrg paper") == 2
+    paper = [float(row[2]) for row in cells if row[0] == "cxrg paper"]
+    assert all(ratio > 1 for ratio in paper)
+
+
+def test_linear() -> None:
+    cells = table("linear.py", "--counts", "2", "32")
+    rows = [row for row in cells if row[0].isdigit()]
+    assert [row[0] for row in rows] == ["2", "32", "2", "32"]
+    for few, many in (rows[:2], rows[2:]):
+        assert float(many[3]) - float(few[3]) < 50  # MiB, for thirty more
+
+
+def test_startup() -> None:
+    cells = table("startup.py", "--repeat", "1")
+    (ratio,) = [float(row[3]) for row in cells if row[0] == "processor"]
+    assert 0.5 < ratio < 2
+
+
+def test_grid(tmp_path: Path) -> None:
+    lines = ("--line", "paper steps=20 window=8:10", "--line", "fast draws=1 timesteps=100,200")
+    cells = table("grid.py", "phantoms", "--count", "2", "--out", str(tmp_path), *lines)
+    rows = cells[2:]
+    assert [row[1] for row in rows] == ["11", "2"]
+    assert all(re.match(r"0\.\d{3} \(", row[2]) for row in rows)
+    assert rows[0][-1] == ""
+    assert re.match(r"[+-]0\.\d{3} \(", rows[1][-1])
