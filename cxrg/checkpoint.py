@@ -105,6 +105,10 @@ def _vae_class(folder: Path, config: Mapping[str, Any]) -> Any:
         from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 
         return AutoencoderDC
+    if name == "MonaiAutoencoderKL":
+        from cxrg.autoencoder import MonaiAutoencoderKL
+
+        return MonaiAutoencoderKL
     raise ModelError(f"{folder}: autoencoder {name} is not handled; use AutoencoderKL or -DC")
 
 
