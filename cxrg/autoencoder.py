@@ -32,11 +32,14 @@ class Passage(nn.Module):
 class MonaiAutoencoderKL(AutoencoderKL):
     """`AutoencoderKL` with MONAI's structure; the same configuration, encode and decode."""
 
-    # diffusers reads the names of a configuration from this signature.
+    # diffusers reads the names of a configuration from this signature; mypy knows no such wrapper.
     @functools.wraps(AutoencoderKL.__init__)
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]
         super().__init__(*args, **kwargs)
-        encoder, decoder, latent = self.encoder, self.decoder, self.config.latent_channels
+        encoder: Any = self.encoder
+        decoder: Any = self.decoder
+        config: Any = self.config
+        latent = config.latent_channels
         for half in (encoder, decoder):
             half.mid_block = Passage()
             half.conv_act = Passage()

@@ -175,7 +175,7 @@ class _Look:
         if "scheduler" in self.configs:
             kind = str(self.configs["scheduler"].get("_class_name", ""))
             self.parts.append(PartReport(name="scheduler", kind=kind))
-        if {"unet", "text_encoder"} <= self.networks.keys() and self.tokenizer:
+        if {"unet", "text_encoder"} <= self.networks.keys() and self.tokenizer is not None:
             with self.gather():
                 checkpoint._check_text(self.folder, self.networks, self.tokenizer)
 
@@ -231,18 +231,25 @@ class _Look:
 
 def _reading(model: Model, options: Options) -> str:
     """How a preset comes to the latents that it reads, and which layers it reads, in words."""
+    try:
+        names = choose_layers(model, options.layers)
+        how = _way(options, len(model.alphas_cumprod))
+    except UsageError as error:
+        return f"not with this model: {error}"
+    blocks = ", ".join(name.split(".transformer_blocks")[0] for name in names)
+    return how if options.layers == "card" else f"{how}; layers {blocks}"
+
+
+def _way(options: Options, train_steps: int) -> str:
     if options.path == "noise":
         times = ", ".join(map(str, options.timesteps))
-        how = f"adds noise: t = {times}, draws of each: {options.draws}"
-    else:
-        listed = timestep_list(options.steps, len(model.alphas_cumprod))
-        start, stop = window_indices(options.window, len(listed))
-        how = (
-            f"inverts {stop} of {len(listed)} DDIM steps, "
-            f"reads {start} to {stop - 1} (t = {listed[start]} to {listed[stop - 1]})"
-        )
-    names = (name.split(".transformer_blocks")[0] for name in choose_layers(model, options.layers))
-    return how if options.layers == "card" else f"{how}; layers {', '.join(names)}"
+        return f"adds noise: t = {times}, draws of each: {options.draws}"
+    listed = timestep_list(options.steps, train_steps)
+    start, stop = window_indices(options.window, len(listed))
+    return (
+        f"inverts {stop} of {len(listed)} DDIM steps, "
+        f"reads {start} to {stop - 1} (t = {listed[start]} to {listed[stop - 1]})"
+    )
 
 
 def _without_memory(place: Path, config: Mapping[str, Any]) -> Any:
@@ -256,10 +263,11 @@ def _without_memory(place: Path, config: Mapping[str, Any]) -> Any:
         if place.name == "vae":
             return checkpoint._vae_class(place.parent, config).from_config(config)
         kind = checkpoint._text_class(config)
+        automatic: Any = transformers.AutoModel
         facts = transformers.AutoConfig.from_pretrained(
             place, local_files_only=True, trust_remote_code=False
         )
-        return kind.from_config(facts) if kind is transformers.AutoModel else kind(facts)
+        return kind.from_config(facts) if kind is automatic else kind(facts)
 
 
 def _headers(place: Path, config: Mapping[str, Any]) -> tuple[Shapes, PartReport]:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 DATA = Path(__file__).with_name("data")
 PACKAGES = {"monai": "monai.networks.nets", "monai-generative": "generative.networks.nets"}
+NEEDED = {"monai": "monai >= 1.4", "monai-generative": "monai-generative 0.2 with monai 1.3"}
 WIDTH = 32
 
 # methods.md, section 1.2; the model zoo's inference.json.
@@ -82,6 +83,14 @@ def unet(package: str, *, channels: tuple[int, ...], width: int, heads: tuple[in
         )
         .eval()
     )
+
+
+def installed(package: str) -> bool:
+    """Whether the package's networks are here; ``monai`` 1.3 does not have them yet."""
+    try:
+        return hasattr(_nets(package), "DiffusionModelUNet")
+    except ImportError:
+        return False
 
 
 def _nets(package: str) -> Any:

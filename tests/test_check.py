@@ -189,6 +189,14 @@ def test_what_does_no_harm_is_a_note(folder: Path) -> None:
     assert notes["text_encoder"] == ()
 
 
+def test_a_preset_that_does_not_fit_the_schedule_says_so(folder: Path) -> None:
+    edit("scheduler/scheduler_config.json", num_train_timesteps=100)(folder)
+    report = check_folder(folder)
+    assert report.usable
+    assert report.plan is not None
+    assert report.plan.presets["paper"].startswith("not with this model: steps 300")
+
+
 def test_old_names_and_half_precision_are_no_faults(folder: Path) -> None:
     """Stable Diffusion 1.5's own files: the autoencoder's attention under its first names."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

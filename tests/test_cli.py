@@ -139,7 +139,7 @@ def test_models_show_tells_every_known_fact(monkeypatch, capsys) -> None:
         assert text in out
     assert ["revision", "unknown"] in [line.split() for line in out.splitlines()]
     assert "reads 120:180" in out
-    assert "attribution" in told
+    assert "attribution" in out
     _, out, _ = run(monkeypatch, capsys, "models", "show", "radedit")
     assert "attribution" not in out  # nothing is known of it
     _, out, _ = run(monkeypatch, capsys, "models", "show", "monai-cxr", "--json")
