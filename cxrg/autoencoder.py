@@ -33,8 +33,8 @@ class MonaiAutoencoderKL(AutoencoderKL):
     """`AutoencoderKL` with MONAI's structure; the same configuration, encode and decode."""
 
     # diffusers reads the names of a configuration from this signature; mypy knows no such wrapper.
-    @functools.wraps(AutoencoderKL.__init__)
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]
+    @functools.wraps(AutoencoderKL.__init__)  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         encoder: Any = self.encoder
         decoder: Any = self.decoder

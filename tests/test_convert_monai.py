@@ -117,6 +117,7 @@ def test_the_published_architecture_fits_key_by_key(package: str) -> None:
         assert part.parameters == sum(value.numel() for value in states[kind].values())
     assert is_published(vae.config, unet.config)
     assert (vae.config["scaling_factor"], vae.config["norm_num_groups"]) == (0.3, 32)
+    assert (unet.config["norm_eps"], unet.config["norm_num_groups"]) == (1e-6, 32)
     with torch.device("meta"):
         network = unet.kind(**unet.config)
     layers = cross_attention_layers(network, 64)
