@@ -32,6 +32,8 @@ UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 # Conditions beyond text: their networks need inputs that a phrase does not give.
 UNET_EXTRAS = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
+CROSS_ATTENDING = ("PixArtTransformer2DModel", "SanaTransformer2DModel")
+JOINT = ("SD3", "Flux", "Lumina2")
 BLOCK = 1 << 20
 BLOCKS = 64
 
@@ -80,10 +82,9 @@ def read_folder(folder: Path, unet_dtype: torch.dtype = torch.float32) -> Parts:
 
 def _config(folder: Path, part: str) -> dict[str, Any]:
     path = folder / part / CONFIGS[part]
-    if part == "unet" and not path.is_file() and (folder / "transformer").is_dir():
-        raise ModelError(
-            f"{folder}: a diffusion transformer, not handled yet; use a model with a unet/ folder"
-        )
+    family = transformer_family(folder) if part == "unet" and not path.is_file() else ""
+    if family:
+        raise ModelError(f"{folder}: {family}, not handled yet; use a model with a unet/ folder")
     if not path.is_file():
         raise ModelError(
             f"{folder}: no {part}/{CONFIGS[part]}; "
@@ -93,6 +94,25 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: not a JSON object ({error}); copy it again") from error
+
+
+def transformer_family(folder: Path) -> str:
+    """What kind of diffusion transformer a folder holds; empty where it holds none.
+
+    Stable Diffusion 3.5, Flux and their like let image and text attend in one softmax over both.
+    """
+    path = folder / "transformer" / "config.json"
+    if not path.parent.is_dir():
+        return ""
+    try:
+        name = json.loads(path.read_text(encoding="utf-8")).get("_class_name", "")
+    except (OSError, ValueError, AttributeError):
+        name = ""
+    if name in CROSS_ATTENDING:
+        return f"a diffusion transformer with text cross-attention ({name})"
+    if name.startswith(JOINT):
+        return f"a diffusion transformer with joint attention of image and text ({name})"
+    return f"a diffusion transformer{f' ({name})' if name else ''}"
 
 
 def _vae_class(folder: Path, config: Mapping[str, Any]) -> Any:
@@ -105,6 +125,10 @@ def _vae_class(folder: Path, config: Mapping[str, Any]) -> Any:
         from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 
         return AutoencoderDC
+    if name == "MonaiAutoencoderKL":
+        from cxrg.autoencoder import MonaiAutoencoderKL
+
+        return MonaiAutoencoderKL
     raise ModelError(f"{folder}: autoencoder {name} is not handled; use AutoencoderKL or -DC")
 
 

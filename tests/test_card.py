@@ -14,7 +14,10 @@ from cxrg.errors import ModelError
 
 def test_the_public_checkpoints_are_known() -> None:
     cards = known_cards()
-    assert {"stable-diffusion-1.5", "stable-diffusion-2.1-base", "monai-cxr"} <= set(cards)
+    assert set(cards) >= {
+        *("stable-diffusion-1.5", "stable-diffusion-2.1-base", "monai-cxr", "gen2ground"),
+        *("roentgen", "radedit", "chexgenbench-sana", "chexgenbench-pixart-sigma"),
+    }
     monai = cards["monai-cxr"]
     assert (monai.image_range, monai.side, monai.text_length) == ("0..1", 512, 77)
     assert len(monai.layers) == 4
@@ -23,6 +26,7 @@ def test_the_public_checkpoints_are_known() -> None:
         assert each.name == name
         # What cannot be loaded says why.
         assert each.weights in ("shipped", "download") or each.note
+        assert not each.revision or each.hub_id
 
 
 def test_a_shipped_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

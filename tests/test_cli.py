@@ -48,6 +48,11 @@ except SystemExit as ended:
         (["models", "--json"], 0),
         (["models", "show", "roentgen"], 0),
         (["models", "show", "no such model"], 4),
+        (["models", "check", "--help"], 0),
+        (["models", "check"], 2),
+        (["models", "import"], 2),
+        (["models", "import", "monai", "--help"], 0),
+        (["models", "import", "monai", "--out", "x"], 2),
         ([], 2),
         (["no-such-command"], 2),
         (["ground"], 2),
@@ -133,9 +138,13 @@ def test_models_lists_name_licence_and_title(monkeypatch, capsys) -> None:
 def test_models_show_tells_every_known_fact(monkeypatch, capsys) -> None:
     code, out, _ = run(monkeypatch, capsys, "models", "show", "monai-cxr")
     assert code == 0
-    for text in ("MONAI", "0..1", "down_blocks.2.attentions.1", "convert it before use"):
+    for text in ("MONAI", "0..1", "down_blocks.2.attentions.1", "cxrg models import monai"):
         assert text in out
-    assert "revision" not in out  # nothing is known of it
+    assert ["revision", "unknown"] in [line.split() for line in out.splitlines()]
+    assert "reads 120:180" in out
+    assert "attribution" in out
+    _, out, _ = run(monkeypatch, capsys, "models", "show", "radedit")
+    assert "attribution" not in out  # nothing is known of it
     _, out, _ = run(monkeypatch, capsys, "models", "show", "monai-cxr", "--json")
     assert json.loads(out)["image_range"] == "0..1"
     code, _, err = run(monkeypatch, capsys, "models", "show", "nothing")

@@ -201,7 +201,7 @@ def transformer(folder: Path) -> None:
         (unsafe_only, r"only diffusion_pytorch_model\.bin.*safe_serialization"),
         (truncated, "unet: .*copy"),
         (one_weight_short, "1 weights are missing, such as conv_out.bias"),
-        (transformer, "diffusion transformer, not handled yet"),
+        (transformer, r"diffusion transformer \(.*\), not handled yet"),
         (lambda f: (f / UNET).unlink(), "no weights"),
         (lambda f: shutil.rmtree(f / "vae"), "no vae/config.json"),
         (lambda f: shutil.rmtree(f / "tokenizer"), "no tokenizer/tokenizer_config.json"),
