@@ -38,6 +38,10 @@ class PhraseError(InputError):
     """A phrase has nothing to look for."""
 
 
+class WriteError(CxrgError):
+    """A result cannot be written: the folder is read-only, or the disk is full."""
+
+
 class ModelError(CxrgError):
     """A model cannot be found, is incomplete, or is of a kind that is not handled."""
 
