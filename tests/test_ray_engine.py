@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import tiny_models
-from cxrg.batch.engine import InProcess
-from cxrg.batch.task import Job, Outcome, Row, Setting, Task
+from ray_workers import Falling, Quick
 from test_image import pillow
 
 from cxrg.batch import ray_engine
+from cxrg.batch.engine import InProcess
 from cxrg.batch.ray_engine import AT_ONCE, RayEngine, Remote, plan
+from cxrg.batch.task import Job, Task
 from cxrg.errors import CxrgError, ModelError, UsageError
-from cxrg.options import Options
 
 JOB = Job(model="none", preset="fast", out=Path("out"))
-SETTING = Setting(identity="sha256:0", options=Options())
 GIB = 1 << 30
 
 
@@ -80,6 +78,9 @@ ray_cluster = [
 ]
 
 
+NODE = {"num_cpus": 2, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes, each with two processors, that know each other by their addresses only."""
@@ -87,9 +88,8 @@ def cluster() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    facts = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=facts)
-    made.add_node(num_cpus=2, object_store_memory=80 << 20)
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    made.add_node(**NODE)
     made.wait_for_nodes()
     yield made
     made.shutdown()
@@ -114,35 +114,6 @@ def engine(
     import ray
 
     ray.shutdown()
-
-
-class Quick(Remote):
-    """A worker without a network, so that what is seen is the engine.
-
-    It does what the name of the task's file says: ``deadly`` ends the worker, ``once`` ends it the
-    first time, ``slow`` takes a while, ``full`` is an error that concerns every task.
-    """
-
-    def open(self) -> Setting:
-        os.chdir(self._folder)
-        return SETTING
-
-    def do(self, task: Task) -> Outcome | CxrgError:
-        note(f"{task.path.name} {os.getpid()}\n")
-        first = not Path(f"{task.path.name}.begun").exists()
-        Path(f"{task.path.name}.begun").touch()
-        if task.path.name.startswith("deadly") or (task.path.name.startswith("once") and first):
-            time.sleep(0.5)  # so that it has company in the worker's hands
-            os.kill(os.getpid(), signal.SIGKILL)
-        if task.path.name.startswith("full"):
-            return CxrgError("disk full; make room")
-        time.sleep(0.3 if task.path.name.startswith("slow") else 0.02)
-        return Outcome(task=task, rows=(Row(phrase="x", stem=task.path.name, record={}),))
-
-
-def note(text: str) -> None:
-    with Path("log").open("a") as file:
-        file.write(text)
 
 
 def tasks(*names: str) -> list[Task]:
@@ -206,7 +177,7 @@ class TestOnACluster:
         assert sorted(found) == list(range(24))
 
     def test_a_node_that_goes_away(self, cluster: Any, engine: Any) -> None:
-        extra = cluster.add_node(num_cpus=2, object_store_memory=80 << 20)
+        extra = cluster.add_node(**NODE)
         cluster.wait_for_nodes()
         found = []
         for outcome in engine().run(tasks(*plain(40, "slow"))):
@@ -248,6 +219,8 @@ class TestOnACluster:
             engine(job, Remote).start()
 
     def test_results_are_those_of_the_plain_loop(self, engine: Any, tmp_path: Path) -> None:
+        import tiny_models
+
         model = tiny_models.compact(tmp_path / "tiny")
         Path("images").mkdir()
         for n in range(6):
@@ -273,14 +246,6 @@ class TestOnACluster:
             RayEngine(JOB, address="127.0.0.1:1").start()
 
 
-class Falling(Quick):
-    def do(self, task: Task) -> Outcome | CxrgError:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError("it is dead")
-
-
 def picture(seed: int) -> bytes:
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     return pillow((rng.random((64, 48)) * 255).astype(np.uint8), "PNG")

@@ -25,7 +25,6 @@ from typing import Any
 from cxrg.batch.engine import Halt
 from cxrg.batch.task import Failure, Job, Outcome, Setting, Task, printable
 from cxrg.batch.work import Worker, open_worker
-
 from cxrg.errors import CxrgError, UsageError
 
 AT_ONCE = 2
@@ -183,7 +182,8 @@ class RayEngine:
             # A folder of its own, so that Ray's logs do not stay behind.
             self._ours = TemporaryDirectory(prefix="cxrg-ray-", ignore_cleanup_errors=True)
             call |= {"include_dashboard": False, "_temp_dir": self._ours.name}
-            call |= {"object_store_memory": OBJECT_STORE}
+            # Ray runs what anyone sends to its ports: those of one machine stay inside it.
+            call |= {"object_store_memory": OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
         try:
             ray.init(**call)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
