@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import Protocol
 
 from cxrg.batch.task import Job, Outcome, Setting, Task
@@ -30,7 +31,8 @@ class Engine(Protocol):
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Outcomes in any order; may be called again when it has ended, to do more.
 
-        ``tasks`` is iterated in the caller's thread only, and only while few tasks are in flight.
+        ``tasks`` is iterated in the caller's thread only, and only while few tasks are in flight;
+        whoever gives out the first of them has called `start`, perhaps a moment before.
         A task without an outcome when this ends was not done: its turn had not come when the user
         wanted to stop.
 
@@ -54,9 +56,10 @@ class InProcess:
         return self._worker.setting
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        self.start()
-        assert self._worker is not None
-        return pipeline(self._worker, tasks, halt=self._halt)
+        waiting = iter(tasks)
+        for first in waiting:
+            assert self._worker is not None  # the task is there, so `start` was called
+            yield from pipeline(self._worker, chain([first], waiting), halt=self._halt)
 
     def close(self) -> None:
         self._worker = None
