@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from typing import Protocol
 
@@ -63,6 +64,15 @@ class InProcess:
 
     def close(self) -> None:
         self._worker = None
+
+
+def choose_engine(job: Job, devices: Sequence[str], *, halt: Halt) -> Engine:
+    """The engine for these devices: this process for one, a process each for several."""
+    if len(devices) == 1:
+        return InProcess(replace(job, device=devices[0]), halt=halt)
+    from cxrg.batch.devices import PerDevice
+
+    return PerDevice(job, devices, halt=halt)
 
 
 def pipeline(

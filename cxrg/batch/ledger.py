@@ -109,6 +109,12 @@ class Ledger:
         self._setting = 0
         threading.Thread(target=self._beat, name="ledger", daemon=True).start()
 
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # --- results ----------------------------------------------------------------------------------
 
     def settle(self, setting: Setting) -> None:

@@ -9,58 +9,24 @@ one that is to be told of next and the one that was begun last.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cxrg.artefacts.files import sweep
 from cxrg.batch.ahead import Ahead
 from cxrg.batch.engine import Engine, Halt
 from cxrg.batch.failures import FAILURES, append, failure_line, rewrite
 from cxrg.batch.ledger import Ledger
-from cxrg.batch.task import Failure, Kind, Outcome, Reason, Row, Task
+from cxrg.batch.tally import Tally, Told
+from cxrg.batch.task import Failure, Kind, Outcome, Row, Task
 from cxrg.errors import WriteError
 
 WINDOW = 1000
 PUT_OFF = 256
 PREFETCH = 16
 POLL = 0.25  # seconds between two looks at what somebody else is at
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
-    """What is told of one input.
-
-    Attributes:
-        task: the input.
-        rows: its results, in the order of its phrases.
-        old: how many of them a former run, or another process, had made.
-        failure: why other phrases, or all, have no result.
-    """
-
-    task: Task
-    rows: tuple[Row, ...]
-    old: int = 0
-    failure: Failure | None = None
-
-
-@dataclass(slots=True)
-class Tally:
-    """Inputs by what became of them; `interrupted` where the user stopped the run before its end."""
-
-    done: int = 0
-    skipped: int = 0
-    failed: Counter[Reason] = field(default_factory=Counter)
-    interrupted: bool = False
-
-    def add(self, told: Told) -> None:
-        if told.failure:
-            self.failed[told.failure.kind] += 1
-        elif told.old == len(told.rows):
-            self.skipped += 1
-        else:
-            self.done += 1
 
 
 @dataclass(slots=True)
@@ -114,6 +80,8 @@ class Run:
         self._engine, self._ledger, self._halt = engine, ledger, halt
         self._out, self._kinds = out, kinds
         self._tell, self._ordered = tell, ordered
+        if kinds and ledger.alone:
+            sweep(out)
         identified = ((item, self._identify(item)) for item in inputs)
         self._inputs = Ahead(identified, PREFETCH)
         self._working: dict[int, _Open] = {}
@@ -141,7 +109,7 @@ class Run:
                 with suppress(WriteError):
                     self._release(self._working.pop(index))
             if self._kinds:
-                with suppress(WriteError):
+                with suppress(WriteError, OSError):
                     rewrite(self._out / FAILURES, self._ledger.failures())
         self._tally.interrupted = self._halt() and not self._complete()
         return self._tally
@@ -184,9 +152,7 @@ class Run:
         if open_.image is None:
             mine: tuple[str, ...] = open_.missing
         else:
-            claim = self._ledger.claim(
-                task.path, open_.image, open_.missing, whole=self._has_files
-            )
+            claim = self._ledger.claim(task.path, open_.image, open_.missing, whole=self._has_files)
             open_.rows.update(claim.done)
             open_.old += len(claim.done)
             open_.failures.update(claim.failed)

@@ -20,9 +20,6 @@ from cxrg.batch.task import Failure, Outcome, Reason, Task, printable
 from cxrg.batch.work import failure_of
 from cxrg.errors import ImageError, InputError
 
-LINES = "-"
-"""The argument that stands for a list on standard input."""
-
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 

@@ -148,9 +148,7 @@ class Worker:
                 raise
             return [], self._failure(task, error)
 
-    def _ground_all(
-        self, phrases: Sequence[str], image: CxrImage
-    ) -> list[tuple[str, Grounding]]:
+    def _ground_all(self, phrases: Sequence[str], image: CxrImage) -> list[tuple[str, Grounding]]:
         from cxrg.ground import ground
 
         results = ground(image, list(phrases), model=self._model, options=self._options)
