@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +35,13 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise WriteError(f"{path}: cannot be written ({reason}); choose another folder") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left; only while nobody writes to the folder."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):
+            part.unlink()
 
 
 def stem(image_sha256: str, phrase: str, *facts: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 from cxrg.batch.task import Job, Outcome, Setting, Task
@@ -30,7 +32,8 @@ class Engine(Protocol):
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Outcomes in any order; may be called again when it has ended, to do more.
 
-        ``tasks`` is iterated in the caller's thread only, and only while few tasks are in flight.
+        ``tasks`` is iterated in the caller's thread only, and only while few tasks are in flight;
+        whoever gives out the first of them has called `start`, perhaps a moment before.
         A task without an outcome when this ends was not done: its turn had not come when the user
         wanted to stop.
 
@@ -54,12 +57,22 @@ class InProcess:
         return self._worker.setting
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        self.start()
-        assert self._worker is not None
-        return pipeline(self._worker, tasks, halt=self._halt)
+        waiting = iter(tasks)
+        for first in waiting:
+            assert self._worker is not None  # the task is there, so `start` was called
+            yield from pipeline(self._worker, chain([first], waiting), halt=self._halt)
 
     def close(self) -> None:
         self._worker = None
+
+
+def choose_engine(job: Job, devices: Sequence[str], *, halt: Halt) -> Engine:
+    """The engine for these devices: this process for one, a process each for several."""
+    if len(devices) == 1:
+        return InProcess(replace(job, device=devices[0]), halt=halt)
+    from cxrg.batch.devices import PerDevice
+
+    return PerDevice(job, devices, halt=halt)
 
 
 def pipeline(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ class Done:
 
     task: Task
     image: CxrImage | None = None
-    groundings: Sequence[Grounding] = ()
+    groundings: Sequence[tuple[str, Grounding]] = ()
     failure: Failure | None = None
     seconds: float = 0.0
 
@@ -119,7 +121,8 @@ class Worker:
         rows: tuple[Row, ...] = ()
         failure = done.failure
         try:
-            rows = tuple(self._write(each, done.image) for each in done.groundings if done.image)
+            if done.image is not None:
+                rows = tuple(self._write(*each, done.image) for each in done.groundings)
         except CxrgError:
             raise
         except Exception as error:  # noqa: BLE001 - as in `read`
@@ -127,31 +130,31 @@ class Worker:
         spent = done.seconds + perf_counter() - start
         return Outcome(task=done.task, rows=rows, failure=failure, seconds=spent)
 
-    def _ground(self, task: Task, image: CxrImage) -> tuple[list[Grounding], Failure | None]:
+    def _ground(
+        self, task: Task, image: CxrImage
+    ) -> tuple[list[tuple[str, Grounding]], Failure | None]:
         """All phrases at once, or one by one where one of them cannot be used."""
-        from cxrg.ground import ground
-
-        call = {"model": self._model, "options": self._options}
         try:
-            try:
-                return ground(image, list(task.phrases), **call), None  # type: ignore[call-overload]
-            except PhraseError:
-                if len(task.phrases) == 1:
-                    raise
-            usable: list[Grounding] = []
-            failure = None
-            for phrase in task.phrases:
-                try:
-                    usable += ground(image, [phrase], **call)  # type: ignore[call-overload]
-                except PhraseError as error:
-                    failure = failure or self._failure(task, error)
+            return self._ground_all(task.phrases, image), None
+        except PhraseError as error:
+            usable, failure = [], self._failure(task, error)
+            if len(task.phrases) > 1:
+                for phrase in task.phrases:
+                    with suppress(PhraseError):
+                        usable += self._ground_all([phrase], image)
             return usable, failure
         except Exception as error:
-            if isinstance(error, CxrgError) and not isinstance(error, (ImageError, PhraseError)):
+            if isinstance(error, CxrgError) and not isinstance(error, ImageError):
                 raise
             return [], self._failure(task, error)
 
-    def _write(self, result: Grounding, image: CxrImage) -> Row:
+    def _ground_all(self, phrases: Sequence[str], image: CxrImage) -> list[tuple[str, Grounding]]:
+        from cxrg.ground import ground
+
+        results = ground(image, list(phrases), model=self._model, options=self._options)
+        return list(zip(phrases, results, strict=True))
+
+    def _write(self, phrase: str, result: Grounding, image: CxrImage) -> Row:
         result = replace(
             result, options=replace(result.options, device=_unnumbered(result.options.device))
         )
@@ -168,24 +171,24 @@ class Worker:
             from cxrg.artefacts.arrays import write_arrays
 
             write_arrays(result, files["npz"])
-        return Row(phrase=result.phrase, stem=name, record=record(result))
+        return Row(phrase=phrase, stem=name, record=record(result))
 
     def _failure(self, task: Task, error: Exception) -> Failure:
         detail = traceback.format_exc() if self._job.debug else ""
-        return failure_of(task, error, detail=detail)
+        return failure_of(task.path, error, detail=detail)
 
 
-def failure_of(task: Task, error: Exception, *, detail: str = "") -> Failure:
-    """What to tell of an error that concerns one task only."""
+def failure_of(path: Path, error: Exception, *, detail: str = "") -> Failure:
+    """What to tell of an error that concerns one image only."""
     kind: Reason
     if isinstance(error, (ImageError, PhraseError)):
         kind = "phrase" if isinstance(error, PhraseError) else "image"
-        if kind == "image" and not task.path.exists():
+        if kind == "image" and not path.exists():
             kind = "missing"
-        return Failure(path=task.path, kind=kind, message=str(error), detail=detail)
+        return Failure(path=path, kind=kind, message=str(error), detail=detail)
     name = type(error).__name__  # its text may repeat what the file holds
-    text = f"{printable(task.path)}: unexpected {name}; run this file alone with --debug"
-    return Failure(path=task.path, kind="internal", message=text, detail=detail)
+    text = f"{printable(path)}: unexpected {name}; run this file alone with --debug"
+    return Failure(path=path, kind="internal", message=text, detail=detail)
 
 
 def _unnumbered(device: str) -> str:

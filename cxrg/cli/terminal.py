@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +31,28 @@ def write(text: str) -> None:
     """Write a line to standard output at once, so that a closed pipe is noticed here."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; a second time it ends the program as it usually does."""
+    asked = False
+
+    def note(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, usual)
+        # Not through sys.stderr, which may be in the middle of a line.
+        os.write(2, b"\ncxrg: finishing what is begun; Ctrl-C again stops at once\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread hears signals
+        return
+    usual = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def complain(text: str) -> None:
@@ -84,6 +109,10 @@ class Reporter:
     def advance(self) -> None:
         self.bar.advance(self.task)
 
+    def block(self, text: str) -> None:
+        """Print several lines above the bar."""
+        self.bar.console.print(Text(text.rstrip()), soft_wrap=True)
+
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         plain = Text(f"cxrg: {' '.join(text.split())}")
@@ -91,8 +120,11 @@ class Reporter:
 
 
 @contextmanager
-def progress(total: int, *, quiet: bool) -> Iterator[Reporter]:
-    """A progress bar where standard error is a terminal; lines only where it is not."""
+def progress(total: int | None, *, quiet: bool) -> Iterator[Reporter]:
+    """A progress bar where standard error is a terminal; lines only where it is not.
+
+    Without a total it shows how many are done, and that it is at work.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
