@@ -78,21 +78,27 @@ ray_cluster = [
 ]
 
 
-NODE = {"num_cpus": 2, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
+NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes, each with two processors, that know each other by their addresses only."""
     pytest.importorskip("ray", reason="Ray (the extra `ray`) is not installed")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
+    # What the nodes start has the environment of now; workers import `ray_workers`.
+    here = str(Path(__file__).parent)
+    paths = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    before, change = dict(os.environ), {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": paths}
+    os.environ.update(change)
     made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     made.add_node(**NODE)
     made.wait_for_nodes()
     yield made
     made.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture
@@ -157,13 +163,16 @@ class TestOnACluster:
         assert all(o.failure is None for o in found)
         assert Path("log").read_text().count("once ") == 2
 
-    def test_a_file_that_ends_two_workers_is_set_aside_and_nothing_else(self, engine: Any) -> None:
+    def test_a_file_that_ends_two_workers_is_set_aside_and_nothing_else(
+        self, engine: Any, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         asked = tasks(*plain(6), "deadly", *plain(6, "later"), "deadly too", *plain(3, "last"))
         found = {o.task.path.name: o for o in engine().run(asked)}
         assert len(found) == len(asked)
         failed = {name: o.failure.kind for name, o in found.items() if o.failure}
         assert failed == {"deadly": "poisoned", "deadly too": "poisoned"}
         assert Path("log").read_text().count("deadly ") == 2 + 2
+        assert capfd.readouterr() == ("", "")  # Ray tells of workers that end
 
     def test_a_worker_that_is_killed_from_outside(self, engine: Any) -> None:
         found, killed = [], 0

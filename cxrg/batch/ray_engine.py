@@ -121,28 +121,27 @@ class RayEngine:
             UsageError: Ray is not installed, or the device names one of several.
             CxrgError: no cluster, no free place in it, or the model is at fault.
         """
-        if self._ray is None:
-            self._connect()
-            job, count, needs = plan(self._job, self._ray.cluster_resources())
-            remote = self._ray.remote(
-                max_concurrency=AT_ONCE, max_restarts=0, scheduling_strategy="SPREAD", **needs
-            )
-            self._class = remote(Remote), job
-            for _ in range(count):
-                self._hire()
-        while self._setting is None:
-            for _ in self._land():
-                raise AssertionError("no task was given out yet")
+        try:
+            if self._ray is None:
+                self._connect()
+                self._staff()
+            while self._setting is None:
+                for _ in self._land():
+                    raise AssertionError("no task was given out yet")
+        except BaseException:
+            self.close()
+            raise
         return self._setting
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """See `cxrg.batch.engine.Engine.run`."""
         self.start()
         waiting = iter(tasks)
-        self._give_out(waiting)
-        while any(flight.task for flight in self._flights.values()) or self._owes():
+        more = self._give_out(waiting)
+        while self._at_work() or ((more or self._again) and not self._halt()):
             yield from self._land()
-            self._give_out(waiting)
+            self._give_again()
+            more = more and self._give_out(waiting)
         self._again.clear()
 
     def close(self) -> None:
@@ -158,9 +157,8 @@ class RayEngine:
             self._ours.cleanup()
         self._ray = self._ours = self._setting = None
 
-    def _owes(self) -> bool:
-        """Whether tasks are to be done again, and the user has not stopped the run."""
-        return bool(self._again) and not self._halt()
+    def _at_work(self) -> bool:
+        return any(flight.task for flight in self._flights.values())
 
     def _connect(self) -> None:
         # Read when Ray is imported: it tells nobody, and leaves the node's devices as they are.
@@ -170,6 +168,8 @@ class RayEngine:
             ray: Any = import_module("ray")
         except ImportError:
             raise UsageError("Ray is not installed; run: pip install 'cxrg[ray]'") from None
+        # Ray tells of lost workers on standard output, which is for results.
+        ray._private.worker._worker_logs_enabled = False
         if not ray.is_initialized():
             self._join(ray)
         self._ray = ray
@@ -182,8 +182,7 @@ class RayEngine:
             # A folder of its own, so that Ray's logs do not stay behind.
             self._ours = TemporaryDirectory(prefix="cxrg-ray-", ignore_cleanup_errors=True)
             call |= {"include_dashboard": False, "_temp_dir": self._ours.name}
-            # Ray runs what anyone sends to its ports: those of one machine stay inside it.
-            call |= {"object_store_memory": OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
+            call |= {"object_store_memory": OBJECT_STORE}
         try:
             ray.init(**call)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
@@ -192,29 +191,46 @@ class RayEngine:
             name = type(error).__name__
             raise CxrgError(f"no Ray cluster {where} ({name}); {remedy}") from error
 
+    def _staff(self) -> None:
+        """Ask for as many workers as the cluster has room for."""
+        job, count, needs = plan(self._job, self._ray.cluster_resources())
+        remote = self._ray.remote(
+            max_concurrency=AT_ONCE, max_restarts=0, scheduling_strategy="SPREAD", **needs
+        )
+        self._class = remote(Remote), job
+        for _ in range(count):
+            self._hire()
+
     def _hire(self) -> None:
         """Ask for one more worker; it is given tasks once its model is loaded."""
         remote, job = self._class
         actor = remote.remote(job, str(Path.cwd()))
         self._flights[actor.open.remote()] = _Flight(actor)
 
-    def _give_out(self, waiting: Iterator[Task]) -> None:
-        """Fill the hands of the workers: first with what lost its worker, each alone."""
-        hands: dict[Any, list[_Flight]] = {actor: [] for actor in self._idle}
-        for flight in self._flights.values():
-            hands.setdefault(flight.actor, []).append(flight)
-        for actor, flights in hands.items():
-            if self._again and not flights and not self._halt():
-                self._send(actor, self._again.popleft(), alone=True)
-        if self._again:
-            return  # no hand may be filled before these have had theirs
-        for actor, flights in hands.items():
-            busy = any(f.task is None or f.alone for f in self._flights_of(actor))
-            for _ in range(0 if busy else AT_ONCE - len(flights)):
-                task = None if self._halt() else next(waiting, None)
+    def _give_out(self, waiting: Iterator[Task]) -> bool:
+        """Fill the hands of the workers; says whether there may be more to give.
+
+        While tasks are to be done again no hand is filled, so that each finds one empty.
+        """
+        actors = self._idle | {flight.actor for flight in self._flights.values()}
+        for actor in actors if not self._again else ():
+            flights = self._flights_of(actor)
+            if any(flight.task is None or flight.alone for flight in flights):
+                continue  # its model is being loaded, or it is being tried
+            for _ in range(AT_ONCE - len(flights)):
+                if self._halt():
+                    return True
+                task = next(waiting, None)
                 if task is None:
-                    return
+                    return False
                 self._send(actor, task)
+        return True
+
+    def _give_again(self) -> None:
+        """Give each worker that has nothing in hand one of the tasks that lost theirs."""
+        for actor in list(self._idle):
+            if self._again and not self._halt():
+                self._send(actor, self._again.popleft(), alone=True)
 
     def _flights_of(self, actor: Any) -> list[_Flight]:
         return [flight for flight in self._flights.values() if flight.actor is actor]
@@ -243,7 +259,11 @@ class RayEngine:
             got = self._ray.get(ref)
         except gone.RayTaskError as error:
             raise CxrgError(f"a worker failed ({type(error.cause).__name__}); {_REMEDY}") from error
-        except gone.RayError:
+        except gone.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise CxrgError(
+                    "a worker cannot begin; install the same cxrg[ray] on every node"
+                ) from error
             yield from self._lose(flight.actor)
             return
         del self._flights[ref]
