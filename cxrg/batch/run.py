@@ -176,7 +176,7 @@ class Run:
         return all((self._out / f"{stem}.{kind}").is_file() for kind in self._kinds)
 
     def _identify(self, item: Task | Outcome) -> str | None:
-        return self._ledger.identify(item.task.path) if isinstance(item, Task) else None
+        return self._ledger.identify(item.path) if isinstance(item, Task) else None
 
     # --- taking in --------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ class Failure:
         return told
 
 
-def printable(path: Path) -> str:
+def printable(path: Path | str) -> str:
     """A path as messages show it: on one line, whatever letters its name has."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(path))
 

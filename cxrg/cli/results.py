@@ -53,7 +53,7 @@ class Teller:
     def __call__(self, told: Told) -> None:
         path = told.task.path
         for row in told.rows:
-            files = {kind: self.out / f"{row.stem}.{kind}" for kind in self.kinds}
+            files: dict[str, Path] = {kind: self.out / f"{row.stem}.{kind}" for kind in self.kinds}
             if self.as_json:
                 write(_line(row, path, files))
             elif not self.quiet and len(self.rows) <= MOST_ROWS:
