@@ -286,10 +286,10 @@ def test_file_names_of_patients_stay_out_of_what_is_written(
     assert code == 1
     (line,) = map(json.loads, out.splitlines())
     # Only where the reader of the stream must know which file it is about.
-    assert line["image"].pop("path") == str(Path("in", folder.name, f"{WORD}.dcm"))
+    good, bad = (str(Path("in", folder.name, f"{WORD}{end}.dcm")) for end in ("", "-bad"))
+    assert line["image"].pop("path") == good
     assert traces(json.dumps(line).encode()) == []
-    told = err.replace(str(Path("in", folder.name, f"{WORD}-bad.dcm")), "")
-    assert traces(told.encode()) == []
+    assert traces(err.replace(good, "").replace(bad, "").encode()) == []
     found = [each for each in written(tmp_path) if not each[0].startswith("in/")]
     assert found == []
 
@@ -306,6 +306,73 @@ def test_evaluation_of_patients_tells_nothing_of_their_headers(tmp_path: Path) -
     finish(records, data, Fake(), Settings(), out)
     assert (out / "report.html").is_file()
     assert written(out) == []
+
+
+# --- paths ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of images with an image beside it, and links that lead there."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    for file in (root / "in.dcm", root / "sub" / "deep.dcm", tmp_path / "beside.dcm"):
+        file.write_bytes(as_bytes(dataset(RAMP + np.uint16(len(file.name)))))
+    (root / "link.dcm").symlink_to(tmp_path / "beside.dcm")
+    (root / "up").symlink_to(tmp_path, target_is_directory=True)
+    return root
+
+
+def leaving(tmp: Path) -> list[str]:
+    beside = str(tmp / "beside.dcm")
+    return ["../beside.dcm", "sub/../../beside.dcm", beside, "link.dcm", "up/beside.dcm"]
+
+
+def listed(kind: str, names: list[str]) -> str:
+    if kind == "csv":
+        return "image,phrase\n" + "".join(f"{name},heart\n" for name in names)
+    return "".join(json.dumps({"image": name, "phrase": "heart"}) + "\n" for name in names)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("where", ["beside the images", "elsewhere"])
+def test_paths_of_a_manifest_stay_inside(
+    run: Run, tiny: Path, rooms: Path, tmp_path: Path, kind: str, where: str
+) -> None:
+    names = ["in.dcm", "sub/deep.dcm", *leaving(tmp_path)]
+    manifest = (rooms if where == "beside the images" else tmp_path) / f"list.{kind}"
+    manifest.write_text(listed(kind, names))
+    root = [] if where == "beside the images" else ["--image-root", rooms]
+    asked = ("ground", "--manifest", manifest, *root, "--model", tiny, "--device", "cpu", "--json")
+    code, out, err = run(*asked)
+    assert code == 1
+    found = [Path(json.loads(line)["image"]["path"]).name for line in out.splitlines()]
+    assert found == ["in.dcm", "deep.dcm"]
+    assert err.count("leaves the image root; set --image-root, or --allow-outside") == 5
+    code, out, err = run(*asked, "--allow-outside")
+    assert code == 0, err
+    assert len(out.splitlines()) == len(names)
+
+
+def test_paths_on_standard_input_stay_inside_where_a_root_is_given(
+    run: Run, tiny: Path, rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["in.dcm", *leaving(tmp_path)]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(names).encode())))
+    asked = ("ground", "-", "heart", "--image-root", rooms, "--model", tiny, "--device", "cpu")
+    code, out, err = run(*asked, "--json")
+    assert (code, len(out.splitlines())) == (1, 1)
+    assert err.count("leaves the image root") == 5
+
+
+def test_paths_of_an_evaluation_stay_inside(rooms: Path, tmp_path: Path) -> None:
+    names = ["in.dcm", "../beside.dcm", "sub/../../beside.dcm", str(tmp_path / "beside.dcm")]
+    rows = ["image,phrase,category,boxes"]
+    rows += [f'{name},heart,Heart,"[[8, 8, 40, 40]]"' for name in names]
+    (rooms / "set.csv").write_text("\n".join(rows) + "\n")
+    data = read_dataset(rooms / "set.csv")
+    assert [sample.image.resolve() for sample in data.samples] == [rooms / "in.dcm"]
 
 
 # --- what others read -----------------------------------------------------------------------------
