@@ -7,6 +7,7 @@ what would go wrong with every image (the disk is full, an option does not fit t
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -183,7 +184,7 @@ def failure_of(path: Path, error: Exception, *, detail: str = "") -> Failure:
     kind: Reason
     if isinstance(error, (ImageError, PhraseError)):
         kind = "phrase" if isinstance(error, PhraseError) else "image"
-        if kind == "image" and not path.exists():
+        if kind == "image" and not os.path.exists(path):
             kind = "missing"
         return Failure(path=path, kind=kind, message=str(error), detail=detail)
     name = type(error).__name__  # its text may repeat what the file holds
