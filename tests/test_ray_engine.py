@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import start
 from ray_workers import Falling, Quick
 from test_image import pillow
 
@@ -19,6 +20,7 @@ from cxrg.batch import ray_engine
 from cxrg.batch.engine import InProcess
 from cxrg.batch.ray_engine import AT_ONCE, RayEngine, Remote, plan
 from cxrg.batch.task import Job, Task
+from cxrg.cli import main
 from cxrg.errors import CxrgError, ModelError, UsageError
 
 JOB = Job(model="none", preset="fast", out=Path("out"))
@@ -61,6 +63,27 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         RayEngine(JOB).start()
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--engine", "spark"], "engine 'spark' is not known; use local or ray"),
+        (["--ray-address", "auto"], "--ray-address is for --engine ray; give both"),
+        (["--engine", "ray", "--device", "cuda:0,cuda:1"], "with --engine ray give one --device"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path, more: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(picture(0))
+    monkeypatch.setattr("sys.argv", ["cxrg", "ground", "a.png", "heart", *more])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not Path("cxrg-out").exists()
+
+
 def test_a_worker_hands_expected_errors_back(tmp_path: Path) -> None:
     answer = Remote(replace(JOB, model=str(tmp_path / "no")), str(tmp_path)).open()
     assert isinstance(answer, ModelError)
@@ -91,6 +114,7 @@ def cluster() -> Iterator[Any]:
     here = str(Path(__file__).parent)
     paths = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     before, change = dict(os.environ), {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": paths}
+    change["RAY_worker_niceness"] = "0"  # Ray's 15 waits for ever on a busy machine
     os.environ.update(change)
     made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     made.add_node(**NODE)
@@ -249,6 +273,24 @@ class TestOnACluster:
         assert names == sorted(file.name for file in Path("alone").iterdir())
         for name in names:
             assert Path("by-ray", name).read_bytes() == Path("alone", name).read_bytes()
+
+    def test_from_the_command_line(self, tmp_path: Path) -> None:
+        pytest.importorskip("ray", reason="Ray (the extra `ray`) is not installed")
+        import tiny_models
+
+        model = tiny_models.compact(tmp_path / "tiny")
+        (tmp_path / "images").mkdir()
+        for n in range(4):
+            (tmp_path / "images" / f"{n}.png").write_bytes(picture(n))
+        words = ["ground", "images", "-p", "heart", "--model", model, "--device", "cpu", "--json"]
+        before = set(Path("/tmp").glob("cxrg-ray-*"))
+        ray = start([*words, "--engine", "ray"], tmp_path, name="ray", fresh=True)
+        assert ray.wait() == 0, ray.err
+        local = start([*words, "--force"], tmp_path, name="local", fresh=True)
+        assert local.wait() == 0, local.err
+        assert ray.out == local.out
+        assert ray.err == local.err == "cxrg: 4 inputs: 4 done\n"
+        assert set(Path("/tmp").glob("cxrg-ray-*")) == before
 
     def test_an_address_without_a_cluster(self, cluster: Any) -> None:
         with pytest.raises(CxrgError, match=r"no Ray cluster at 127\.0\.0\.1:1 "):

@@ -11,9 +11,12 @@ from typing import Protocol
 
 from cxrg.batch.task import Job, Outcome, Setting, Task
 from cxrg.batch.work import Done, Worker, open_worker
+from cxrg.errors import UsageError
 
 AHEAD, BEHIND = 2, 2
 """Images that are read before the network wants them, and results not yet written."""
+
+ENGINES = ("local", "ray")
 
 Halt = Callable[[], bool]
 """Says whether the user wants to stop: what is begun is finished, nothing more is begun."""
@@ -66,8 +69,36 @@ class InProcess:
         self._worker = None
 
 
-def choose_engine(job: Job, devices: Sequence[str], *, halt: Halt) -> Engine:
-    """The engine for these devices: this process for one, a process each for several."""
+def choose_engine(
+    job: Job,
+    devices: Sequence[str],
+    *,
+    halt: Halt,
+    name: str = "local",
+    address: str | None = None,
+) -> Engine:
+    """The engine of that name; ``local`` is this process for one device, else a process for each.
+
+    Args:
+        job: what every worker needs to know.
+        devices: where to work.
+        halt: whether the user wants to stop.
+        name: one of `ENGINES`.
+        address: of a Ray cluster.
+
+    Raises:
+        UsageError: the name is not known, or these things do not go together.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"engine {name!r} is not known; use {' or '.join(ENGINES)}")
+    if address and name != "ray":
+        raise UsageError("--ray-address is for --engine ray; give both")
+    if name == "ray":
+        from cxrg.batch.ray_engine import RayEngine
+
+        if len(devices) > 1:
+            raise UsageError("with --engine ray give one --device; the cluster has the others")
+        return RayEngine(job, address=address, halt=halt)
     if len(devices) == 1:
         return InProcess(replace(job, device=devices[0]), halt=halt)
     from cxrg.batch.devices import PerDevice

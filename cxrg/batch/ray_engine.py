@@ -335,5 +335,6 @@ def plan(job: Job, resources: Mapping[str, float]) -> tuple[Job, int, dict[str, 
 
 def poisoned(task: Task) -> Outcome:
     """The outcome of a task that ended two workers, the second while it was alone there."""
-    told = f"{printable(task.path)}: ended two workers; read it alone with --engine process --debug"
+    words = "ended two workers, so it is set aside; look at the file, or free memory"
+    told = f"{printable(task.path)}: {words}"
     return Outcome(task=task, failure=Failure(path=task.path, kind="poisoned", message=told))

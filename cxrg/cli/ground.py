@@ -97,6 +97,12 @@ def ground(
         str, _model(text="auto, cpu, cuda, cuda:N or mps; several as cuda:0,cuda:1.")
     ] = "auto",
     dtype: Annotated[str, _model(text="auto, float32, bfloat16 or float16.")] = "auto",
+    engine: Annotated[
+        str, _model(text="local (here, a process for each of several devices) or ray (a cluster).")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, _model(text="auto or HOST:PORT of a Ray cluster; without it, this machine.")
+    ] = None,
     out: Annotated[Path, _output(text="Folder for the files.")] = Path("cxrg-out"),
     formats: Annotated[
         str, _output("--format", text="Files to write: some of json,png,npz, or none.")
@@ -160,6 +166,8 @@ def ground(
     find . -name "*.dcm" | cxrg ground - "cardiomegaly"
 
     cxrg ground --manifest pairs.csv --image-root images/ --device cuda:0,cuda:1
+
+    cxrg ground /shared/archive "cardiomegaly" --out /shared/out --engine ray --ray-address auto
     """
     given, statements = _phrases(phrase or [], phrases, report)
     listed = phrases is not None or report is not None or manifest is not None
@@ -192,14 +200,19 @@ def ground(
             write(told(statement))
         elif not quiet:
             complain(f"report: {statement.sentence!r}: {statement.certainty}, not grounded")
-    with Ledger(out if kinds else None, force=force) as ledger, stopping() as halt:
-        engine = choose_engine(job, devices, halt=halt)
-        with progress(_total(arguments, manifest), quiet=quiet) as reporter, closing(engine):
+    with stopping() as halt:
+        where = choose_engine(job, devices, halt=halt, name=engine, address=ray_address)
+        total = _total(arguments, manifest)
+        with (
+            Ledger(out if kinds else None, force=force) as ledger,
+            progress(total, quiet=quiet) as reporter,
+            closing(where),
+        ):
             reporter.say(f"model {model}")
             teller = Teller(out, kinds, as_json, quiet, reporter, debug=job.debug, alone=alone)
             run = Run(
                 items,
-                engine=engine,
+                engine=where,
                 ledger=ledger,
                 out=out,
                 kinds=kinds,
