@@ -1,4 +1,4 @@
-"""What the user names becomes tasks: folders, patterns, lists, manifests; nothing leaves its root."""
+"""What the user names becomes tasks: folders, patterns, lists, manifests, kept in their root."""
 
 from __future__ import annotations
 
@@ -134,8 +134,12 @@ def test_lines_are_paths_or_json(place: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ['{"image": ', "{}", '{"image": 3}', '{"image": "a.png", "phrase": 3}', "{'image': 'a.png'}"]
-    + ['{"image": "a.png", "phrases": "heart"}', '{"image": "a.png", "phrases": [" "]}'],
+    [
+        *('{"image": ', "{}", '{"image": 3}', "{'image': 'a.png'}"),
+        '{"image": "a.png", "phrase": 3}',
+        '{"image": "a.png", "phrases": "heart"}',
+        '{"image": "a.png", "phrases": [" "]}',
+    ],
 )
 def test_lines_that_mean_nothing_are_refused_and_not_repeated(place: Path, line: str) -> None:
     draw(Path("a.png"))

@@ -149,6 +149,20 @@ def test_other_options_are_other_results(run: Run, library: Library, place: Path
     assert len(list(Path("cxrg-out").glob("*.png"))) == 2
 
 
+def test_names_and_phrases_do_not_command_the_terminal(
+    run: Run, library: Library, place: Path
+) -> None:
+    library.warnings = ("view \x1b]0;unknown",)
+    draw(Path("a\x1b[2Jb.png"), seed=4)
+    Path("bad\x1b[2J.png").write_text("no image")
+    code, out, err = run("ground", *map(str, sorted(Path().glob("*.png"))), "left \x1b[31mlung")
+    assert code == 1
+    assert "left ?[31mlung" in out
+    assert "a?[2Jb.png" in err
+    assert "bad?[2J.png: is no image" in err
+    assert "\x1b" not in out + err
+
+
 def test_a_long_run_has_no_table(run: Run, library: Library, place: Path) -> None:
     draw(Path("many/0.png"), seed=5)
     phrases = [part for number in range(51) for part in ("-p", f"phrase {number}")]
@@ -244,7 +258,10 @@ def start(folder: Path, model: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
-    out, err = process.communicate(timeout=300)
+    assert process.stdout
+    assert process.stderr
+    with process:  # not by `communicate`, which loses what `readline` has read ahead
+        out, err = process.stdout.read(), process.stderr.read()
     return process.returncode, out.splitlines(), err
 
 

@@ -84,6 +84,19 @@ def test_options_that_do_not_go_together(
     assert not Path("cxrg-out").exists()
 
 
+@pytest.mark.enable_socket
+def test_an_address_without_a_cluster() -> None:
+    pytest.importorskip("ray", reason="Ray (the extra `ray`) is not installed")
+    with pytest.raises(CxrgError, match=r"no Ray cluster at 127\.0\.0\.1:1 \(ConnectionRefused"):
+        RayEngine(JOB, address="127.0.0.1:1").start()
+
+
+def test_nothing_is_started_for_no_tasks() -> None:
+    engine = RayEngine(JOB, address="127.0.0.1:1")
+    assert list(engine.run([])) == []
+    engine.close()
+
+
 def test_a_worker_hands_expected_errors_back(tmp_path: Path) -> None:
     answer = Remote(replace(JOB, model=str(tmp_path / "no")), str(tmp_path)).open()
     assert isinstance(answer, ModelError)
@@ -264,8 +277,8 @@ class TestOnACluster:
         ours = engine(job, Remote)
         by_ray = sorted(ours.run(tasks(*files)), key=lambda o: o.task.index)
         alone = InProcess(replace(job, out=Path("alone")))
-        plainly = sorted(alone.run(tasks(*files)), key=lambda o: o.task.index)
         assert ours.start() == alone.start()
+        plainly = sorted(alone.run(tasks(*files)), key=lambda o: o.task.index)
         assert [o.rows for o in by_ray] == [o.rows for o in plainly]
         assert [o.failure for o in by_ray] == [o.failure for o in plainly]
         assert sum(bool(o.rows) for o in by_ray) == 6
@@ -291,10 +304,6 @@ class TestOnACluster:
         assert ray.out == local.out
         assert ray.err == local.err == "cxrg: 4 inputs: 4 done\n"
         assert set(Path("/tmp").glob("cxrg-ray-*")) == before
-
-    def test_an_address_without_a_cluster(self, cluster: Any) -> None:
-        with pytest.raises(CxrgError, match=r"no Ray cluster at 127\.0\.0\.1:1 "):
-            RayEngine(JOB, address="127.0.0.1:1").start()
 
 
 def picture(seed: int) -> bytes:

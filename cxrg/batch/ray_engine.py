@@ -13,11 +13,13 @@ cause, and is set aside.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +40,9 @@ OBJECT_STORE = 80 << 20
 
 START_SECONDS = 600.0
 """How long to wait for the first worker; loading a large model from a slow disk takes minutes."""
+
+KNOCK_SECONDS = 10.0
+"""How long to wait for a sign of life of a cluster."""
 
 LOSSES = 12
 """So many workers may be lost one after the other without a task done in between."""
@@ -135,8 +140,12 @@ class RayEngine:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """See `cxrg.batch.engine.Engine.run`."""
-        self.start()
         waiting = iter(tasks)
+        first = next(waiting, None)
+        if first is None:
+            return  # and no cluster is needed
+        self.start()
+        waiting = chain([first], waiting)
         more = self._give_out(waiting)
         while self._at_work() or ((more or self._again) and not self._halt()):
             yield from self._land()
@@ -177,6 +186,7 @@ class RayEngine:
     def _join(self, ray: Any) -> None:
         call: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self._address:
+            _knock(self._address)
             call |= {"address": self._address}
         else:
             # A folder of its own, so that Ray's logs do not stay behind.
@@ -186,10 +196,7 @@ class RayEngine:
         try:
             ray.init(**call)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            where = f"at {self._address}" if self._address else "on this machine"
-            remedy = "start one with `ray start --head`, or leave out --ray-address"
-            name = type(error).__name__
-            raise CxrgError(f"no Ray cluster {where} ({name}); {remedy}") from error
+            raise _no_cluster(self._address, error) from error
 
     def _staff(self) -> None:
         """Ask for as many workers as the cluster has room for."""
@@ -305,6 +312,23 @@ class RayEngine:
             elif flight.task:
                 self._again.append(flight.task)
         self._hire()
+
+
+def _knock(address: str) -> None:
+    """Complain at once where nobody listens; Ray would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # "auto" and the like
+    try:
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str | None, error: Exception) -> CxrgError:
+    where = f"at {address}" if address else "on this machine"
+    remedy = "start one with `ray start --head`, or leave out --ray-address"
+    return CxrgError(f"no Ray cluster {where} ({type(error).__name__}); {remedy}")
 
 
 def plan(job: Job, resources: Mapping[str, float]) -> tuple[Job, int, dict[str, float]]:

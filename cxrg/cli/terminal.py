@@ -57,7 +57,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
 def complain(text: str) -> None:
     """Write one line to standard error, whatever line breaks the text has."""
-    sys.stderr.write(f"cxrg: {' '.join(text.split())}\n")
+    sys.stderr.write(f"cxrg: {_plain(' '.join(text.split()))}\n")
 
 
 def table(
@@ -71,7 +71,7 @@ def table(
     for title in head:
         grid.add_column(title, overflow="fold", no_wrap=title in firm)
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(_plain(cell)) for cell in row))
     _show(grid)
 
 
@@ -81,6 +81,11 @@ def facts(told: Mapping[str, str]) -> None:
     for name, value in told.items():
         grid.add_row(Text(name), Text(value))
     _show(grid)
+
+
+def _plain(text: str) -> str:
+    """Text without letters that a terminal obeys, such as those a file name may hold."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def _show(what: RenderableType) -> None:
@@ -111,12 +116,12 @@ class Reporter:
 
     def block(self, text: str) -> None:
         """Print several lines above the bar."""
-        self.bar.console.print(Text(text.rstrip()), soft_wrap=True)
+        self.bar.console.print(Text(_plain(text.rstrip())), soft_wrap=True)
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
-        plain = Text(f"cxrg: {' '.join(text.split())}")
-        self.bar.console.print(plain, soft_wrap=True)
+        plain = _plain(" ".join(text.split()))
+        self.bar.console.print(Text(f"cxrg: {plain}"), soft_wrap=True)
 
 
 @contextmanager
