@@ -75,7 +75,8 @@ def start(
     """Begin ``cxrg`` with these arguments in a folder; ``before`` is Python to run first."""
     words = [str(each) for each in arguments]
     if fresh:
-        paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+        given = os.environ.get("PYTHONPATH")
+        paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), given]))
         with (
             (folder / f"{name}.stdout").open("wb") as out,
             (folder / f"{name}.stderr").open("wb") as err,
