@@ -19,6 +19,7 @@ from batch_fakes import draw
 from test_cli_ground import Library, Run, library, lines_of, place, raising, run, tiny
 
 from cxrg.batch.failures import FAILURES
+from cxrg.cli.terminal import stopping
 from cxrg.errors import UsageError
 
 __all__ = ["library", "place", "run", "tiny"]  # fixtures
@@ -224,6 +225,18 @@ def test_several_devices_are_several_processes(
     Path("DOE^JANE.png").unlink()
     run("ground", "a.png", "b.png", "x", "--device", "cuda:0,cuda:1")
     assert made == [["cuda:0", "cuda:1"], []]
+
+
+def test_ctrl_c_asks_to_stop_and_a_second_one_stops(capfd) -> None:
+    usual = signal.getsignal(signal.SIGINT)
+    with stopping() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        assert "finishing what is begun; Ctrl-C again stops at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 # --- real processes -------------------------------------------------------------------------------
