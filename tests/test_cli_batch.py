@@ -360,12 +360,12 @@ def test_one_process_per_device(model: Path, undisturbed: Any, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_closed_pipe_ends_the_run_quietly(model: Path, undisturbed: Any, tmp_path: Path) -> None:
     folder = archive(tmp_path)
-    process = start(folder, model)
-    assert process.stdout
-    assert process.stderr
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(300) == 141
-    assert process.stderr.read() == ""
+    with start(folder, model) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
     code, lines, _ = end(start(folder, model))
     assert (code, lines) == (1, undisturbed[1])
