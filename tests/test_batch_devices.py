@@ -89,6 +89,18 @@ def test_all_is_done_by_several_processes(engine, tmp_path: Path) -> None:
     assert len(again) == 3
 
 
+def test_the_engine_starts_with_the_first_task(engine, tmp_path: Path) -> None:
+    one = engine()
+    given = tasks(files(tmp_path, "a", "b"))
+
+    def lazily():
+        one.start()
+        yield from given
+
+    assert len(list(one.run(lazily()))) == 2
+    assert not list(engine().run([]))  # and without one there is nothing to start
+
+
 def test_few_tasks_are_in_flight(engine, tmp_path: Path) -> None:
     pulled = 0
 

@@ -202,13 +202,15 @@ def test_a_file_is_hashed_once(ledger: Ledger, tmp_path: Path, monkeypatch) -> N
     assert ledger.identify(path) == sha256(b"two").hexdigest()
 
 
-def test_a_file_that_changed_a_moment_ago_is_not_remembered(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_file_that_changed_a_moment_ago_is_not_remembered(
+    ledger: Ledger, tmp_path: Path, monkeypatch
+) -> None:
+    """It may change again without a change of its times, which are coarse on some disks."""
     path = tmp_path / "a.png"
     path.write_bytes(b"one")
-    facts = path.stat()
+    monkeypatch.setattr(ledger, "_mark", lambda *_: b"the same")
     assert ledger.identify(path) == sha256(b"one").hexdigest()
     path.write_bytes(b"two")
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert ledger.identify(path) == sha256(b"two").hexdigest()
 
 

@@ -19,6 +19,7 @@ from batch_fakes import draw
 from test_cli_ground import Library, Run, library, lines_of, place, raising, run, tiny
 
 from cxrg.batch.failures import FAILURES
+from cxrg.cli.terminal import stopping
 from cxrg.errors import UsageError
 
 __all__ = ["library", "place", "run", "tiny"]  # fixtures
@@ -226,6 +227,18 @@ def test_several_devices_are_several_processes(
     assert made == [["cuda:0", "cuda:1"], []]
 
 
+def test_ctrl_c_asks_to_stop_and_a_second_one_stops(capfd) -> None:
+    usual = signal.getsignal(signal.SIGINT)
+    with stopping() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        assert "finishing what is begun; Ctrl-C again stops at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is usual
+
+
 # --- real processes -------------------------------------------------------------------------------
 
 
@@ -347,12 +360,12 @@ def test_one_process_per_device(model: Path, undisturbed: Any, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_closed_pipe_ends_the_run_quietly(model: Path, undisturbed: Any, tmp_path: Path) -> None:
     folder = archive(tmp_path)
-    process = start(folder, model)
-    assert process.stdout
-    assert process.stderr
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(300) == 141
-    assert process.stderr.read() == ""
+    with start(folder, model) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
     code, lines, _ = end(start(folder, model))
     assert (code, lines) == (1, undisturbed[1])

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -72,7 +73,11 @@ class PerDevice:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         waiting = iter(tasks)
-        more = True
+        # Before there is a first task, `start` may not have been called.
+        first = next(waiting, None)
+        if first is None:
+            return
+        waiting, more = chain([first], waiting), True
         while True:
             if not self._halt():
                 more = self._hand_out(waiting, more)

@@ -61,7 +61,8 @@ class InProcess:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         waiting = iter(tasks)
-        for first in waiting:
+        first = next(waiting, None)
+        if first is not None:
             assert self._worker is not None  # the task is there, so `start` was called
             yield from pipeline(self._worker, chain([first], waiting), halt=self._halt)
 
