@@ -2,4 +2,5 @@
 
 from cxrg.cli import main
 
-main()
+if __name__ == "__main__":  # a process that a run starts imports this too
+    main()

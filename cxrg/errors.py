@@ -10,6 +10,8 @@ EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
 EXIT_MODEL = 4
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
 
 
 class CxrgError(Exception):
@@ -36,6 +38,10 @@ class ImageError(InputError):
 
 class PhraseError(InputError):
     """A phrase has nothing to look for."""
+
+
+class WriteError(CxrgError):
+    """A result cannot be written: the folder is read-only, or the disk is full."""
 
 
 class ModelError(CxrgError):

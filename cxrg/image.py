@@ -30,6 +30,7 @@ from cxrg.source import (
     default_range,
     image_error,
     kind_of,
+    open_file,
     read_bytes,
     stretch,
 )
@@ -110,7 +111,7 @@ def is_image(path: Path | str) -> bool:
     try:
         if not path.is_file():
             return False
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return kind_of(file.read(HEAD)) is not None
     except (OSError, ValueError):
         return False

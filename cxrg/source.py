@@ -7,9 +7,11 @@ stripped; the PNG, JPEG and TIFF signatures.
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,8 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE = 32_000
 MIN_SIDE = 16
 MAX_RATIO = 8
+
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # Windows has neither this nor named pipes in folders
 
 HEAD = 256
 """How many first bytes `kind_of` needs."""
@@ -55,22 +59,31 @@ def read_bytes(path: Path) -> bytes:
             not be read.
     """
     try:
-        if path.is_dir():
-            raise image_error(path, "is a folder", "name the images in it")
-        if not path.exists():
-            raise image_error(path, "does not exist", "check the name")
-        if not path.is_file():
-            raise image_error(path, "is not a regular file", "save the image to a file first")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise image_error(path, f"is larger than {MAX_BYTES >> 20} MiB", "export one image")
-        data = path.read_bytes()
+        with open_file(path) as file:
+            told = os.fstat(file.fileno())
+            if not stat.S_ISREG(told.st_mode):
+                remedy = "save the image to a file first"
+                raise image_error(path, "is not a regular file", remedy)
+            if told.st_size > MAX_BYTES:
+                raise image_error(path, f"is larger than {MAX_BYTES >> 20} MiB", "export one image")
+            data = file.read(told.st_size + 1)
+    except IsADirectoryError:
+        raise image_error(path, "is a folder", "name the images in it") from None
+    except FileNotFoundError:
+        raise image_error(path, "does not exist", "check the name") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the name is not valid"
         raise image_error(path, f"cannot be read ({reason})", "check name and rights") from None
+    if len(data) > told.st_size:
+        raise image_error(path, "grew while it was read", "wait until it is copied, and try again")
     if not data:
         raise image_error(path, "is empty (0 bytes)", "copy or export it again")
     return data
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading; unlike `Path.open` it never waits, as for a pipe's other end."""
+    return open(path, "rb", opener=lambda name, how: os.open(name, how | _NO_WAITING))
 
 
 def kind_of(head: bytes) -> Kind | None:

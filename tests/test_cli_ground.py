@@ -52,7 +52,13 @@ class Library:
 
     def load(self, name: str, **keywords: Any) -> SimpleNamespace:
         self.loads.append({"name": name, **keywords})
-        return SimpleNamespace(side=64, card=Card(name="tiny", presets=self.presets))
+        return SimpleNamespace(
+            side=64,
+            card=Card(name="tiny", presets=self.presets),
+            identity="sha256:0123",
+            device=keywords["device"],
+            dtype="torch.float32",
+        )
 
     def ground(self, image: Any, phrases: list[str], *, model: Any, options: Options) -> list[Any]:
         self.grounds.append({"path": image.path, "phrases": phrases, "options": options})
@@ -185,7 +191,7 @@ def test_folders_are_searched_by_content(run: Run, library: Library, place: Path
     draw("study/a.png", seed=3)
     Path("study/notes.png").write_text("no image")
     code, _, err = run("ground", "study", "opacity")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "cxrg: 2 inputs: 2 done\n")
     read = [str(call["path"]) for call in library.grounds]
     assert read == ["study/a.png", "study/b/deep.txt"]
 
@@ -208,7 +214,7 @@ def test_json_is_one_valid_line_each_and_nothing_else(
     draw("b.png", seed=2)
     phrases = ["-p", "eins", "-p", "zwei\tund ü"]
     code, out, err = run("ground", "DOE^JANE.png", "b.png", *phrases, "--json")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "cxrg: 2 inputs: 2 done\n")
     lines = lines_of(out)
     assert [(line["image"]["path"], line["phrase"]) for line in lines] == [
         ("DOE^JANE.png", "eins"),
@@ -224,7 +230,7 @@ def test_json_is_one_valid_line_each_and_nothing_else(
 def test_files_do_not_tell_the_input_name(run: Run, library: Library, place: Path) -> None:
     assert run("ground", "DOE^JANE.png", "opacity", "--out", "results/new")[0] == 0
     written = sorted(Path("results/new").iterdir())
-    assert [file.suffix for file in written] == [".json", ".npz", ".png"]
+    assert [file.suffix for file in written] == [".json", ".npz", ".png", ".sqlite"]
     assert not any("DOE" in file.name or b"DOE" in file.read_bytes() for file in written)
     jsonschema.validate(json.loads(written[0].read_text()), SCHEMA)
 
@@ -237,7 +243,7 @@ def test_only_the_formats_asked_for(
 ) -> None:
     code, out, _ = run("ground", "DOE^JANE.png", "opacity", "--format", formats, "--json")
     assert code == 0
-    assert {file.suffix for file in Path().glob("cxrg-out/*")} == suffixes
+    assert {file.suffix for file in Path().glob("cxrg-out/*-*")} == suffixes
     assert {f".{kind}" for kind in lines_of(out)[0]["files"]} == suffixes
 
 
@@ -328,9 +334,9 @@ def test_batch_goes_on_past_bad_files(run: Run, library: Library, place: Path) -
     assert [line["image"]["path"] for line in lines_of(out)] == ["DOE^JANE.png", "b.png"]
     told = err.splitlines()
     assert len(told) == 3
-    assert told[0].startswith("cxrg: gone.png: does not exist")
-    assert told[1].startswith("cxrg: bad.png: ")
-    assert told[2] == "cxrg: 2 of 4 inputs failed"
+    assert told[0].startswith("cxrg: bad.png: ")
+    assert told[1].startswith("cxrg: gone.png: does not exist")
+    assert told[2].startswith("cxrg: 2 of 4 inputs failed (")
 
 
 def test_single_damaged_image_is_bad_input(run: Run, library: Library, place: Path) -> None:

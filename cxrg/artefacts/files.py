@@ -7,11 +7,11 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cxrg.errors import CxrgError
+from cxrg.errors import WriteError
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     """Write ``path`` under a temporary name; flush and rename it only if the body succeeds.
 
     Raises:
-        CxrgError: the folder cannot be made or the file cannot be written.
+        WriteError: the folder cannot be made or the file cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -34,7 +34,14 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)  # nothing is left there after the rename
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CxrgError(f"{path}: cannot be written ({reason}); choose another folder") from error
+        raise WriteError(f"{path}: cannot be written ({reason}); choose another folder") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left; only while nobody writes to the folder."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):
+            part.unlink()
 
 
 def stem(image_sha256: str, phrase: str, *facts: str) -> str:

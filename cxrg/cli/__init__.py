@@ -17,10 +17,7 @@ from typer.core import TyperGroup
 from cxrg import __version__
 from cxrg.cli import bench, evaluate, ground, models, phantom, train
 from cxrg.cli.terminal import complain
-from cxrg.errors import CxrgError
-
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
-EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
+from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, CxrgError
 
 
 class Cli(TyperGroup):

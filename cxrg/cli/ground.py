@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrg.artefacts.files import stem
-from cxrg.artefacts.record import record_line, write_record
-from cxrg.artefacts.words import whereabouts
+from cxrg.batch.engine import choose_engine
+from cxrg.batch.ledger import Ledger
+from cxrg.batch.run import Run
+from cxrg.batch.sources import Entry, from_arguments, from_lines, from_manifest, tasks
+from cxrg.batch.task import KINDS, Job, Kind, Outcome, Task
 from cxrg.cli.debug import Debug
-from cxrg.cli.inputs import find_images, split_arguments
-from cxrg.cli.terminal import Reporter, complain, progress, table, write
-from cxrg.errors import EXIT_SOME_FAILED, ImageError, UsageError
+from cxrg.cli.inputs import (
+    STDIN,
+    read_phrases,
+    read_report,
+    split_arguments,
+    stdin_lines,
+    told,
+)
+from cxrg.cli.results import Teller, error_of, summarise
+from cxrg.cli.terminal import complain, progress, stopping, write
+from cxrg.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PhraseError, UsageError
 from cxrg.options import DEFAULT_PRESET, KNOBS, PRESETS, resolve
 
 if TYPE_CHECKING:
-    from cxrg.ground import Grounding
-    from cxrg.image import CxrImage
-    from cxrg.model import Model
-    from cxrg.options import Options
-
-FORMATS = ("json", "png", "npz")
+    from cxrg.reports import Statement
 
 
 def _option(*names: str, text: str, panel: str, metavar: str | None = None) -> Any:
     return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel)
+
+
+def _input(*names: str, text: str) -> Any:
+    return _option(*names, text=text, panel="Input")
 
 
 def _model(*names: str, text: str) -> Any:
@@ -49,17 +58,33 @@ def _knob(metavar: str, text: str) -> Any:
 def ground(
     ctx: typer.Context,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="IMAGE... PHRASE",
-            help="Images or folders of them, then the phrase in quotes.",
+            help="Images, folders of them, patterns, or - for a list on standard input; "
+            "then the phrase in quotes.",
             show_default=False,
         ),
-    ],
+    ] = None,
     phrase: Annotated[
         list[str] | None,
         typer.Option("--phrase", "-p", help="A phrase; repeatable. All arguments are then images."),
     ] = None,
+    phrases: Annotated[
+        Path | None, _input(text="File of phrases, one per line; # begins a comment.")
+    ] = None,
+    report: Annotated[
+        Path | None, _input(text="Report as text; what it says is present is grounded.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, _input(text="CSV or JSON lines with columns image and phrase.")
+    ] = None,
+    image_root: Annotated[
+        Path | None, _input(text="Folder that the paths of a list start from (the manifest's).")
+    ] = None,
+    allow_outside: Annotated[
+        bool, _input("--allow-outside", text="Let paths of a list leave that folder.")
+    ] = False,
     preset: Annotated[
         str, typer.Option(help=f"A named set of knobs: {', '.join(PRESETS)}.")
     ] = DEFAULT_PRESET,
@@ -68,15 +93,27 @@ def ground(
     ] = "compact",
     revision: Annotated[str | None, _model(text="Branch, tag or commit on the hub.")] = None,
     offline: Annotated[bool, _model("--offline", text="Never touch the network.")] = False,
-    device: Annotated[str, _model(text="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[
+        str, _model(text="auto, cpu, cuda, cuda:N or mps; several as cuda:0,cuda:1.")
+    ] = "auto",
     dtype: Annotated[str, _model(text="auto, float32, bfloat16 or float16.")] = "auto",
+    engine: Annotated[
+        str, _model(text="local (here, a process for each of several devices) or ray (a cluster).")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, _model(text="auto or HOST:PORT of a Ray cluster; without it, this machine.")
+    ] = None,
     out: Annotated[Path, _output(text="Folder for the files.")] = Path("cxrg-out"),
     formats: Annotated[
         str, _output("--format", text="Files to write: some of json,png,npz, or none.")
-    ] = ",".join(FORMATS),
+    ] = ",".join(KINDS),
     as_json: Annotated[
         bool, _output("--json", text="One JSON line per image and phrase on standard output.")
     ] = False,
+    unordered: Annotated[
+        bool, _output("--unordered", text="Tell results as they come, not in input order.")
+    ] = False,
+    force: Annotated[bool, _output("--force", text="Compute again what is done already.")] = False,
     quiet: Annotated[
         bool, _output("--quiet", "-q", text="No progress, table or warnings.")
     ] = False,
@@ -117,142 +154,148 @@ def ground(
 ) -> None:
     """Find where phrases are in chest X-rays: heatmap, boxes, picture.
 
-    Boxes are in the pixels of the original file. Left and right are the patient's.
-    """
-    asked, phrases = split_arguments(inputs, phrase or [])
-    kinds = _formats(formats)
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")
-    knobs = {knob: ctx.params[knob] for knob in KNOBS if ctx.params.get(knob) is not None}
-    resolve(preset, **knobs)  # complains before anything slow is imported
-    images, missing = find_images(asked)
-    total = len(images) + len(missing)
-    if missing and total == 1:
-        raise missing[0]
-    rows: list[list[str]] = []
-    failed = len(missing)
-    with progress(len(images), quiet=quiet) as reporter:
-        for error in missing:
-            reporter.line(str(error))
-        if images:
-            from cxrg.model import load
+    Boxes are in the pixels of the original file. Left and right are the patient's. A run that was
+    stopped goes on when it is started again; what is done already is told from the ledger.
 
-            reporter.say(f"loading model {model}")
-            loaded = load(model, device=device, dtype=dtype, revision=revision, offline=offline)
-            options = resolve(preset, loaded.card, **knobs)
-            job = _Job(phrases, loaded, options, kinds, out, as_json, quiet)
-            rows, unread = _run(job, images, reporter, alone=total == 1)
-            failed += unread
-    if rows and not as_json and not quiet:
-        _show(rows)
-    if failed:
-        complain(f"{failed} of {total} inputs failed")
+    Examples:
+
+    cxrg ground image.dcm "left basal opacity"
+
+    cxrg ground archive/ -p heart -p "right effusion" --json > results.jsonl
+
+    find . -name "*.dcm" | cxrg ground - "cardiomegaly"
+
+    cxrg ground --manifest pairs.csv --image-root images/ --device cuda:0,cuda:1
+
+    cxrg ground /shared/archive "cardiomegaly" --out /shared/out --engine ray --ray-address auto
+    """
+    given, statements = _phrases(phrase or [], phrases, report)
+    listed = phrases is not None or report is not None or manifest is not None
+    arguments, asked = split_arguments(inputs or [], given, elsewhere=listed)
+    if not (arguments or manifest):
+        raise UsageError("images are missing; give files, folders, - or --manifest")
+    kinds = _formats(formats)
+    devices = _devices(device)
+    knobs = {knob: ctx.params[knob] for knob in KNOBS if ctx.params.get(knob) is not None}
+    del knobs["device"]
+    resolve(preset, **knobs)  # complains before anything slow is imported
+    job = Job(
+        model=model,
+        preset=preset,
+        out=out,
+        revision=revision,
+        offline=offline,
+        device=devices[0],
+        dtype=knobs.pop("dtype"),
+        knobs=knobs,
+        kinds=kinds,
+        debug=bool(ctx.meta.get("debug")),
+    )
+    entries = _entries(arguments, manifest, image_root, outside=allow_outside, out=out)
+    items, alone = _alone(
+        tasks(entries, asked), sole=len(arguments) == 1 and not (manifest or STDIN in arguments)
+    )
+    for statement in statements:
+        if as_json:
+            write(told(statement))
+        elif not quiet:
+            complain(f"report: {statement.sentence!r}: {statement.certainty}, not grounded")
+    with stopping() as halt:
+        where = choose_engine(job, devices, halt=halt, name=engine, address=ray_address)
+        total = _total(arguments, manifest)
+        with (
+            Ledger(out if kinds else None, force=force) as ledger,
+            progress(total, quiet=quiet) as reporter,
+            closing(where),
+        ):
+            reporter.say(f"model {model}")
+            teller = Teller(out, kinds, as_json, quiet, reporter, debug=job.debug, alone=alone)
+            run = Run(
+                items,
+                engine=where,
+                ledger=ledger,
+                out=out,
+                kinds=kinds,
+                tell=teller,
+                ordered=not unordered,
+                halt=halt,
+            )
+            tally = run()
+    teller.show()
+    summarise(tally, out=out, ledger=bool(kinds), quiet=quiet)
+    if tally.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if tally.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _formats(text: str) -> tuple[str, ...]:
+def _phrases(
+    given: Sequence[str], file: Path | None, report: Path | None
+) -> tuple[list[str], list[Statement]]:
+    """The phrases of all images, and what a report says that cannot be grounded."""
+    found = [*given, *(read_phrases(file) if file else ())]
+    if report is None:
+        return found, []
+    groundable, others = read_report(report)
+    if not (found or groundable):
+        raise PhraseError(f"{report}: says of nothing that it is present; give a phrase")
+    return [*found, *groundable], others
+
+
+def _entries(
+    arguments: Sequence[str], manifest: Path | None, root: Path | None, *, outside: bool, out: Path
+) -> Iterator[Entry]:
+    """All that is named, in the order of the arguments; the manifest comes last."""
+    for argument in arguments:
+        if argument == STDIN:
+            yield from from_lines(stdin_lines(), root=root, outside=outside)
+        else:
+            yield from from_arguments([argument], out=out)
+    if manifest:
+        yield from from_manifest(manifest, root=root, outside=outside)
+
+
+def _alone(items: Iterator[Task | Outcome], *, sole: bool) -> tuple[Iterator[Task | Outcome], bool]:
+    """The items, and whether there is one only; it is refused here if nothing can come of it.
+
+    Raises:
+        CxrgError: the only one is no task.
+    """
+    if not sole:
+        return items, False
+    head = list(islice(items, 2))
+    if len(head) == 1 and isinstance(head[0], Outcome) and head[0].failure:
+        raise error_of(head[0].failure)
+    return chain(head, items), len(head) == 1
+
+
+def _total(arguments: Sequence[str], manifest: Path | None) -> int | None:
+    """How many inputs there are, where that needs no search."""
+    files = all(Path(argument).is_file() for argument in arguments)
+    return len(arguments) if files and not manifest else None
+
+
+def _devices(text: str) -> list[str]:
+    """The devices asked for.
+
+    Raises:
+        UsageError: one is not known.
+    """
+    devices = [part.strip() for part in text.split(",")]
+    for device in devices:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+            raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")
+    return devices
+
+
+def _formats(text: str) -> tuple[Kind, ...]:
     """The kinds of files to write.
 
     Raises:
         UsageError: a kind is not known.
     """
     asked = {kind.strip() for kind in text.split(",")} - {"", "none"}
-    strange = sorted(asked - set(FORMATS))
+    strange = sorted(asked - set(KINDS))
     if strange:
-        raise UsageError(f"format {strange[0]!r} is not known; use {', '.join(FORMATS)} or none")
-    return tuple(kind for kind in FORMATS if kind in asked)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is to be done with every image."""
-
-    phrases: list[str]
-    model: Model
-    options: Options
-    kinds: tuple[str, ...]
-    out: Path
-    as_json: bool
-    quiet: bool
-
-
-def _run(
-    job: _Job, images: Sequence[Path], reporter: Reporter, *, alone: bool
-) -> tuple[list[list[str]], int]:
-    """Do the job on every image; rows for the table, and how many images failed.
-
-    Raises:
-        ImageError: the image cannot be read and is the only one asked for.
-    """
-    rows: list[list[str]] = []
-    failed = 0
-    for file in images:
-        reporter.say(file.name)
-        try:
-            rows += _ground_one(job, file, reporter)
-        except ImageError as error:
-            if alone:
-                raise
-            reporter.line(str(error))
-            failed += 1
-        reporter.advance()
-    return rows, failed
-
-
-def _ground_one(job: _Job, file: Path, reporter: Reporter) -> list[list[str]]:
-    """Ground all phrases in one image, write the files, and tell."""
-    from cxrg.ground import ground as ground_phrases
-    from cxrg.image import read_image
-
-    image = read_image(file, side=job.model.side, fit=job.options.fit)
-    results = ground_phrases(image, job.phrases, model=job.model, options=job.options)
-    rows = []
-    for result in results:
-        files = _write_files(result, image, job)
-        if job.as_json:
-            write(record_line(result, path=str(file), files=files))
-        rows.append(_row(result, file, files))
-    if not job.quiet:
-        for warning in dict.fromkeys(text for result in results for text in result.warnings):
-            reporter.line(f"warning: {file}: {warning}")
-    return rows
-
-
-def _write_files(result: Grounding, image: CxrImage, job: _Job) -> dict[str, Path]:
-    """Write the kinds of files asked for; their paths by kind."""
-    from cxrg.artefacts.arrays import write_arrays
-    from cxrg.artefacts.picture import write_picture
-
-    facts = json.dumps(asdict(result.options), sort_keys=True)
-    name = stem(result.image.sha256, result.phrase, result.model.identity, facts)
-    files = {kind: job.out / f"{name}.{kind}" for kind in job.kinds}
-    if "json" in files:
-        write_record(result, files["json"])
-    if "png" in files:
-        write_picture(result, image, files["png"])
-    if "npz" in files:
-        write_arrays(result, files["npz"])
-    return files
-
-
-def _row(result: Grounding, file: Path, files: Mapping[str, Path]) -> list[str]:
-    """The cells of one result; the last is where its picture is."""
-    boxes = [f"{box.x0:.0f} {box.y0:.0f} {box.x1:.0f} {box.y1:.0f}" for box in result.boxes]
-    words = [whereabouts(box, result.image.frame.source) for box in result.boxes]
-    picture = files.get("png") or next(iter(files.values()), "")
-    cells = [result.phrase, result.status, f"{result.score:.2f}"]
-    return [file.name, *cells, "\n".join(boxes), "\n".join(words), str(picture)]
-
-
-def _show(rows: Sequence[Sequence[str]]) -> None:
-    """The table, then the paths, which are too long for a column and are there to be copied."""
-    head = ["", "image", "phrase", "status", "score", "x0 y0 x1 y1", "where"]
-    numbered = [[str(number), *row[:-1]] for number, row in enumerate(rows, 1)]
-    if len({row[0] for row in rows}) == 1:
-        head, numbered = [head[0], *head[2:]], [[row[0], *row[2:]] for row in numbered]
-    if len(rows) == 1:
-        head, numbered = head[1:], [row[1:] for row in numbered]
-    table(head, numbered, firm=("status", "score", "x0 y0 x1 y1", "where"))
-    for number, row in enumerate(rows, 1):
-        if row[-1]:
-            write(f"{number}  {row[-1]}" if len(rows) > 1 else row[-1])
+        raise UsageError(f"format {strange[0]!r} is not known; use {', '.join(KINDS)} or none")
+    return tuple(kind for kind in KINDS if kind in asked)

@@ -1,23 +1,38 @@
-"""What the positional arguments mean: image files, folders of them, and phrases."""
+"""What the arguments mean: images, and where phrases come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cxrg.errors import ImageError, UsageError
+from cxrg.errors import InputError, PhraseError, UsageError
+
+if TYPE_CHECKING:
+    from cxrg.reports import Statement
+
+STDIN = "-"
 
 
 def split_arguments(
-    arguments: Sequence[str], phrases: Sequence[str]
+    arguments: Sequence[str], phrases: Sequence[str], *, elsewhere: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Images and phrases: the last positional is the phrase unless ``--phrase`` gave any.
+    """Images and phrases: the last positional is the phrase unless phrases come from an option.
+
+    Args:
+        arguments: the positional arguments.
+        phrases: those of ``--phrase``.
+        elsewhere: a file or manifest may give phrases, and a manifest images.
 
     Raises:
         UsageError: an image or a phrase is missing.
     """
-    if phrases:
+    if phrases or elsewhere or list(arguments[-1:]) == [STDIN]:
         return list(arguments), list(phrases)
+    if not arguments:
+        raise UsageError("arguments are missing; give an image and a phrase in quotes")
     *images, phrase = arguments
     if phrase.strip() and Path(phrase).exists():
         raise UsageError(
@@ -29,31 +44,66 @@ def split_arguments(
     return images, [phrase]
 
 
-def find_images(arguments: Sequence[str]) -> tuple[list[Path], list[ImageError]]:
-    """The image files meant, and what is wrong with arguments that are none.
+def read_phrases(path: Path) -> list[str]:
+    """The phrases of a text file, one per line; ``#`` begins a comment line.
 
-    Folders are searched recursively, in sorted order, by content; files in them that are no images
-    are passed over.
+    Raises:
+        InputError: it cannot be read.
+        PhraseError: it holds no phrase.
     """
-    images: list[Path] = []
-    refused: list[ImageError] = []
-    for argument in arguments:
-        try:
-            images += _images_of(argument)
-        except ImageError as error:
-            refused.append(error)
-    return images, refused
+    lines = (line.strip() for line in _text(path).splitlines())
+    phrases = [line for line in lines if line and not line.startswith("#")]
+    if not phrases:
+        raise PhraseError(f"{path}: holds no phrase; write one per line")
+    return phrases
 
 
-def _images_of(argument: str) -> list[Path]:
-    from cxrg.image import is_image, read_image
+def read_report(path: Path) -> tuple[list[str], list[Statement]]:
+    """The phrases of a report that can be grounded, and the statements that cannot.
 
-    path = Path(argument)
-    if path.is_dir():
-        inside = [file for file in sorted(path.rglob("*")) if is_image(file)]
-        if not inside:
-            raise ImageError(f"{argument}: holds no image; name a folder of DICOM, PNG, JPEG, TIFF")
-        return inside
-    if not is_image(path):
-        read_image(path, side=1)  # says why, and before a model is loaded
-    return [path]
+    Raises:
+        InputError: it cannot be read.
+        UsageError: the package for reports is not installed.
+    """
+    from cxrg.reports import statements
+
+    found = statements(_text(path))
+    phrases = list(dict.fromkeys(each.phrase for each in found if each.phrase))
+    return phrases, [each for each in found if not each.phrase]
+
+
+def told(statement: Statement) -> str:
+    """A statement that is not grounded, as a line of JSON."""
+    line = {
+        "schema": "cxrg.statement/1",
+        "sentence": statement.sentence,
+        "finding": statement.finding,
+        "side": statement.side,
+        "zone": statement.zone,
+        "certainty": statement.certainty,
+    }
+    return json.dumps(line)
+
+
+def stdin_lines() -> Iterator[str]:
+    """The lines of standard input as they come.
+
+    Through a file object of its own: a thread may be waiting for a line when the program ends, and
+    Python cannot close its standard input then.
+    """
+    try:
+        number = sys.stdin.fileno()
+    except (OSError, ValueError):  # no real file, as in a notebook
+        yield from sys.stdin
+        return
+    with open(number, encoding="utf-8", errors="surrogateescape", closefd=False) as file:
+        yield from file
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text; save it as such") from error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,9 +33,31 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; a second time it ends the program as it usually does."""
+    asked = False
+
+    def note(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, usual)
+        # Not through sys.stderr, which may be in the middle of a line.
+        os.write(2, b"\ncxrg: finishing what is begun; Ctrl-C again stops at once\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread hears signals
+        return
+    usual = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 def complain(text: str) -> None:
     """Write one line to standard error, whatever line breaks the text has."""
-    sys.stderr.write(f"cxrg: {' '.join(text.split())}\n")
+    sys.stderr.write(f"cxrg: {_plain(' '.join(text.split()))}\n")
 
 
 def table(
@@ -46,7 +71,7 @@ def table(
     for title in head:
         grid.add_column(title, overflow="fold", no_wrap=title in firm)
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(_plain(cell)) for cell in row))
     _show(grid)
 
 
@@ -56,6 +81,11 @@ def facts(told: Mapping[str, str]) -> None:
     for name, value in told.items():
         grid.add_row(Text(name), Text(value))
     _show(grid)
+
+
+def _plain(text: str) -> str:
+    """Text without letters that a terminal obeys, such as those a file name may hold."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def _show(what: RenderableType) -> None:
@@ -84,15 +114,22 @@ class Reporter:
     def advance(self) -> None:
         self.bar.advance(self.task)
 
+    def block(self, text: str) -> None:
+        """Print several lines above the bar."""
+        self.bar.console.print(Text(_plain(text.rstrip())), soft_wrap=True)
+
     def line(self, text: str) -> None:
         """Print a line above the bar."""
-        plain = Text(f"cxrg: {' '.join(text.split())}")
-        self.bar.console.print(plain, soft_wrap=True)
+        plain = _plain(" ".join(text.split()))
+        self.bar.console.print(Text(f"cxrg: {plain}"), soft_wrap=True)
 
 
 @contextmanager
-def progress(total: int, *, quiet: bool) -> Iterator[Reporter]:
-    """A progress bar where standard error is a terminal; lines only where it is not."""
+def progress(total: int | None, *, quiet: bool) -> Iterator[Reporter]:
+    """A progress bar where standard error is a terminal; lines only where it is not.
+
+    Without a total it shows how many are done, and that it is at work.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

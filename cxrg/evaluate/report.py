@@ -272,4 +272,4 @@ def _cells(mean: Mean, sd: float = NAN) -> tuple[Any, ...]:
 
 def _safe(text: str) -> str:
     """Text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

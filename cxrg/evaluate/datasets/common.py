@@ -36,7 +36,10 @@ class Images:
 
     def find(self, name: str, *, anywhere: bool = True) -> Path | None:
         """The file, or None; ``anywhere`` False where a bare name means nothing."""
-        given = self.root / PurePosixPath(name.replace("\\", "/").lstrip("/"))
+        inside = PurePosixPath(name.replace("\\", "/").lstrip("/"))
+        if ".." in inside.parts or not inside.name or "\0" in name:
+            return None  # a label file must not reach beyond the folder of the images
+        given = self.root / inside
         for path in (given, *(given.with_name(given.stem + end) for end in SUFFIXES)):
             if path.is_file():
                 return path

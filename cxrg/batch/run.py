@@ -1,0 +1,224 @@
+"""The driver of a run: claim, have done, enter, tell.
+
+One thread claims tasks, gives them to the engine, enters outcomes into the ledger and tells of
+them; another finds and hashes the next files. A task that somebody else is at is put off and asked
+for again. Memory does not grow with the number of inputs: at most `WINDOW` of them are between the
+one that is to be told of next and the one that was begun last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cxrg.artefacts.files import sweep
+from cxrg.batch.ahead import Ahead
+from cxrg.batch.engine import Engine, Halt
+from cxrg.batch.failures import FAILURES, append, failure_line, rewrite
+from cxrg.batch.ledger import Ledger
+from cxrg.batch.tally import Tally, Told
+from cxrg.batch.task import Failure, Kind, Outcome, Row, Task
+from cxrg.errors import WriteError
+
+WINDOW = 1000
+PUT_OFF = 256
+PREFETCH = 16
+POLL = 0.25  # seconds between two looks at what somebody else is at
+
+
+@dataclass(slots=True)
+class _Open:
+    """An input that is not finished: what is known of it so far."""
+
+    task: Task
+    image: str | None
+    rows: dict[str, Row] = field(default_factory=dict)
+    old: int = 0
+    failures: dict[str, Failure] = field(default_factory=dict)
+    claimed: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        known = self.rows.keys() | self.failures.keys()
+        return tuple(phrase for phrase in self.task.phrases if phrase not in known)
+
+    def told(self) -> Told:
+        rows = tuple(self.rows[each] for each in self.task.phrases if each in self.rows)
+        failure = next(iter(self.failures.values()), None)
+        return Told(task=self.task, rows=rows, old=self.old, failure=failure)
+
+
+class Run:
+    """One run over all inputs.
+
+    Args:
+        inputs: tasks, and outcomes of what could not become a task, by ascending index from 0.
+        engine: does the tasks; started when the first of them comes up.
+        ledger: what is done already.
+        out: the output folder.
+        kinds: the files that a result must have to count as done; none: nothing is written.
+        ordered: tell in the order of the inputs, not as results come.
+        tell: called, in the calling thread, with each input's results.
+        halt: whether the user wants to stop.
+    """
+
+    def __init__(
+        self,
+        inputs: Iterable[Task | Outcome],
+        *,
+        engine: Engine,
+        ledger: Ledger,
+        out: Path,
+        kinds: Sequence[Kind],
+        tell: Callable[[Told], None],
+        ordered: bool = True,
+        halt: Halt = lambda: False,
+    ) -> None:
+        self._engine, self._ledger, self._halt = engine, ledger, halt
+        self._out, self._kinds = out, kinds
+        self._tell, self._ordered = tell, ordered
+        if kinds and ledger.alone:
+            sweep(out)
+        identified = ((item, self._identify(item)) for item in inputs)
+        self._inputs = Ahead(identified, PREFETCH)
+        self._working: dict[int, _Open] = {}
+        self._put_off: dict[int, _Open] = {}
+        self._held: dict[int, Told] = {}
+        self._next = self._begun = 0
+        self._polled = 0.0
+        self._settled = False
+        self._tally = Tally()
+
+    def __call__(self) -> Tally:
+        """Run to the end, or until the user wants to stop.
+
+        Raises:
+            CxrgError: of what would befall every input.
+        """
+        try:
+            while not self._halt() and (self._put_off or not self._inputs.ended):
+                for outcome in self._engine.run(self._pass()):
+                    self._finish(outcome)
+                self._give_up()  # what the engine did not begin
+        finally:
+            self._inputs.close()
+            for index in list(self._working):
+                with suppress(WriteError):
+                    self._release(self._working.pop(index))
+            if self._kinds:
+                with suppress(WriteError, OSError):
+                    rewrite(self._out / FAILURES, self._ledger.failures())
+        self._tally.interrupted = self._halt() and not self._complete()
+        return self._tally
+
+    # --- giving out -------------------------------------------------------------------------------
+
+    def _pass(self) -> Iterator[Task]:
+        """Tasks for the engine, until it must be let go: it may have to finish some first."""
+        while not self._halt():
+            yield from self._ask_again()
+            if len(self._put_off) >= PUT_OFF or self._begun - self._next >= WINDOW:
+                if not self._working:
+                    time.sleep(POLL)
+                return
+            try:
+                found = self._inputs.take(0.02 if self._working else POLL)
+            except StopIteration:
+                if self._put_off and not self._working:
+                    time.sleep(POLL)
+                return
+            if found is not None:
+                yield from self._take(*found)
+            elif self._working:
+                return
+
+    def _take(self, item: Task | Outcome, image: str | None) -> Iterator[Task]:
+        self._begun += 1
+        if isinstance(item, Outcome):
+            told = Told(task=item.task, rows=(), failure=item.failure)
+            self._end(told, None)
+            return
+        if not self._settled:
+            self._ledger.settle(self._engine.start())
+            self._settled = True
+        yield from self._claim(_Open(item, image))
+
+    def _claim(self, open_: _Open) -> Iterator[Task]:
+        """The part of an input that is to be computed now, if any; else it is over, or put off."""
+        task = open_.task
+        if open_.image is None:
+            mine: tuple[str, ...] = open_.missing
+        else:
+            claim = self._ledger.claim(task.path, open_.image, open_.missing, whole=self._has_files)
+            open_.rows.update(claim.done)
+            open_.old += len(claim.done)
+            open_.failures.update(claim.failed)
+            mine = claim.mine
+        if mine:
+            open_.claimed = mine
+            self._working[task.index] = open_
+            yield replace(task, phrases=mine)
+        elif open_.missing:
+            self._put_off[task.index] = open_
+        else:
+            self._end(open_.told(), open_.image)
+
+    def _ask_again(self) -> Iterator[Task]:
+        if self._put_off and time.monotonic() - self._polled >= POLL:
+            self._polled = time.monotonic()
+            for index in list(self._put_off):
+                yield from self._claim(self._put_off.pop(index))
+
+    def _has_files(self, stem: str) -> bool:
+        return all((self._out / f"{stem}.{kind}").is_file() for kind in self._kinds)
+
+    def _identify(self, item: Task | Outcome) -> str | None:
+        return self._ledger.identify(item.path) if isinstance(item, Task) else None
+
+    # --- taking in --------------------------------------------------------------------------------
+
+    def _finish(self, outcome: Outcome) -> None:
+        open_ = self._working.pop(outcome.task.index)
+        self._ledger.finish(open_.image, outcome)
+        open_.claimed = ()
+        open_.rows.update({row.phrase: row for row in outcome.rows})
+        if outcome.failure:
+            lacking = (each for each in outcome.task.phrases if each not in open_.rows)
+            open_.failures.update(dict.fromkeys(lacking, outcome.failure))
+        if open_.missing:
+            self._put_off[outcome.task.index] = open_
+        else:
+            self._end(open_.told(), open_.image)
+
+    def _give_up(self) -> None:
+        for index in list(self._working):
+            open_ = self._working.pop(index)
+            self._release(open_)
+            self._put_off[index] = open_
+
+    def _release(self, open_: _Open) -> None:
+        if open_.image:
+            self._ledger.release(open_.image, open_.claimed)
+        open_.claimed = ()
+
+    def _end(self, told: Told, image: str | None) -> None:
+        """An input is over: note a failure, and tell, now or when its turn comes."""
+        if told.failure and self._kinds:
+            line = failure_line(told.task, told.failure, image)
+            self._ledger.note(told.task.path, told.task.index + 1, line)
+            append(self._out / FAILURES, line)
+        self._tally.add(told)
+        self._held[told.task.index] = told
+        while self._next in self._held:
+            if self._ordered:
+                self._tell(self._held[self._next])
+            del self._held[self._next]
+            self._next += 1
+        if not self._ordered:
+            self._tell(told)
+
+    def _complete(self) -> bool:
+        return self._inputs.ended and not self._put_off

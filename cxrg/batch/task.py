@@ -1,0 +1,148 @@
+"""The values that travel between the driver of a run, its engine and its workers.
+
+All of them are small, frozen and can be pickled: paths travel, pixels never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cxrg.options import Options
+
+Kind = Literal["json", "png", "npz"]
+KINDS: tuple[Kind, ...] = ("json", "png", "npz")
+
+Reason = Literal["missing", "image", "phrase", "input", "outside", "internal", "poisoned"]
+REASONS: Mapping[Reason, str] = {
+    "missing": "not there",
+    "image": "no usable image",
+    "phrase": "no usable phrase",
+    "input": "not understood",
+    "outside": "outside the image root",
+    "internal": "unexpected error",
+    "poisoned": "set aside after ending two workers",
+}
+"""Why an input failed, with the words of the summary."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One image and the phrases to ground in it.
+
+    Attributes:
+        index: the place in the order of the inputs, from 0.
+        path: the image.
+        phrases: what to look for, at least one.
+        line: the line or row that named the image, in a list of images or a manifest.
+    """
+
+    index: int
+    path: Path
+    phrases: tuple[str, ...]
+    line: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What every worker of a run needs to know; the same for all tasks.
+
+    Attributes:
+        model: a name, folder or hub id, as `cxrg.model.load` takes it.
+        device: of this worker: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        preset: a named set of options.
+        knobs: what the user set on top of it, by name.
+        kinds: the kinds of files to write.
+        out: the folder to write to.
+        debug: tell of unexpected errors with their traceback, which may hold file names.
+    """
+
+    model: str
+    preset: str
+    out: Path
+    revision: str | None = None
+    offline: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    kinds: tuple[Kind, ...] = KINDS
+    debug: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What a worker settled on when it loaded the model: with image and phrase, a result's key.
+
+    Attributes:
+        identity: the model's fingerprint.
+        options: every knob as it is used; the device without its number, for one result may come
+            from any of several equal ones.
+    """
+
+    identity: str
+    options: Options
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One phrase's result, small.
+
+    Attributes:
+        phrase: the phrase as asked.
+        stem: the file name of everything written for it, less the suffix.
+        record: the JSON record, see `cxrg.artefacts.record`.
+    """
+
+    phrase: str
+    stem: str
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why there is no result.
+
+    Attributes:
+        path: the input.
+        kind: one of `REASONS`.
+        message: one line for the user that names the file and the remedy.
+        detail: a traceback, where one was asked for.
+    """
+
+    path: Path
+    kind: Reason
+    message: str
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The message without the input's name, which may be a patient's."""
+        name = printable(self.path)
+        told = self.message.removeprefix(f"{name}: ")
+        for part in (name, printable(self.path.name)):
+            told = told.replace(part, "the file") if len(part) > 1 else told
+        return told
+
+
+def printable(path: Path | str) -> str:
+    """A path as messages show it: on one line, whatever letters its name has."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of a task: rows, a failure, or both where only some phrases could be used.
+
+    Attributes:
+        task: the task, as it was given out.
+        rows: one for each phrase that was grounded, in the task's order.
+        failure: why other phrases, or all, have no result.
+        seconds: what the task took, its waiting left out.
+    """
+
+    task: Task
+    rows: tuple[Row, ...] = ()
+    failure: Failure | None = None
+    seconds: float = 0.0

@@ -1,0 +1,196 @@
+"""The worker: one image in, files and small rows out.
+
+A worker loads the model once. What is wrong with one image or its phrases becomes a `Failure`;
+what would go wrong with every image (the disk is full, an option does not fit the model) is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from cxrg.artefacts.files import stem
+from cxrg.artefacts.record import record, write_record
+from cxrg.batch.task import Failure, Job, Outcome, Reason, Row, Setting, Task, printable
+from cxrg.errors import CxrgError, ImageError, PhraseError
+from cxrg.options import resolve
+
+if TYPE_CHECKING:
+    from cxrg.ground import Grounding
+    from cxrg.image import CxrImage
+    from cxrg.model import Model
+    from cxrg.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A task on its way through a worker: what its last stage made, what failed, time spent."""
+
+    task: Task
+    image: CxrImage | None = None
+    groundings: Sequence[tuple[str, Grounding]] = ()
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+def open_worker(job: Job) -> Worker:
+    """A worker with the job's model loaded.
+
+    Raises:
+        ModelError: the model is not available.
+        UsageError: the device, the precision or an option is not.
+    """
+    from cxrg.model import load
+
+    model = load(
+        job.model,
+        device=job.device,
+        dtype=job.dtype,
+        revision=job.revision,
+        offline=job.offline,
+    )
+    options = resolve(job.preset, model.card, **{**job.knobs, **_place(job)})
+    return Worker(job, model, options)
+
+
+def _place(job: Job) -> dict[str, Any]:
+    return {"device": job.device, "dtype": job.dtype}
+
+
+class Worker:
+    """Does tasks, whole (`do`) or in three stages that may each have their own thread.
+
+    Attributes:
+        setting: the model and options that results are made with.
+    """
+
+    def __init__(self, job: Job, model: Model, options: Options) -> None:
+        self._job, self._model, self._options = job, model, options
+        settled = replace(
+            options,
+            device=_unnumbered(str(model.device)),
+            dtype=str(model.dtype).removeprefix("torch."),  # type: ignore[arg-type]
+        )
+        self.setting = Setting(identity=model.identity, options=settled)
+
+    def do(self, task: Task) -> Outcome:
+        """All of a task.
+
+        Raises:
+            CxrgError: of what would befall every task; never of a bad image or phrase.
+        """
+        return self.write(self.look(self.read(task)))
+
+    def read(self, task: Task) -> Done:
+        """The first stage: the image of a task, read and decoded."""
+        from cxrg.image import read_image
+
+        start = perf_counter()
+        try:
+            image = read_image(task.path, side=self._model.side, fit=self._options.fit)
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file does, the run goes on
+            return Done(task, failure=self._failure(task, error), seconds=perf_counter() - start)
+        return Done(task, image=image, seconds=perf_counter() - start)
+
+    def look(self, done: Done) -> Done:
+        """The second stage: the network, and heatmaps and boxes.
+
+        Raises:
+            CxrgError: an option does not fit the model.
+        """
+        if done.image is None:
+            return done
+        start = perf_counter()
+        groundings, failure = self._ground(done.task, done.image)
+        spent = done.seconds + perf_counter() - start
+        return replace(done, groundings=groundings, failure=failure, seconds=spent)
+
+    def write(self, done: Done) -> Outcome:
+        """The last stage: the files.
+
+        Raises:
+            WriteError: a file cannot be written.
+        """
+        start = perf_counter()
+        rows: tuple[Row, ...] = ()
+        failure = done.failure
+        try:
+            if done.image is not None:
+                rows = tuple(self._write(*each, done.image) for each in done.groundings)
+        except CxrgError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `read`
+            failure = self._failure(done.task, error)
+        spent = done.seconds + perf_counter() - start
+        return Outcome(task=done.task, rows=rows, failure=failure, seconds=spent)
+
+    def _ground(
+        self, task: Task, image: CxrImage
+    ) -> tuple[list[tuple[str, Grounding]], Failure | None]:
+        """All phrases at once, or one by one where one of them cannot be used."""
+        try:
+            return self._ground_all(task.phrases, image), None
+        except PhraseError as error:
+            usable, failure = [], self._failure(task, error)
+            if len(task.phrases) > 1:
+                for phrase in task.phrases:
+                    with suppress(PhraseError):
+                        usable += self._ground_all([phrase], image)
+            return usable, failure
+        except Exception as error:
+            if isinstance(error, CxrgError) and not isinstance(error, ImageError):
+                raise
+            return [], self._failure(task, error)
+
+    def _ground_all(self, phrases: Sequence[str], image: CxrImage) -> list[tuple[str, Grounding]]:
+        from cxrg.ground import ground
+
+        results = ground(image, list(phrases), model=self._model, options=self._options)
+        return list(zip(phrases, results, strict=True))
+
+    def _write(self, phrase: str, result: Grounding, image: CxrImage) -> Row:
+        result = replace(
+            result, options=replace(result.options, device=_unnumbered(result.options.device))
+        )
+        facts = json.dumps(asdict(result.options), sort_keys=True)
+        name = stem(result.image.sha256, result.phrase, result.model.identity, facts)
+        files = {kind: self._job.out / f"{name}.{kind}" for kind in self._job.kinds}
+        if "json" in files:
+            write_record(result, files["json"])
+        if "png" in files:
+            from cxrg.artefacts.picture import write_picture
+
+            write_picture(result, image, files["png"])
+        if "npz" in files:
+            from cxrg.artefacts.arrays import write_arrays
+
+            write_arrays(result, files["npz"])
+        return Row(phrase=phrase, stem=name, record=record(result))
+
+    def _failure(self, task: Task, error: Exception) -> Failure:
+        detail = traceback.format_exc() if self._job.debug else ""
+        return failure_of(task.path, error, detail=detail)
+
+
+def failure_of(path: Path, error: Exception, *, detail: str = "") -> Failure:
+    """What to tell of an error that concerns one image only."""
+    kind: Reason
+    if isinstance(error, (ImageError, PhraseError)):
+        kind = "phrase" if isinstance(error, PhraseError) else "image"
+        if kind == "image" and not os.path.exists(path):
+            kind = "missing"
+        return Failure(path=path, kind=kind, message=str(error), detail=detail)
+    name = type(error).__name__  # its text may repeat what the file holds
+    text = f"{printable(path)}: unexpected {name}; run this file alone with --debug"
+    return Failure(path=path, kind="internal", message=text, detail=detail)
+
+
+def _unnumbered(device: str) -> str:
+    return device.split(":")[0]

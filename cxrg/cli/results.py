@@ -1,0 +1,125 @@
+"""How results are told: JSON lines or a table, warnings, failures, and the summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cxrg.batch.failures import FAILURES
+from cxrg.batch.tally import Tally, Told
+from cxrg.batch.task import REASONS, Failure, Kind, Reason, Row
+from cxrg.cli.terminal import Reporter, complain, table, write
+from cxrg.errors import CxrgError, ImageError, InputError, PhraseError
+
+MOST_ROWS = 50
+"""Results that are worth a table; nobody reads more, and they need not be kept in memory."""
+
+
+_ERRORS: Mapping[Reason, type[CxrgError]] = {
+    "missing": ImageError,
+    "image": ImageError,
+    "phrase": PhraseError,
+    "input": InputError,
+    "outside": InputError,
+}
+
+
+def error_of(failure: Failure) -> CxrgError:
+    """A failure as the error that ends the program, where nothing else was asked for."""
+    return _ERRORS.get(failure.kind, CxrgError)(failure.message)
+
+
+@dataclass(slots=True)
+class Teller:
+    """Tells of one input after the other.
+
+    Attributes:
+        alone: there is one input, and what is wrong with it is wrong with the command.
+        rows: the table, as far as it is worth showing.
+    """
+
+    out: Path
+    kinds: Sequence[Kind]
+    as_json: bool
+    quiet: bool
+    reporter: Reporter
+    debug: bool = False
+    alone: bool = False
+    rows: list[list[str]] = field(default_factory=list)
+
+    def __call__(self, told: Told) -> None:
+        path = told.task.path
+        for row in told.rows:
+            files: dict[str, Path] = {kind: self.out / f"{row.stem}.{kind}" for kind in self.kinds}
+            if self.as_json:
+                write(_line(row, path, files))
+            elif not self.quiet and len(self.rows) <= MOST_ROWS:
+                self.rows.append(_cells(row, path, files))
+        if not self.quiet and told.old < len(told.rows):
+            texts = (text for row in told.rows for text in row.record["warnings"])
+            for text in dict.fromkeys(texts):
+                self.reporter.line(f"warning: {path}: {text}")
+        if told.failure:
+            if self.debug and told.failure.detail:
+                self.reporter.block(told.failure.detail)
+            if self.alone and not told.rows:
+                raise error_of(told.failure)
+            self.reporter.line(told.failure.message)
+        self.reporter.advance()
+
+    def show(self) -> None:
+        """The table, where there is one to show."""
+        if self.rows and len(self.rows) <= MOST_ROWS:
+            _show(self.rows)
+
+
+def summarise(tally: Tally, *, out: Path, ledger: bool, quiet: bool) -> None:
+    """One line on what became of all inputs; none for one that simply went well."""
+    parts = [f"{tally.done} done"]
+    if tally.skipped:
+        parts.append(f"{tally.skipped} done before (--force computes again)")
+    done = ", ".join(parts)
+    if tally.failed:
+        count = sum(tally.failed.values())
+        why = ", ".join(f"{number} {REASONS[kind]}" for kind, number in tally.failed.most_common())
+        where = f"; {out / FAILURES} lists them" if ledger else ""
+        complain(f"{count} of {tally.total} inputs failed ({why}), {done}{where}")
+    elif not quiet and (tally.total > 1 or tally.skipped):
+        complain(f"{tally.total} input{'' if tally.total == 1 else 's'}: {done}")
+    if tally.interrupted:
+        way = "; the same command goes on from here" if ledger else ""
+        complain(f"interrupted before the end{way}")
+
+
+def _line(row: Row, path: Path, files: Mapping[str, Path]) -> str:
+    line = dict(row.record)
+    line["image"] = {**line["image"], "path": str(path)}
+    line["files"] = {kind: str(file) for kind, file in files.items()}
+    return json.dumps(line, allow_nan=False)
+
+
+def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:
+    """The cells of one result; the last is where its picture is."""
+    record: Mapping[str, Any] = row.record
+    boxes = [f"{b['x0']:.0f} {b['y0']:.0f} {b['x1']:.0f} {b['y1']:.0f}" for b in record["boxes"]]
+    words = [box["where"] for box in record["boxes"]]
+    picture = files.get("png") or next(iter(files.values()), "")
+    cells = [row.phrase, record["status"], f"{record['score']:.2f}"]
+    return [path.name, *cells, "\n".join(boxes), "\n".join(words), str(picture)]
+
+
+def _show(rows: Sequence[Sequence[str]]) -> None:
+    """The table, then the paths, which are too long for a column and are there to be copied."""
+    head = ["", "image", "phrase", "status", "score", "x0 y0 x1 y1", "where"]
+    numbered = [[str(number), *row[:-1]] for number, row in enumerate(rows, 1)]
+    if len({row[0] for row in rows}) == 1:
+        head, numbered = [head[0], *head[2:]], [[row[0], *row[2:]] for row in numbered]
+    if len(rows) == 1:
+        head, numbered = head[1:], [row[1:] for row in numbered]
+    table(head, numbered, firm=("status", "score", "x0 y0 x1 y1", "where"))
+    for number, row in enumerate(rows, 1):
+        if row[-1]:
+            write(f"{number}  {row[-1]}" if len(rows) > 1 else row[-1])
