@@ -138,6 +138,39 @@ def test_absent_and_negated_phrases_have_empty_targets_and_only_true_ones_descri
                 assert described == 0
 
 
+def test_words_alone_do_not_tell_whether_something_is_there() -> None:
+    query = (
+        ["opacity|left|"] * 6 + ["mass|right|"] * 2 + ["opacity|right|"] * 1 + ["mass|left|"] * 9
+    )
+    kind = [PRESENT] * 8 + [ABSENT] * 10
+    empty = np.zeros((18, 4, 4), np.uint8)
+    made = replace(
+        pool(),
+        complete=np.array([True, True]),
+        owner=np.zeros(18, np.int32),
+        query=np.array(query),
+        kind=np.array(kind, np.uint8),
+        mask=np.where(np.arange(18)[:, None, None] < 8, 255, empty).astype(np.uint8),
+        box=empty,
+    )
+    deck = batches.make_deck(made)
+    # Three opacities are asked for each mass with success, so in vain as well.
+    assert deck.odds[0] == pytest.approx(0.75)
+    assert deck.odds[1:] == pytest.approx(0.25 / 9)
+    assert deck.blank.tolist() == [1]
+    batch = batches.draw(
+        made, deck, np.random.default_rng(0), Random(0), size=400, caption_drop=0.0, box_share=0.6
+    )
+    blank = batch.index == 1
+    assert 0.05 < blank.mean() < 0.25
+    assert batch.target[blank].max() == 0
+    assert batch.described[blank].sum() == sum(
+        any(cue in p.lower() for cue in _DENIALS)
+        for p, is_blank in zip(batch.phrases, blank, strict=True)
+        if is_blank
+    )
+
+
 def test_dropped_captions_teach_no_attention() -> None:
     batch = drawn(caption_drop=1.0)
     assert set(batch.phrases) == {""}

@@ -141,7 +141,7 @@ def main() -> int:
         runs = {"new": measure(folder, asked.items), "again": measure(folder, asked.items)}
         size = (folder / "cxrg.sqlite").stat().st_size / 1e6
     told = {"stubbed_network": True, "rows": asked.rows, "items": asked.items, "ledger_mb": size}
-    print(json.dumps({**told, **runs}, indent=2))  # noqa: T201
+    print(json.dumps({**told, **runs}, indent=2))
     broken = any(each["wall_ms"] > MOST_MS or each["growth_mb"] > MOST_MB for each in runs.values())
     return int(asked.check and broken)
 
