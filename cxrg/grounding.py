@@ -15,10 +15,10 @@ from cxrg.heatmap import (
     aggregate,
     boxes_from_heatmap,
     confine,
+    mask_background,
     presence,
     scale,
     smooth,
-    suppress,
 )
 from cxrg.image import CxrImage
 from cxrg.invert import timestep_list, window_indices
@@ -121,7 +121,7 @@ def make_grounding(
         else boxes_from_heatmap(heat, threshold=options.threshold, min_area=options.min_area)
     )
     boxes = tuple(box for each in found if (box := image.frame.to_source(each)))
-    canonical = suppress(heat) if options.mask == "otsu" else heat
+    canonical = mask_background(heat, options.mask)
     flat = ("attention is the same everywhere",) if heat.min() == heat.max() else ()
     return Grounding(
         image=ImageRef(

@@ -23,7 +23,7 @@ Fit = Literal["pad", "crop"]
 Route = Literal["ddim", "noise"]
 Reduce = Literal["mean", "sum"]
 Normalise = Literal["minmax", "final", "none"]
-Mask = Literal["otsu", "none"]
+Mask = Literal["otsu", "soft", "none"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 

@@ -13,7 +13,9 @@ from cxrg.heatmap import (
     aggregate,
     boxes_from_heatmap,
     confine,
+    fade,
     level,
+    mask_background,
     otsu,
     peak,
     presence,
@@ -76,6 +78,20 @@ def test_otsu_by_hand() -> None:
     heat = np.array([0, 0, 0, 0, 0.25, 0.25, 1, 1], dtype=np.float32).reshape(2, 4)
     assert otsu(heat) == pytest.approx(64.5 / 256)
     np.testing.assert_array_equal(suppress(heat).ravel(), [0, 0, 0, 0, 0, 0, 1, 1])
+
+
+def test_fading_keeps_order_and_top_and_halves_about_otsus_threshold() -> None:
+    heat = scale(blob(48, 20, 12, 5) + blob(48, 36, 36, 9, 0.5)).astype(np.float32)
+    faded, threshold = fade(heat), otsu(heat)
+    exact = heat.astype(np.float64) ** 8 / (heat.astype(np.float64) ** 8 + threshold**8)
+    np.testing.assert_allclose(faded, exact / exact.max(), atol=1e-6)
+    order = np.argsort(heat, axis=None)
+    assert (np.diff(faded.ravel()[order]) >= 0).all()
+    assert faded.max() == pytest.approx(1)
+    assert (mask_background(heat, "soft") == faded).all()
+    assert (mask_background(heat, "otsu") == suppress(heat)).all()
+    assert mask_background(heat, "none") is heat
+    assert (fade(np.zeros((4, 4), np.float32)) == 0).all()
 
 
 def test_otsu_against_the_definition() -> None:

@@ -139,7 +139,9 @@ def ground(
         str | None, _knob("HOW", "minmax, final, or none to keep probabilities.")
     ] = None,
     sigma: Annotated[str | None, _knob("X", "Smoothing, a fraction of the side.")] = None,
-    mask: Annotated[str | None, _knob("HOW", "Background of the heatmap: otsu or none.")] = None,
+    mask: Annotated[
+        str | None, _knob("HOW", "Background of the heatmap: otsu, soft or none.")
+    ] = None,
     threshold: Annotated[
         str | None, _knob("HOW", "Of boxes: otsu, a number, or quantile:Q.")
     ] = None,

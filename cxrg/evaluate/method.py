@@ -106,7 +106,7 @@ class LatentDiffusion:
 
         from cxrg.attention import read_attention
         from cxrg.ground import heatmaps
-        from cxrg.heatmap import suppress
+        from cxrg.heatmap import mask_background
         from cxrg.invert import ddim_latents, noise_latents
         from cxrg.layers import choose_layers
         from cxrg.phrase import encode_phrase
@@ -137,7 +137,7 @@ class LatentDiffusion:
                 batch=options.batch,
             )
         heat, _ = heatmaps(maps[0], image.frame, options)
-        return image.frame.restore(suppress(heat) if options.mask == "otsu" else heat)
+        return image.frame.restore(mask_background(heat, options.mask))
 
     def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:
         from cxrg.heatmap import boxes_from_heatmap
