@@ -52,8 +52,18 @@ def manifest(
 def test_folders_are_searched_by_content_in_sorted_order(place: Path) -> None:
     for name in ("s/b.png", "s/a/deep", "s/c/x.dcm", "s/.hidden/y"):
         draw(Path(name))
-    Path("s/notes.png").write_text("no image")
+    Path("s/notes.txt").write_text("no image")
     assert names(arguments("s")) == ["s/.hidden/y", "s/a/deep", "s/b.png", "s/c/x.dcm"]
+
+
+def test_what_is_left_of_an_image_in_a_folder_is_told_and_not_passed_over(place: Path) -> None:
+    draw(Path("s/b.png"))
+    Path("s/empty.DCM").touch()
+    Path("s/page.jpg").write_text("not found")
+    found = {entry.path.name: entry.failure for entry in arguments("s")}
+    assert found.pop("b.png") is None
+    assert set(found) == {"empty.DCM", "page.jpg"}
+    assert all(failure is not None and failure.kind == "image" for failure in found.values())
 
 
 def test_the_output_folder_is_no_input(place: Path) -> None:

@@ -196,4 +196,5 @@ def test_a_random_model_grounds() -> None:
     found = bench(model, EXAMPLE, ["left basal opacity"], options, repeats=1, warm=False)
     assert found.evaluations == 1
     assert "speed only" in found.note
-    assert found.evaluation.flops == pytest.approx(677e9, rel=0.01)
+    # 677 GFLOP of convolutions and matrix products, 126 of attention.
+    assert found.evaluation.flops == pytest.approx(803e9, rel=0.01)

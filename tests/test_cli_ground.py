@@ -189,7 +189,7 @@ def test_with_phrase_options_every_argument_is_an_image(
 def test_folders_are_searched_by_content(run: Run, library: Library, place: Path) -> None:
     draw("study/b/deep.txt", seed=2)
     draw("study/a.png", seed=3)
-    Path("study/notes.png").write_text("no image")
+    Path("study/notes.txt").write_text("no image")
     code, _, err = run("ground", "study", "opacity")
     assert (code, err) == (0, "cxrg: 2 inputs: 2 done\n")
     read = [str(call["path"]) for call in library.grounds]

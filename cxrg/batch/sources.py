@@ -21,6 +21,7 @@ from cxrg.batch.work import failure_of
 from cxrg.errors import ImageError, InputError
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
+_IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +89,11 @@ def _from_path(path: Path, out: Path) -> Iterator[Entry]:
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Entry]:
-    """The images below a folder; links to folders are not followed, for they may lead round."""
+    """The images below a folder, by content. What is only named like one is told, too: it may be
+    what is left of one.
+
+    Links to folders are not followed, for they may lead round.
+    """
     from cxrg.image import is_image
 
     try:
@@ -103,6 +108,8 @@ def _walk(folder: Path, out: Path) -> Iterator[Entry]:
                 yield from _walk(path, out)
         elif is_image(path):
             yield Entry(path=path)
+        elif path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file():
+            yield _checked(Entry(path=path))
 
 
 # --- lists ----------------------------------------------------------------------------------------
