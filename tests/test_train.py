@@ -279,15 +279,15 @@ def test_a_short_run_learns_goes_on_and_loads(
     from cxrg import ground, load
 
     config, out = recipe(tmp_path), tmp_path / "out"
-    short, long = "steps = 8\nlearning_rate = 5e-4", "steps = 60\nlearning_rate = 2e-3"
+    short, long = "steps = 8\nlearning_rate = 5e-4", "steps = 120\nlearning_rate = 2e-3"
     text = config.read_text().replace(short, long)
     config.write_text(text)
-    assert "steps = 60" in text
+    assert "steps = 120" in text
     folder = run(config, out=out, resume=False, progress=lambda *_: None)
     assert capfd.readouterr().err == ""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     look = [line["loss"] for line in lines if line["stage"] == "diffusion/attention"]
-    assert look[-1] < 0.9 * look[0]
+    assert np.mean(look[-3:]) < 0.93 * look[0]
     before = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     again = run(config, out=out, resume=True, progress=lambda *_: None)
     assert (again / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before
