@@ -152,12 +152,12 @@ class _Look:
             self.problems.append(str(error))
 
     def take_config(self, part: str) -> None:
-        self.configs[part] = checkpoint._config(self.folder, part)
+        self.configs[part] = checkpoint.part_config(self.folder, part)
 
     def take_denoiser(self) -> None:
         if {"unet", "vae"} <= self.configs.keys():
             with self.gather():
-                checkpoint._check_unet(self.folder, self.configs["unet"], self.configs["vae"])
+                checkpoint.check_unet(self.folder, self.configs["unet"], self.configs["vae"])
         if "scheduler" in self.configs:
             with self.gather():
                 checkpoint.schedule(self.configs["scheduler"])
@@ -169,7 +169,7 @@ class _Look:
                     self._take_network(part)
         if "tokenizer" in self.configs:
             with self.gather():
-                self.tokenizer = checkpoint._tokenizer(self.folder / "tokenizer")
+                self.tokenizer = checkpoint.read_tokenizer(self.folder / "tokenizer")
                 kind = type(self.tokenizer).__name__
                 self.parts.append(PartReport(name="tokenizer", kind=kind))
         if "scheduler" in self.configs:
@@ -177,7 +177,7 @@ class _Look:
             self.parts.append(PartReport(name="scheduler", kind=kind))
         if {"unet", "text_encoder"} <= self.networks.keys() and self.tokenizer is not None:
             with self.gather():
-                checkpoint._check_text(self.folder, self.networks, self.tokenizer)
+                checkpoint.check_text(self.folder, self.networks, self.tokenizer)
 
     def _take_network(self, part: str) -> None:
         """Read the files' headers, build without memory, compare."""
@@ -188,7 +188,7 @@ class _Look:
         except (ValueError, RuntimeError, TypeError, KeyError, OSError) as error:
             raise ModelError(
                 f"{place}: config.json does not describe a network "
-                f"({checkpoint._first_line(error)}); copy it again"
+                f"({checkpoint.first_line(error)}); copy it again"
             ) from error
         finally:
             self.parts.append(report)
@@ -261,8 +261,8 @@ def _without_memory(place: Path, config: Mapping[str, Any]) -> Any:
         if place.name == "unet":
             return UNet2DConditionModel.from_config(config)
         if place.name == "vae":
-            return checkpoint._vae_class(place.parent, config).from_config(config)
-        kind = checkpoint._text_class(config)
+            return checkpoint.autoencoder_class(place.parent, config).from_config(config)
+        kind = checkpoint.text_encoder_class(config)
         automatic: Any = transformers.AutoModel
         facts = transformers.AutoConfig.from_pretrained(
             place, local_files_only=True, trust_remote_code=False
@@ -273,7 +273,7 @@ def _without_memory(place: Path, config: Mapping[str, Any]) -> Any:
 def _headers(place: Path, config: Mapping[str, Any]) -> tuple[Shapes, PartReport]:
     """Names and shapes in a part's weight files, without their numbers."""
     base = "model" if place.name == "text_encoder" else "diffusion_pytorch_model"
-    variant = checkpoint._variant(place)
+    variant = checkpoint.weights_variant(place)
     files = [
         path
         for path in sorted(place.glob(f"{base}*.safetensors"))

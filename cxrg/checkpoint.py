@@ -55,14 +55,14 @@ def read_folder(folder: Path, unet_dtype: torch.dtype = torch.float32) -> Parts:
     Raises:
         ModelError: a part is missing, not in safetensors, broken, or of a kind not handled.
     """
-    configs = {part: _config(folder, part) for part in CONFIGS}
-    vae_class = _vae_class(folder, configs["vae"])
-    _check_unet(folder, configs["unet"], configs["vae"])
-    variants = {part: _variant(folder / part) for part in NETWORKS}
+    configs = {part: part_config(folder, part) for part in CONFIGS}
+    vae_class = autoencoder_class(folder, configs["vae"])
+    check_unet(folder, configs["unet"], configs["vae"])
+    variants = {part: weights_variant(folder / part) for part in NETWORKS}
     # Here and not above: this import takes seconds, and a usage error does not need it.
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    text_class = _text_class(configs["text_encoder"])
+    text_class = text_encoder_class(configs["text_encoder"])
     classes = {"vae": vae_class, "unet": UNet2DConditionModel, "text_encoder": text_class}
     dtypes: dict[str, dict[str, Any]] = {
         "vae": {"torch_dtype": torch.float32},
@@ -74,13 +74,18 @@ def read_folder(folder: Path, unet_dtype: torch.dtype = torch.float32) -> Parts:
             part: _network(classes[part], folder / part, variant=variants[part], **dtypes[part])
             for part in NETWORKS
         }
-        tokenizer = _tokenizer(folder / "tokenizer")
-    _check_text(folder, networks, tokenizer)
+        tokenizer = read_tokenizer(folder / "tokenizer")
+    check_text(folder, networks, tokenizer)
     denoiser = networks.pop("unet")
     return Parts(denoiser=denoiser, tokenizer=tokenizer, scheduler=configs["scheduler"], **networks)
 
 
-def _config(folder: Path, part: str) -> dict[str, Any]:
+def part_config(folder: Path, part: str) -> dict[str, Any]:
+    """The configuration of a part.
+
+    Raises:
+        ModelError: it is missing or cannot be read.
+    """
     path = folder / part / CONFIGS[part]
     family = transformer_family(folder) if part == "unet" and not path.is_file() else ""
     if family:
@@ -115,7 +120,12 @@ def transformer_family(folder: Path) -> str:
     return f"a diffusion transformer{f' ({name})' if name else ''}"
 
 
-def _vae_class(folder: Path, config: Mapping[str, Any]) -> Any:
+def autoencoder_class(folder: Path, config: Mapping[str, Any]) -> Any:
+    """The autoencoder's class.
+
+    Raises:
+        ModelError: it is none that is handled.
+    """
     name = config.get("_class_name")
     if name == "AutoencoderKL":
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -132,7 +142,12 @@ def _vae_class(folder: Path, config: Mapping[str, Any]) -> Any:
     raise ModelError(f"{folder}: autoencoder {name} is not handled; use AutoencoderKL or -DC")
 
 
-def _check_unet(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+def check_unet(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+    """Complain of a U-Net that is not handled, or that takes other latents than the autoencoder's.
+
+    Raises:
+        ModelError: the configurations say so.
+    """
     name = unet.get("_class_name")
     if name != "UNet2DConditionModel":
         raise ModelError(f"{folder}: denoiser {name} is not handled; use UNet2DConditionModel")
@@ -150,7 +165,7 @@ def _check_unet(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any]) -
         )
 
 
-def _variant(part: Path) -> str | None:
+def weights_variant(part: Path) -> str | None:
     """``fp16`` where a part comes in that variant only; its weights must be safetensors."""
     names = [path.name for path in part.iterdir()]
     safe = [name for name in names if name.endswith(".safetensors")]
@@ -163,7 +178,8 @@ def _variant(part: Path) -> str | None:
     return "fp16" if all(".fp16" in name for name in safe) else None
 
 
-def _text_class(config: Mapping[str, Any]) -> Any:
+def text_encoder_class(config: Mapping[str, Any]) -> Any:
+    """The text encoder's class, from its configuration."""
     import transformers
 
     name = (config.get("architectures") or [""])[0]
@@ -185,7 +201,7 @@ def _network(kind: Any, part: Path, **how: Any) -> Any:
             **how,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{part}: {_first_line(error)}; copy the folder again") from error
+        raise ModelError(f"{part}: {first_line(error)}; copy the folder again") from error
     # A pooler is not read here, and encoders are often saved without one.
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
@@ -195,7 +211,12 @@ def _network(kind: Any, part: Path, **how: Any) -> Any:
     return network
 
 
-def _tokenizer(part: Path) -> Any:
+def read_tokenizer(part: Path) -> Any:
+    """The tokenizer in a folder.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     import transformers
 
     # Without its vocabulary a tokenizer loads all the same, and knows no word.
@@ -206,10 +227,15 @@ def _tokenizer(part: Path) -> Any:
             part, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"{part}: {_first_line(error)}; copy it again") from error
+        raise ModelError(f"{part}: {first_line(error)}; copy it again") from error
 
 
-def _check_text(folder: Path, networks: Mapping[str, Any], tokenizer: Any) -> None:
+def check_text(folder: Path, networks: Mapping[str, Any], tokenizer: Any) -> None:
+    """Complain of a text encoder that does not fit the U-Net or the tokenizer.
+
+    Raises:
+        ModelError: it does not fit.
+    """
     config = networks["text_encoder"].config
     wanted, given = networks["unet"].config.cross_attention_dim, config.hidden_size
     if wanted != given:
@@ -245,7 +271,8 @@ def quiet_libraries() -> Iterator[None]:
             text.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows its first line."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
 
@@ -366,4 +393,4 @@ def fetch(hub_id: str, *, revision: str | None, offline: bool) -> Path:
             f"{hub_id}: {why} is not in the cache; fetch it once online, or give a folder"
         ) from error
     except (HfHubHTTPError, OSError) as error:
-        raise ModelError(f"{hub_id}: {_first_line(error)}; try again, or give a folder") from error
+        raise ModelError(f"{hub_id}: {first_line(error)}; try again, or give a folder") from error
