@@ -56,8 +56,10 @@ def make_deck(pool: Pool) -> Deck:
     missed = [_form(pool.query[row]) for row in rows[ABSENT]]
     times = Counter(missed)
     odds = np.array([said[form] / times[form] for form in missed])
+    if not odds.any():
+        odds = np.ones(len(missed))
     blank = np.setdiff1d(np.flatnonzero(pool.complete), pool.owner[rows[PRESENT]])
-    return Deck(rows=rows, odds=odds / max(odds.sum(), 1e-9), blank=blank)
+    return Deck(rows=rows, odds=odds / odds.sum() if missed else odds, blank=blank)
 
 
 def _form(words: np.str_) -> tuple[str, str | None, str | None]:
@@ -68,15 +70,12 @@ def _form(words: np.str_) -> tuple[str, str | None, str | None]:
 
 def _pick(deck: Deck, pool: Pool, kind: int, rng: np.random.Generator) -> tuple[int, int]:
     """An answer of a kind and its picture; what is absent is often asked of a blank picture."""
-    rows = deck.rows[kind]
-    if kind != ABSENT:
-        row = int(rows[int(rng.integers(rows.size))])
-    elif deck.blank.size and deck.rows[PRESENT].size and rng.random() < ON_BLANK:
-        row = int(deck.rows[PRESENT][int(rng.integers(deck.rows[PRESENT].size))])
+    present = deck.rows[PRESENT]
+    if kind == ABSENT and deck.blank.size and present.size and rng.random() < ON_BLANK:
+        row = int(present[int(rng.integers(present.size))])
         return row, int(deck.blank[int(rng.integers(deck.blank.size))])
-    else:
-        even = deck.odds.sum() == 0
-        row = int(rows[int(rng.choice(rows.size, p=None if even else deck.odds))])
+    odds = deck.odds if kind == ABSENT else None
+    row = int(rng.choice(deck.rows[kind], p=odds))
     return row, int(pool.owner[row])
 
 
