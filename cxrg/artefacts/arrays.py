@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxrg.artefacts.files import whole
-from cxrg.artefacts.record import record_line
+from cxrg.artefacts.record import record, record_line
 
 if TYPE_CHECKING:
-    from cxrg.ground import Grounding
+    from cxrg.grounding import Grounding
 
 
 def write_arrays(grounding: Grounding, path: Path) -> None:
@@ -35,5 +35,5 @@ def write_arrays(grounding: Grounding, path: Path) -> None:
             heatmap=grounding.heatmap,
             canonical=grounding.canonical,
             boxes=np.array(boxes, dtype=np.float32).reshape(-1, 5),
-            record=np.array(record_line(grounding)),
+            record=np.array(record_line(record(grounding))),
         )

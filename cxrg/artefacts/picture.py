@@ -22,7 +22,7 @@ from cxrg.artefacts.record import NOTICE
 
 if TYPE_CHECKING:
     from cxrg.geometry import Box
-    from cxrg.ground import Grounding
+    from cxrg.grounding import Grounding
     from cxrg.image import CxrImage
 
 _LONGEST, _SHORTEST = 1600, 640  # the longest side of the drawn X-ray, at most and at least

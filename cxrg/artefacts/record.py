@@ -19,7 +19,7 @@ from cxrg.artefacts.files import whole
 from cxrg.artefacts.words import whereabouts
 
 if TYPE_CHECKING:
-    from cxrg.ground import Grounding
+    from cxrg.grounding import Grounding
 
 SCHEMA = "cxrg.grounding/1"
 SCHEMA_FILE = Path(__file__).with_name("grounding-1.schema.json")
@@ -65,17 +65,18 @@ def record(grounding: Grounding) -> dict[str, Any]:
 
 
 def record_line(
-    grounding: Grounding, *, path: str | None = None, files: Mapping[str, Path] | None = None
+    facts: Mapping[str, Any], *, path: str | None = None, files: Mapping[str, Path] | None = None
 ) -> str:
-    """The record as one line of JSON in ASCII.
+    """A record as one line of JSON in ASCII.
 
     Args:
+        facts: what `record` made.
         path: the image's path as the caller gave it; for standard output, never for a file.
         files: what was written, by format.
     """
-    line = record(grounding)
+    line = dict(facts)
     if path is not None:
-        line["image"]["path"] = path
+        line["image"] = {**line["image"], "path": path}
     if files is not None:
         line["files"] = {kind: str(file) for kind, file in files.items()}
     return json.dumps(line, allow_nan=False)

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cxrg.artefacts.files import whole
+
 
 class Descent:
     """Steps a network along its gradient, ``steps`` times in all."""
@@ -31,23 +33,21 @@ class Descent:
 
     def save(self, path: Path, steps: int) -> None:
         """Write network and optimiser after so many steps, whole or not at all."""
-        kept = {name: part.state_dict() for name, part in self._parts()}
-        temporary = path.with_suffix(".tmp")
-        torch.save({**kept, "steps": steps}, temporary)
-        temporary.replace(path)
+        kept = {
+            "net": self._net.state_dict(),
+            "adam": self._adam.state_dict(),
+            "cycle": self._cycle.state_dict(),
+            "steps": steps,
+        }
+        with whole(path) as file:
+            torch.save(kept, file)
 
     def resume(self, path: Path) -> int:
         """Take up what `save` wrote, if there is such a file; returns the steps already taken."""
         if not path.exists():
             return 0
         kept = torch.load(path, weights_only=True)
-        for name, part in self._parts():
-            part.load_state_dict(kept[name])
+        self._net.load_state_dict(kept["net"])
+        self._adam.load_state_dict(kept["adam"])
+        self._cycle.load_state_dict(kept["cycle"])
         return int(kept["steps"])
-
-    def _parts(
-        self,
-    ) -> tuple[
-        tuple[str, nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.OneCycleLR], ...
-    ]:
-        return ("net", self._net), ("adam", self._adam), ("cycle", self._cycle)

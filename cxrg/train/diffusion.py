@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from transformers import BertModel
 
+from cxrg.artefacts.files import whole
 from cxrg.attention import watch
 from cxrg.layers import cross_attention_layers
 from cxrg.train.batches import Batch, draw, make_deck
@@ -218,17 +219,14 @@ def train_diffusion(
 
 def save_checkpoint(path: Path, state: State) -> None:
     """Write a checkpoint whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(
-        {
-            "pair": state.pair.state_dict(),
-            "average": state.average.state_dict(),
-            "optimiser": state.optimiser.state_dict(),
-            "step": state.step,
-        },
-        temporary,
-    )
-    temporary.replace(path)
+    kept = {
+        "pair": state.pair.state_dict(),
+        "average": state.average.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "step": state.step,
+    }
+    with whole(path) as file:
+        torch.save(kept, file)
 
 
 def load_checkpoint(path: Path, state: State) -> None:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.artefacts.files import whole
 from cxrg.phantom import queries, sample
 from cxrg.phantom.findings import bounding
 from cxrg.phantom.language import Query
@@ -141,8 +142,7 @@ def _render(shard: _Shard, config: DataConfig, folder: Path) -> None:
             rows["kind"].append(kind)
             rows["mask"].append(coarse(found.mask, config.grid))
             rows["box"].append(coarse(bounding(found.mask), config.grid))
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with whole(path) as file:
         np.savez_compressed(
             file,
             images=np.stack(images),
@@ -154,7 +154,6 @@ def _render(shard: _Shard, config: DataConfig, folder: Path) -> None:
             mask=np.array(rows["mask"], np.uint8),
             box=np.array(rows["box"], np.uint8),
         )
-    temporary.replace(path)
 
 
 _BACKGROUNDS: tuple[Background, ...] = ()

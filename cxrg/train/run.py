@@ -13,6 +13,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from cxrg.artefacts.files import whole
 from cxrg.checkpoint import quiet_libraries
 from cxrg.errors import InputError, UsageError
 from cxrg.phantom import sample
@@ -121,9 +122,9 @@ def _latents(vae: AutoencoderDC, pool: Pool, out: Path) -> NDArray[np.float16]:
     path = out / "latents.npy"
     if not path.exists():
         scale = float(vae.config["scaling_factor"])
-        temporary = path.with_suffix(".tmp.npy")
-        np.save(temporary, (encode_all(vae, pool.images) * scale).astype(np.float16))
-        temporary.replace(path)
+        made = (encode_all(vae, pool.images) * scale).astype(np.float16)
+        with whole(path) as file:
+            np.save(file, made)
     latents: NDArray[np.float16] = np.load(path)
     if len(latents) != len(pool.images):
         raise UsageError(f"{path}: made for another pool; remove it and give --resume again")
