@@ -29,6 +29,9 @@ MAX_RATIO = 8
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # Windows has neither this nor named pipes in folders
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
+"""How image files are usually named; what they are, their content says."""
+
 HEAD = 256
 """How many first bytes `kind_of` needs."""
 

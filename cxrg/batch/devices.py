@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from cxrg.batch.engine import Halt, pipeline
-from cxrg.batch.task import Failure, Job, Outcome, Setting, Task, printable
-from cxrg.batch.work import open_worker
+from cxrg.batch.task import Job, Outcome, Setting, Task
+from cxrg.batch.work import open_worker, poisoned
 from cxrg.errors import CxrgError, ModelError, UsageError
 
 DEPTH = 2  # tasks in one process: one with the network, one being read
@@ -130,7 +130,7 @@ class PerDevice:
         hand.pipe.close()
         hand.process.join()
         if hand.alone:
-            yield from map(_poisoned, hand.tasks)
+            yield from (poisoned(task, "processes") for task in hand.tasks)
         else:
             self._suspects += hand.tasks
         new = _begin(hand.job)
@@ -164,13 +164,6 @@ def _greet(hand: _Hand) -> Setting:
         raise told
     assert isinstance(told, Setting)
     return told
-
-
-def _poisoned(task: Task) -> Outcome:
-    words = "ended two processes, so it is set aside; look at the file, or free memory"
-    message = f"{printable(task.path)}: {words}"
-    failure = Failure(path=task.path, kind="poisoned", message=message)
-    return Outcome(task=task, failure=failure)
 
 
 def _serve(job: Job, pipe: Connection[Setting | Outcome | CxrgError, Task]) -> None:

@@ -20,7 +20,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -100,11 +100,10 @@ class Ledger:
             self._db = sqlite3.connect(
                 self._file or "", PATIENCE, isolation_level=None, check_same_thread=False
             )
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._db.close)
                 self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
+                undo.pop_all()
         self._closed = threading.Event()
         self._setting = 0
         threading.Thread(target=self._beat, name="ledger", daemon=True).start()

@@ -17,6 +17,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain
@@ -25,8 +26,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cxrg.batch.engine import Halt
-from cxrg.batch.task import Failure, Job, Outcome, Setting, Task, printable
-from cxrg.batch.work import Worker, open_worker
+from cxrg.batch.task import Job, Outcome, Setting, Task
+from cxrg.batch.work import Worker, open_worker, poisoned
 from cxrg.errors import CxrgError, UsageError
 
 AT_ONCE = 2
@@ -126,16 +127,15 @@ class RayEngine:
             UsageError: Ray is not installed, or the device names one of several.
             CxrgError: no cluster, no free place in it, or the model is at fault.
         """
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             if self._ray is None:
                 self._connect()
                 self._staff()
             while self._setting is None:
                 for _ in self._land():
                     raise AssertionError("no task was given out yet")
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         return self._setting
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
@@ -308,7 +308,7 @@ class RayEngine:
             if isinstance(got, Outcome):
                 yield got
             elif flight.task and flight.alone:
-                yield poisoned(flight.task)
+                yield poisoned(flight.task, "workers")
             elif flight.task:
                 self._again.append(flight.task)
         self._hire()
@@ -355,10 +355,3 @@ def plan(job: Job, resources: Mapping[str, float]) -> tuple[Job, int, dict[str, 
     fit = int(resources.get("memory", MEMORY_EACH)) // MEMORY_EACH
     count = max(1, min(int(resources.get("CPU", 1)) - 1, fit))
     return replace(job, device="cpu"), count, {"num_cpus": 1}
-
-
-def poisoned(task: Task) -> Outcome:
-    """The outcome of a task that ended two workers, the second while it was alone there."""
-    words = "ended two workers, so it is set aside; look at the file, or free memory"
-    told = f"{printable(task.path)}: {words}"
-    return Outcome(task=task, failure=Failure(path=task.path, kind="poisoned", message=told))

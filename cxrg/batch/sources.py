@@ -19,9 +19,9 @@ from typing import Any, TextIO
 from cxrg.batch.task import Failure, Outcome, Reason, Task, printable
 from cxrg.batch.work import failure_of
 from cxrg.errors import ImageError, InputError
+from cxrg.source import SUFFIXES
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
-_IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,8 +108,8 @@ def _walk(folder: Path, out: Path) -> Iterator[Entry]:
                 yield from _walk(path, out)
         elif is_image(path):
             yield Entry(path=path)
-        elif path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file():
-            yield _checked(Entry(path=path))
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield _refused(Entry(path=path))
 
 
 # --- lists ----------------------------------------------------------------------------------------
@@ -241,12 +241,17 @@ def _rooted(entry: Entry, root: Path | None, *, outside: bool) -> Entry:
 
 def _checked(entry: Entry) -> Entry:
     """The entry, refused at once where its file is no image: the model need not be loaded then."""
-    from cxrg.image import is_image, read_image
+    from cxrg.image import is_image
 
-    if entry.failure or is_image(entry.path):
-        return entry
+    return entry if entry.failure or is_image(entry.path) else _refused(entry)
+
+
+def _refused(entry: Entry) -> Entry:
+    """The entry with what is wrong with its file."""
+    from cxrg.image import read_image
+
     try:
-        read_image(entry.path, side=1)  # says why
+        read_image(entry.path, side=1)
     except ImageError as error:
         return replace(entry, failure=failure_of(entry.path, error))
     return entry

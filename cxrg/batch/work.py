@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxrg.artefacts.files import stem
 from cxrg.artefacts.record import record, write_record
@@ -23,7 +23,7 @@ from cxrg.errors import CxrgError, ImageError, PhraseError
 from cxrg.options import resolve
 
 if TYPE_CHECKING:
-    from cxrg.ground import Grounding
+    from cxrg.grounding import Grounding
     from cxrg.image import CxrImage
     from cxrg.model import Model
     from cxrg.options import Options
@@ -56,12 +56,8 @@ def open_worker(job: Job) -> Worker:
         revision=job.revision,
         offline=job.offline,
     )
-    options = resolve(job.preset, model.card, **{**job.knobs, **_place(job)})
-    return Worker(job, model, options)
-
-
-def _place(job: Job) -> dict[str, Any]:
-    return {"device": job.device, "dtype": job.dtype}
+    knobs = {**job.knobs, "device": job.device, "dtype": job.dtype}
+    return Worker(job, model, resolve(job.preset, model.card, **knobs))
 
 
 class Worker:
@@ -190,6 +186,18 @@ def failure_of(path: Path, error: Exception, *, detail: str = "") -> Failure:
     name = type(error).__name__  # its text may repeat what the file holds
     text = f"{printable(path)}: unexpected {name}; run this file alone with --debug"
     return Failure(path=path, kind="internal", message=text, detail=detail)
+
+
+def poisoned(task: Task, ended: str) -> Outcome:
+    """The outcome of a task that ended two workers, the second while it was alone there.
+
+    Args:
+        task: the task.
+        ended: what a worker was, in the plural.
+    """
+    words = f"ended two {ended}, so it is set aside; look at the file, or free memory"
+    message = f"{printable(task.path)}: {words}"
+    return Outcome(task=task, failure=Failure(path=task.path, kind="poisoned", message=message))
 
 
 def _unnumbered(device: str) -> str:

@@ -16,10 +16,9 @@ from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.categories import make_phrase, place
 from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
-from cxrg.source import HEAD, kind_of
+from cxrg.source import HEAD, SUFFIXES, kind_of
 
 TEMPLATE = "{location} {finding}"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 Row = dict[str, str]
 
 
