@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cxrg.geometry import Box
-    from cxrg.ground import Grounding, ground
+    from cxrg.ground import ground
+    from cxrg.grounding import Grounding
     from cxrg.image import CxrImage, read_image
     from cxrg.model import Model, load
     from cxrg.options import PRESETS, Options
@@ -40,7 +41,7 @@ __all__ = [
 _HOME = {
     "Box": "cxrg.geometry",
     "CxrImage": "cxrg.image",
-    "Grounding": "cxrg.ground",
+    "Grounding": "cxrg.grounding",
     "Model": "cxrg.model",
     "Options": "cxrg.options",
     "PRESETS": "cxrg.options",

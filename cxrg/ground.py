@@ -21,23 +21,13 @@ from torch import Tensor
 from cxrg.attention import read_each
 from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
-from cxrg.grounding import Grounding, ImageRef, ModelRef, heatmaps, make_grounding
+from cxrg.grounding import Grounding, make_grounding
 from cxrg.image import CxrImage, read_image
 from cxrg.invert import check_path, ddim_latents, noise_latents
 from cxrg.layers import choose_layers
 from cxrg.model import Model, load
 from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
 from cxrg.phrase import check_phrase, encode_phrase
-
-__all__ = [
-    "Grounding",
-    "ImageRef",
-    "ModelRef",
-    "ground",
-    "ground_batch",
-    "ground_each",
-    "heatmaps",
-]
 
 
 @overload

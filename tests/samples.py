@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.geometry import Box, Frame
-from cxrg.ground import Grounding, ImageRef, ModelRef
+from cxrg.grounding import Grounding, ImageRef, ModelRef
 from cxrg.image import CxrImage
 from cxrg.options import Options
 

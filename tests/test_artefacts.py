@@ -105,7 +105,7 @@ def test_words_are_the_patients(box: Box, words: str) -> None:
 def test_record_keeps_its_schema(changes: dict[str, object]) -> None:
     grounding = samples.grounding(samples.image(), **changes)
     check(record(grounding))
-    line = record_line(grounding, path="a/b.dcm", files={"png": Path("out/x.png")})
+    line = record_line(record(grounding), path="a/b.dcm", files={"png": Path("out/x.png")})
     assert line.isascii()
     assert "\n" not in line
     told = json.loads(line)

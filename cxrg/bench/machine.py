@@ -90,6 +90,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         packet = func._overloadpacket
         if packet not in FORMULAS:
             with self:
+                # torch says NotImplemented of what is not made of others: that runs as it is.
                 made = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if made is NotImplemented else made
         output = func(*args, **kwargs)

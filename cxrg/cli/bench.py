@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrg.cli.debug import Debug
-from cxrg.cli.knobs import read_knobs
+from cxrg.cli.knobs import check_device, read_knobs
 from cxrg.cli.terminal import facts, progress, table, write
 from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
 
@@ -64,6 +64,7 @@ def bench(
     The peak is measured: every convolution, matrix product and attention of one network evaluation
     alone, with the same shapes. Times are of this machine as busy as it is.
     """
+    check_device(device)
     knobs: dict[str, Any] = dict(read_knobs(set_knobs or []))
     if random:
         knobs = {"batch": "1", **knobs}  # one such row takes seconds on a CPU

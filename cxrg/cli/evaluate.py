@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cxrg.cli.debug import Debug
-from cxrg.cli.knobs import read_knobs
+from cxrg.cli.knobs import check_device, read_knobs
 from cxrg.cli.terminal import Reporter, complain, progress, table, write
 from cxrg.errors import EXIT_SOME_FAILED, UsageError
 from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
@@ -112,8 +111,7 @@ def evaluate(
 
     Writes report.json, report.csv, report.html and samples.jsonl.
     """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")
+    check_device(device)
     knobs: dict[str, Any] = dict(read_knobs(set_knobs or []))
     resolve(preset, **knobs)  # checked before anything slow is imported
     if count is not None and dataset != PHANTOMS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
@@ -25,6 +24,7 @@ from cxrg.cli.inputs import (
     stdin_lines,
     told,
 )
+from cxrg.cli.knobs import check_device
 from cxrg.cli.results import Teller, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PhraseError, UsageError
@@ -285,8 +285,7 @@ def _devices(text: str) -> list[str]:
     """
     devices = [part.strip() for part in text.split(",")]
     for device in devices:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-            raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")
+        check_device(device)
     return devices
 
 

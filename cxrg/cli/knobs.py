@@ -1,7 +1,8 @@
-"""``--set KNOB=VALUE``, as several commands take it."""
+"""``--set KNOB=VALUE`` and ``--device``, as several commands take them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cxrg.errors import UsageError
@@ -18,3 +19,13 @@ def read_knobs(given: Sequence[str]) -> dict[str, str]:
     if bad:
         raise UsageError(f"--set {bad[0]!r} is not KNOB=VALUE; write it such as tokens=content")
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def check_device(device: str) -> None:
+    """Complain of a device that cannot be meant, before anything slow is imported.
+
+    Raises:
+        UsageError: the name is not known.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")

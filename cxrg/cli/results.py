@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cxrg.artefacts.record import record_line
 from cxrg.batch.failures import FAILURES
 from cxrg.batch.tally import Tally, Told
 from cxrg.batch.task import REASONS, Failure, Kind, Reason, Row
@@ -55,7 +55,7 @@ class Teller:
         for row in told.rows:
             files: dict[str, Path] = {kind: self.out / f"{row.stem}.{kind}" for kind in self.kinds}
             if self.as_json:
-                write(_line(row, path, files))
+                write(record_line(row.record, path=str(path), files=files))
             elif not self.quiet and len(self.rows) <= MOST_ROWS:
                 self.rows.append(_cells(row, path, files))
         if not self.quiet and told.old < len(told.rows):
@@ -92,13 +92,6 @@ def summarise(tally: Tally, *, out: Path, ledger: bool, quiet: bool) -> None:
     if tally.interrupted:
         way = "; the same command goes on from here" if ledger else ""
         complain(f"interrupted before the end{way}")
-
-
-def _line(row: Row, path: Path, files: Mapping[str, Path]) -> str:
-    line = dict(row.record)
-    line["image"] = {**line["image"], "path": str(path)}
-    line["files"] = {kind: str(file) for kind, file in files.items()}
-    return json.dumps(line, allow_nan=False)
 
 
 def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:

@@ -105,7 +105,7 @@ class LatentDiffusion:
         import torch
 
         from cxrg.attention import read_attention
-        from cxrg.ground import heatmaps
+        from cxrg.grounding import heatmaps
         from cxrg.heatmap import mask_background
         from cxrg.invert import ddim_latents, noise_latents
         from cxrg.layers import choose_layers
