@@ -15,7 +15,9 @@ from test_cli import run
 from cxrg.bench.machine import Operation, least_seconds, operations, total_flops
 from cxrg.bench.measure import STAGES, Bench, Evaluation, Timed, bench, evaluate_once
 from cxrg.bench.random_model import RANDOM, random_model, unet_without_weights
+from cxrg.convert import monai
 from cxrg.errors import UsageError
+from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load
 from cxrg.options import resolve
 
@@ -50,7 +52,7 @@ def test_a_cpus_fused_attention_counts_too() -> None:
 
 
 def test_stable_diffusion_has_860_million_parameters_and_677_gflop_beside_attention() -> None:
-    unet = unet_without_weights()
+    unet = unet_without_weights("sd15")
     assert sum(p.numel() for p in unet.parameters()) == pytest.approx(860e6, rel=0.002)
     z = torch.randn(1, 4, 64, 64, device="meta")
     context = torch.randn(1, 77, 768, device="meta")
@@ -157,9 +159,9 @@ def test_the_table_and_json_hold_what_was_measured(monkeypatch, capsys, folder: 
         "all 3.0000",
     ):
         assert text in flat
-    for text in ("within the denoiser 1.5000 50.0 %", "reached 16.0 GFLOP/s", "peak 32.0 GFLOP/s"):
+    for text in ("denoiser 1.5000 50.0 %", "reached 16.0 GFLOP/s", "peak 32.0 GFLOP/s"):
         assert text in flat
-    assert "and the autoencoder 2.0000 66.7 %" in flat
+    assert "denoiser and autoencoder 2.0000 66.7 %" in flat
     assert "share of the peak 50 %" in flat
     assert "+2.0 %" in flat
     assert "3 MiB" in flat
@@ -188,10 +190,21 @@ def test_what_cannot_be_meant_is_one_line(monkeypatch, capsys, arguments, remedy
     assert len(err.splitlines()) == 1
 
 
+def test_the_random_monai_model_has_the_published_sizes() -> None:
+    vae, unet = RANDOM["monai"].vae, unet_without_weights("monai")
+    assert monai.is_published(vae, unet.config)
+    layers = cross_attention_layers(unet, 1)
+    assert (
+        len(layers) == 11
+    )  # arXiv 2404.12920: two and two down, one in the middle, three and three up
+    with torch.device("meta"):
+        z, context, step = torch.randn(1, 3, 64, 64), torch.randn(1, 77, 1024), torch.ones(1)
+    assert unet(z, step, encoder_hidden_states=context).sample.shape == z.shape
+
+
 @pytest.mark.slow
 def test_a_random_model_grounds() -> None:
-    (name,) = RANDOM
-    model = random_model(name, device="cpu")
+    model = random_model("sd15", device="cpu")
     options = resolve("fast", model.card, timesteps=(500,), draws=1)
     found = bench(model, EXAMPLE, ["left basal opacity"], options, repeats=1, warm=False)
     assert found.evaluations == 1

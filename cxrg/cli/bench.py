@@ -131,8 +131,8 @@ def _show(found: Bench) -> None:
     lines = {
         **found.seconds,
         "all": found.total,
-        "within the denoiser": found.denoiser,
-        "and the autoencoder": found.denoiser + found.seconds["encode"],
+        "denoiser": found.denoiser,
+        "denoiser and autoencoder": found.denoiser + found.seconds["encode"],
     }
     rows = [
         [stage, f"{seconds:.4f}", f"{100 * seconds / found.total:.1f} %"]
