@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cxrg import checkpoint
 from cxrg.card import Card
 from cxrg.errors import UsageError
 from cxrg.model import Model, choose_device, choose_dtype
+from cxrg.schedule import read_schedule
 
 RANDOM = ("sd15",)
 NOTE = "random weights: speed only"
@@ -35,7 +35,6 @@ def random_model(name: str = "sd15", *, device: str = "auto", dtype: str = "auto
     place = choose_device(device)
     card = Card(name=f"random-{name}", note=NOTE, text_length=_TEXT_LENGTH)
     precision = choose_dtype(dtype, place, card)
-    alphas_cumprod, prediction_type = checkpoint.schedule(_SCHEDULE)
     networks = (_autoencoder(), random_unet(precision), _text_encoder())
     vae, unet, text = (each.requires_grad_(False).eval().to(place) for each in networks)
     return Model(
@@ -43,8 +42,7 @@ def random_model(name: str = "sd15", *, device: str = "auto", dtype: str = "auto
         denoiser=unet,
         text_encoder=text,
         tokenizer=_tokenizer(),
-        alphas_cumprod=alphas_cumprod,
-        prediction_type=prediction_type,
+        schedule=read_schedule(_SCHEDULE),
         card=card,
         identity=NOTE,
         device=place,
