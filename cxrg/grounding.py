@@ -64,8 +64,8 @@ class Grounding:
         layers: the layers that were read.
         options: every knob as it was used, device and precision included.
         model: which model.
-        evaluations: the denoiser's evaluations for this phrase, the image's inversion included (it is
-            shared by the phrases of one call).
+        evaluations: the denoiser's evaluations for this phrase, the image's inversion included (it
+            is shared by the phrases of one call).
         warnings: what a reader should know, of the image and of the phrase.
         timings: seconds of the call's stages up to this result, shared by its phrases.
     """

@@ -127,7 +127,8 @@ class Model:
         times = self.schedule.labels(torch.as_tensor(timesteps, device=self.device))
         output = self.denoiser(
             latents.to(self.dtype),
-            timestep=times.expand(len(latents)) * getattr(self.denoiser.config, "timestep_scale", 1),
+            timestep=times.expand(len(latents))
+            * getattr(self.denoiser.config, "timestep_scale", 1),
             encoder_hidden_states=context.embeds.to(self.dtype),
             **self._conditions(context),
             return_dict=False,

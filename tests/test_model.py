@@ -209,7 +209,10 @@ def joint_transformer(folder: Path) -> None:
         (unsafe_only, r"only diffusion_pytorch_model\.bin.*safe_serialization"),
         (truncated, "unet: .*copy"),
         (one_weight_short, "1 weights are missing, such as conv_out.bias"),
-        (joint_transformer, r"SD3Transformer2DModel .* jointly.* not handled yet; use one of Stable"),
+        (
+            joint_transformer,
+            "SD3Transformer2DModel .* jointly.* not handled yet",
+        ),
         (lambda f: (f / UNET).unlink(), "no weights"),
         (lambda f: shutil.rmtree(f / "vae"), "no vae/config.json"),
         (lambda f: shutil.rmtree(f / "tokenizer"), "no tokenizer/tokenizer_config.json"),

@@ -44,12 +44,12 @@ def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Pa
         ModelError: a part is missing, not in safetensors, broken, or of a kind not handled.
     """
     denoiser = layout.denoiser_part(folder)
-    # The denoiser first: where it is of another kind, so are the parts.
-    configs = {denoiser: layout.part_config(folder, denoiser)}
-    parts: dict[str, Any] = {}
-    configs |= {part: layout.part_config(folder, part) for part in layout.part_names(folder)}
-    layout.check_denoiser(folder, configs[denoiser], configs["vae"])
+    # The denoiser first: where it is of a kind that is not handled, so are the other parts.
+    layout.check_family(folder, layout.part_config(folder, denoiser))
+    configs = {part: layout.part_config(folder, part) for part in layout.part_names(folder)}
+    layout.check_latents(folder, configs[denoiser], configs["vae"])
     networks = layout.networks_of(configs)
+    parts: dict[str, Any] = {}
     variants = {part: weights_variant(folder / part) for part in networks}
     with quiet_libraries():
         for part in networks:

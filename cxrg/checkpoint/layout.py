@@ -93,11 +93,11 @@ def lowers_text(denoiser: Config) -> bool:
     return class_name(denoiser) != UNET
 
 
-def check_denoiser(folder: Path, denoiser: Config, vae: Config) -> None:
-    """Complain of a denoiser that is not handled, or that takes other latents than the autoencoder's.
+def check_family(folder: Path, denoiser: Config) -> None:
+    """Complain of a denoiser that is not handled.
 
     Raises:
-        ModelError: the configurations say so.
+        ModelError: its configuration says so.
     """
     name = class_name(denoiser)
     if name.startswith(JOINT):
@@ -117,6 +117,14 @@ def check_denoiser(folder: Path, denoiser: Config, vae: Config) -> None:
             f"{folder}: the {name} also wants {', '.join(extras)}, not handled yet; "
             f"use one of {HANDLED}"
         )
+
+
+def check_latents(folder: Path, denoiser: Config, vae: Config) -> None:
+    """Complain of a denoiser that takes other latents than the autoencoder gives.
+
+    Raises:
+        ModelError: the configurations say so.
+    """
     wanted, given = denoiser.get("in_channels", 4), vae.get("latent_channels")
     if wanted != given:
         raise ModelError(
@@ -126,7 +134,7 @@ def check_denoiser(folder: Path, denoiser: Config, vae: Config) -> None:
 
 
 def _wants_size(pixart: Config) -> bool:
-    """PixArt-alpha at 1024 pixels takes the picture's size; diffusers' rule where nothing is said."""
+    """As PixArt-alpha at 1024 pixels does; diffusers' rule where nothing is said."""
     said = pixart.get("use_additional_conditions")
     return pixart.get("sample_size", 128) == 128 if said is None else bool(said)
 
