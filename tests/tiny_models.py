@@ -198,10 +198,8 @@ def sana(folder: Path) -> Path:
     )
 
 
-FAMILIES: dict[str, Builder] = {
-    **{"sd1": sd1, "sd2": sd2, "monai": monai, "compact": compact},
-    **{"sdxl": sdxl, "radedit": radedit, "pixart": pixart, "sana": sana},
-}
+BUILDERS = (sd1, sd2, monai, compact, sdxl, radedit, pixart, sana)
+FAMILIES: dict[str, Builder] = {build.__name__: build for build in BUILDERS}
 
 
 def _unet(latent: int, *, heads: int | tuple[int, ...], **more: Any) -> Any:
@@ -347,7 +345,7 @@ def _gemma(folder: Path) -> None:
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *letters, *"ABL,;."]
     words += ["".join(merge) for merge in merges]
     vocab = {word: index for index, word in enumerate(words)}
-    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges)
+    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True)
     tokenizer.save_pretrained(folder / "tokenizer")
     config = Gemma2Config(
         vocab_size=len(vocab),
