@@ -14,7 +14,8 @@ ICML 2024, arXiv 2403.03206, that moves timesteps to more noise)::
     sigma_t = shift u / (1 + (shift - 1) u)  with  u = (t + 1) / T,   alpha_t = 1 - sigma_t
 
 whose network answers with the velocity ``v = dz / dsigma = eps - z_0`` and is told ``T sigma_t`` as
-its timestep. From a latent and the network's output follow image and noise::
+its timestep. With Sana's shift of 3 a timestep ``t`` so means about the noise that it means in the
+backbone of arXiv 2404.12920. From a latent and the network's output follow image and noise::
 
     epsilon        z_0 = (z - sigma eps) / alpha
     v-prediction   z_0 = alpha z - sigma v,   eps = alpha v + sigma z   (arXiv 2202.00512)

@@ -60,6 +60,17 @@ def test_no_noise_is_labelled_zero() -> None:
     assert diffusion.labels(torch.tensor([3, 7])).tolist() == [3, 7]
 
 
+def test_the_published_window_means_about_the_same_noise() -> None:
+    """With Sana's shift of 3 a timestep holds as much noise as in arXiv 2404.12920's backbone."""
+    published = read_schedule(
+        {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0205}
+    )
+    ratios = [
+        [s.sigma[t] / s.alpha[t] for t in (360, 537)] for s in (published, read_schedule(DPM))
+    ]
+    assert ratios[0] == pytest.approx(ratios[1], rel=0.1)
+
+
 def test_noise_is_added_as_diffusers_adds_it() -> None:
     theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
     model: Any = SimpleNamespace(schedule=read_schedule(EULER))
