@@ -112,6 +112,17 @@ def test_xl_gets_the_pipelines_embeddings(models, folders) -> None:
     torch.testing.assert_close(plain.pooled, spoken[3])
 
 
+def test_what_the_empty_prompt_is_belongs_to_the_model(models, folders, tmp_path) -> None:
+    folder = shutil.copytree(folders["sdxl"], tmp_path / "sdxl")
+    assert load(folder, device="cpu").identity == models["sdxl"].identity
+    edit("model_index.json", force_zeros_for_empty_prompt=False)(folder)
+    other = load(folder, device="cpu")
+    assert other.identity != models["sdxl"].identity
+    assert other.encode_text([""]).embeds.any()
+    (folder / "model_index.json").unlink()
+    assert load(folder, device="cpu").zeros_for_empty
+
+
 def test_xl_gets_the_pipelines_sizes(models) -> None:
     model = models["sdxl"]
     width = model.text_encoder_2.config.projection_dim

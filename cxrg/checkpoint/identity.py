@@ -21,12 +21,16 @@ def fingerprint(folder: Path) -> str:
     to 64 MiB entirely, and several gigabytes in a moment.
     """
     digest = hashlib.sha256()
-    for part in part_names(folder):
-        for path in sorted((folder / part).iterdir()):
-            if path.suffix in COUNTED:
-                digest.update(f"{part}/{path.name}:{path.stat().st_size}\n".encode())
-                for block in _blocks(path):
-                    digest.update(block)
+    parts = part_names(folder)
+    paths = [path for part in parts for path in sorted((folder / part).iterdir())]
+    if "text_encoder_2" in parts:  # says what the empty prompt is
+        paths += sorted(folder.glob("model_index.json"))
+    for path in paths:
+        if path.suffix in COUNTED:
+            name = path.relative_to(folder).as_posix()
+            digest.update(f"{name}:{path.stat().st_size}\n".encode())
+            for block in _blocks(path):
+                digest.update(block)
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
