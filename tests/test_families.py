@@ -19,17 +19,21 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+from diffusers.models.transformers.sana_transformer import SanaTransformer2DModel
 from PIL import Image
 from test_check import edit, run, use
 from test_ground import PHRASE, picture
 from transformers import T5Config, T5EncoderModel
 
 from cxrg.attention import _AllRead, watch
+from cxrg.capacity import row_bytes
+from cxrg.card import Card
 from cxrg.check import check_folder
 from cxrg.context import Context
 from cxrg.errors import ModelError
 from cxrg.ground import ground
-from cxrg.layers import choose_layers, cross_attention_layers
+from cxrg.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.model import Model, load
 from cxrg.phrase import encode_phrase
 
@@ -205,6 +209,38 @@ def test_layers_of_a_transformer(family, side, models) -> None:
     assert choose_layers(model, "paper") == tuple(f"transformer_blocks.{i}.attn2" for i in (2, 3))
     assert choose_layers(model, ("transformer_blocks.5",)) == ("transformer_blocks.5.attn2",)
     assert choose_layers(model, side) == tuple(layer.name for layer in layers)
+
+
+PIXART_SIZE = {"sample_size": 64, "caption_channels": 4096, "use_additional_conditions": False}
+SANA_SIZE = {
+    "num_attention_heads": 36,
+    "num_cross_attention_heads": 16,
+    "cross_attention_head_dim": 72,
+    "cross_attention_dim": 1152,
+    "num_layers": 28,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "parameters"),
+    [
+        # CheXGenBench's file holds four bytes for each of these, and 68104 for its header.
+        (PixArtTransformer2DModel, PIXART_SIZE, 610_856_096),
+        (SanaTransformer2DModel, SANA_SIZE, 591_747_872),
+    ],
+)
+def test_the_published_sizes(kind, settings, parameters, models) -> None:
+    with torch.device("meta"):
+        network = kind(**settings)
+    assert sum(weight.numel() for weight in network.parameters()) == parameters
+    layers = cross_attention_layers(network, network.config.sample_size)
+    assert {layer.side for layer in layers} == {32}
+    read = published_layers([layer.name for layer in layers])
+    assert read == tuple(f"transformer_blocks.{index}.attn2" for index in range(9, 19))
+    card = Card(name="x", side=network.config.sample_size * 8)
+    full = replace(models["pixart"], denoiser=network, card=card)
+    # 110 and 80 MB were measured.
+    assert row_bytes(full) == pytest.approx(118e6, rel=0.01)
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
