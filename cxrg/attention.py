@@ -2,11 +2,12 @@
 
 For one layer with queries ``Q`` (image positions) and keys ``K`` (tokens), per head::
 
-    A[p, k] = softmax_k(Q[p] . K[k] * scale)        (Vaswani et al. 2017, equation 1)
+    A[p, k] = softmax_k(Q[p] . K[k] * scale + bias[k])        (Vaswani et al. 2017, equation 1)
 
-Forward hooks on ``to_q`` and ``to_k`` hand over ``Q`` and ``K``; the softmax is taken outside, so
-the UNet keeps its fused kernel and its output is bit-identical. Heads are averaged and the
-phrase's tokens joined on the spot: what stays is one ``(h, w)`` map per layer and row.
+with the bias by which transformers hide padding, and none in U-Nets. Forward hooks on ``to_q`` and
+``to_k`` hand over ``Q`` and ``K``; the softmax is taken outside, so the network keeps its fused
+kernel and its output is bit-identical. Heads are averaged and the phrase's tokens joined on the
+spot: what stays is one ``(h, w)`` map per layer and row.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrg.capacity import Capacity
+from cxrg.context import Context
 from cxrg.errors import ModelError
+from cxrg.layers import grid_of
 from cxrg.model import Model
 from cxrg.options import Reduce
 from cxrg.phrase import Prompt
@@ -51,22 +54,32 @@ class Recorder:
     maps: dict[str, Tensor] = field(default_factory=dict)
     _queries: dict[str, Tensor] = field(default_factory=dict)
     _grids: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _biases: dict[str, Tensor | None] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Forget what the last forward pass left."""
         self.maps.clear()
         self._queries.clear()
         self._grids.clear()
+        self._biases.clear()
 
-    def see_grid(self, name: str, hidden: Tensor) -> None:
-        self._grids[name] = (hidden.shape[-2], hidden.shape[-1])
+    def see_grid(self, name: str, hidden: Tensor, patch: int) -> None:
+        self._grids[name] = (hidden.shape[-2] // patch, hidden.shape[-1] // patch)
+
+    def see_bias(self, name: str, bias: Tensor | None) -> None:
+        self._biases[name] = bias
 
     def see_query(self, name: str, query: Tensor) -> None:
         self._queries[name] = query
 
     def see_key(self, name: str, attention: Any, key: Tensor) -> None:
         probability = attention_to(
-            self._queries.pop(name), key, self.weights, heads=attention.heads, scale=attention.scale
+            self._queries.pop(name),
+            key,
+            self.weights,
+            heads=attention.heads,
+            scale=attention.scale,
+            bias=self._biases.pop(name),
         )
         self.maps[name] = probability.view(-1, *self._grids[name])
         if self.stop_early and len(self.maps) == self.wanted:
@@ -74,7 +87,13 @@ class Recorder:
 
 
 def attention_to(
-    query: Tensor, key: Tensor, weights: Tensor, *, heads: int, scale: float
+    query: Tensor,
+    key: Tensor,
+    weights: Tensor,
+    *,
+    heads: int,
+    scale: float,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Attention of image positions to weighted tokens, averaged over heads.
 
@@ -84,6 +103,7 @@ def attention_to(
         weights: ``(B, L)``, each row's weight per token.
         heads: number of heads.
         scale: factor on the scores.
+        bias: added to the scores, ``(B, 1, L)``: far below zero where padding is hidden.
 
     Returns:
         float32 ``(B, P)``: the mean over heads of ``sum_k weights[k] * softmax_k(scores)[k]``.
@@ -91,7 +111,10 @@ def attention_to(
     rows, _, width = query.shape
     query = query.float().view(rows, -1, heads, width // heads).transpose(1, 2)
     key = key.float().view(rows, -1, heads, width // heads).transpose(1, 2)
-    probability = torch.softmax(query @ key.transpose(-1, -2) * scale, dim=-1)
+    scores = query @ key.transpose(-1, -2) * scale
+    if bias is not None:
+        scores += bias.float()[:, None]
+    probability = torch.softmax(scores, dim=-1)
     return (probability @ weights[:, None, :, None]).squeeze(-1).mean(dim=1)
 
 
@@ -124,12 +147,13 @@ def watch(
 
 
 def _hook(unet: Any, name: str, attention: Any, recorder: Recorder) -> list[Any]:
-    def grid(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        recorder.see_grid(name, args[0] if args else kwargs["hidden_states"])
+    source, patch = grid_of(unet, name)
 
-    def unmasked(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if kwargs.get("attention_mask", args[2] if len(args) > 2 else None) is not None:
-            raise ModelError(f"{name}: a mask over tokens is not handled; call the UNet without it")
+    def grid(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorder.see_grid(name, args[0] if args else kwargs["hidden_states"], patch)
+
+    def bias(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorder.see_bias(name, kwargs.get("attention_mask", args[2] if len(args) > 2 else None))
 
     def query(_: Any, args: Any, output: Tensor) -> None:
         recorder.see_query(name, output)
@@ -137,11 +161,9 @@ def _hook(unet: Any, name: str, attention: Any, recorder: Recorder) -> list[Any]
     def key(_: Any, args: Any, output: Tensor) -> None:
         recorder.see_key(name, attention, output)
 
-    # The transformer around the layer is the last to see the image as a grid.
-    transformer = unet.get_submodule(name.split(".transformer_blocks.")[0])
     return [
-        transformer.register_forward_pre_hook(grid, with_kwargs=True),
-        attention.register_forward_pre_hook(unmasked, with_kwargs=True),
+        source.register_forward_pre_hook(grid, with_kwargs=True),
+        attention.register_forward_pre_hook(bias, with_kwargs=True),
         attention.to_q.register_forward_hook(query),
         attention.to_k.register_forward_hook(key),
     ]
@@ -241,7 +263,7 @@ def _read(
         model.denoise(
             torch.cat(latents),
             torch.tensor(times),
-            torch.stack([prompt.embeds for prompt in prompts]),
+            Context.join([prompt.context for prompt in prompts]),
         )
     return {name: recorder.maps[name].cpu().numpy() for name in layers}
 

@@ -32,9 +32,10 @@ class Card:
         weights: how the weights come: in this package, from the hub, on request from their
             authors, or in another format that must be converted first.
         image_range: the range that the autoencoder takes and gives.
-        side: pixels of the model's square; None: the UNet's sample size says it.
-        text_length: tokens of a padded prompt; None: the tokenizer says it.
-        pass_attention_mask: hide padding from the text encoder (never from the UNet).
+        side: pixels of the model's square; None: the denoiser's sample size says it.
+        text_length: tokens of a padded prompt; None: the tokenizer says it (300 for transformers).
+        pass_attention_mask: hide padding from a U-Net's text encoder (never from the U-Net; a
+            transformer and its text encoder never see padding).
         layers: cross-attention modules to read, full names or parents; empty: the published rule.
         dtype: the precision that was checked against float32 on this checkpoint.
         presets: knobs that replace those of the preset of that name.

@@ -6,27 +6,23 @@ configurations, and their names and shapes are compared with the headers of the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-
-from cxrg import checkpoint
 from cxrg.card import Card, read_card
+from cxrg.checkpoint import layout
+from cxrg.checkpoint.headers import compare, read_headers, without_memory
+from cxrg.checkpoint.networks import quiet_libraries
+from cxrg.checkpoint.text import check_text, read_tokenizer
 from cxrg.errors import ModelError, UsageError
-from cxrg.invert import timestep_list, window_indices
-from cxrg.layers import Layer, choose_layers, cross_attention_layers
+from cxrg.invert import inversion_steps, window_indices
+from cxrg.layers import Layer, block_of, choose_layers, cross_attention_layers
 from cxrg.model import Model, choose_device, choose_dtype
 from cxrg.options import PRESETS, Options, resolve
-
-Shapes = dict[str, tuple[int, ...]]
-# What saved encoders often lack and nothing here reads, and what old ones have too much.
-UNREAD = ("pooler", "position_ids")
+from cxrg.schedule import Schedule, read_schedule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +96,7 @@ def check_folder(folder: Path) -> FolderReport:
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give a diffusers folder")
-    look = _Look(folder)
-    if not any((folder / part).is_dir() for part in (*checkpoint.CONFIGS, "transformer")):
+    if not any((folder / part).is_dir() for part in layout.EVERY_PART):
         return FolderReport(
             folder=folder,
             family="not a diffusers folder",
@@ -110,21 +105,19 @@ def check_folder(folder: Path) -> FolderReport:
             problems=(_stranger(folder),),
             plan=None,
         )
+    look, plan = _Look(folder), None
     with look.gather():
         look.card = read_card(folder)
-    with checkpoint.quiet_libraries():
-        for part in checkpoint.CONFIGS:
-            with look.gather():
-                look.take_config(part)
-        look.take_denoiser()
-        look.take_parts()
-        plan = None
+    with quiet_libraries():
+        look.take_configs()
+        if look.handled:
+            look.take_parts()
         if not look.problems:
             with look.gather():
                 plan = look.plan()
     return FolderReport(
         folder=folder,
-        family=_family(look.configs, folder),
+        family=layout.family(look.configs),
         card=look.card,
         parts=tuple(look.parts),
         problems=tuple(dict.fromkeys(look.problems)),
@@ -137,10 +130,11 @@ class _Look:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.denoiser = layout.denoiser_part(folder)
+        self.handled = True
         self.card: Card | None = None
         self.configs: dict[str, dict[str, Any]] = {}
-        self.networks: dict[str, Any] = {}
-        self.tokenizer: Any = None
+        self.loaded: dict[str, Any] = {}
         self.parts: list[PartReport] = []
         self.problems: list[str] = []
 
@@ -151,63 +145,74 @@ class _Look:
         except (ModelError, UsageError) as error:
             self.problems.append(str(error))
 
-    def take_config(self, part: str) -> None:
-        self.configs[part] = checkpoint.part_config(self.folder, part)
-
-    def take_denoiser(self) -> None:
-        if {"unet", "vae"} <= self.configs.keys():
+    def take_configs(self) -> None:
+        """Read the configurations; of a family that is not handled the denoiser's is enough."""
+        with self.gather():
+            self._take_config(self.denoiser)
+            self.handled = False
+            layout.check_family(self.folder, self.configs[self.denoiser])
+            self.handled = True
+        if not self.handled:
+            return
+        self.configs.clear()  # and read again, in the order of the parts
+        for part in layout.part_names(self.folder):
             with self.gather():
-                checkpoint.check_unet(self.folder, self.configs["unet"], self.configs["vae"])
+                self._take_config(part)
+        if {self.denoiser, "vae"} <= self.configs.keys():
+            with self.gather():
+                layout.check_latents(self.folder, self.configs[self.denoiser], self.configs["vae"])
         if "scheduler" in self.configs:
             with self.gather():
-                checkpoint.schedule(self.configs["scheduler"])
+                read_schedule(self.configs["scheduler"])
+
+    def _take_config(self, part: str) -> None:
+        self.configs[part] = layout.part_config(self.folder, part)
 
     def take_parts(self) -> None:
-        for part in checkpoint.NETWORKS:
-            if part in self.configs:
-                with self.gather():
+        """Build networks and tokenizers, and see whether they belong together."""
+        for part, config in self.configs.items():
+            with self.gather():
+                if part == "scheduler":
+                    kind = str(config.get("_class_name", ""))
+                    self.parts.append(PartReport(name=part, kind=kind))
+                elif part.startswith("tokenizer"):
+                    self._take_tokenizer(part)
+                else:
                     self._take_network(part)
-        if "tokenizer" in self.configs:
+        if self.loaded.keys() >= set(layout.part_names(self.folder)) - {"scheduler"}:
             with self.gather():
-                self.tokenizer = checkpoint.read_tokenizer(self.folder / "tokenizer")
-                kind = type(self.tokenizer).__name__
-                self.parts.append(PartReport(name="tokenizer", kind=kind))
-        if "scheduler" in self.configs:
-            kind = str(self.configs["scheduler"].get("_class_name", ""))
-            self.parts.append(PartReport(name="scheduler", kind=kind))
-        if {"unet", "text_encoder"} <= self.networks.keys() and self.tokenizer is not None:
-            with self.gather():
-                checkpoint.check_text(self.folder, self.networks, self.tokenizer)
+                check_text(self.folder, self.loaded)
+
+    def _take_tokenizer(self, part: str) -> None:
+        self.loaded[part] = read_tokenizer(self.folder / part, self.configs[part])
+        self.parts.append(PartReport(name=part, kind=type(self.loaded[part]).__name__))
 
     def _take_network(self, part: str) -> None:
         """Read the files' headers, build without memory, compare."""
         place, config = self.folder / part, self.configs[part]
-        shapes, report = _headers(place, config)
-        try:
-            network = self.networks[part] = _without_memory(place, config)
-        except (ValueError, RuntimeError, TypeError, KeyError, OSError) as error:
-            raise ModelError(
-                f"{place}: config.json does not describe a network "
-                f"({checkpoint.first_line(error)}); copy it again"
-            ) from error
-        finally:
-            self.parts.append(report)
-        problem, notes = _compare(network, shapes)
+        headers = read_headers(place)
+        named = config.get("_class_name") or (config.get("architectures") or [""])[0]
+        report = PartReport(
+            name=part,
+            kind=str(named or config.get("model_type", "")),
+            parameters=headers.parameters,
+            size=headers.size,
+            precision=headers.precision,
+        )
+        self.parts.append(report)
+        network = self.loaded[part] = without_memory(place, config)
+        problem, notes = compare(network, headers.shapes)
         self.parts[-1] = replace(report, notes=notes)
         if problem:
             raise ModelError(f"{place}: {problem}; copy it again")
 
     def plan(self) -> Plan:
         card = self.card or Card(name=self.folder.name)
-        alphas, prediction = checkpoint.schedule(self.configs["scheduler"])
         device = choose_device("auto")
         model = Model(
-            vae=self.networks["vae"],
-            denoiser=self.networks["unet"],
-            text_encoder=self.networks["text_encoder"],
-            tokenizer=self.tokenizer,
-            alphas_cumprod=alphas,
-            prediction_type=prediction,
+            denoiser=self.loaded.pop(self.denoiser),
+            **self.loaded,
+            schedule=read_schedule(self.configs["scheduler"]),
             card=card,
             identity="",
             device=device,
@@ -221,7 +226,7 @@ class _Look:
             latent=(int(model.denoiser.config.in_channels), across, across),
             text_length=model.text_length,
             image_range=card.image_range,
-            prediction_type=prediction,
+            prediction_type=model.schedule.prediction_type,
             dtype=str(model.dtype).removeprefix("torch."),
             layers=tuple(layer for layer in layers if layer.name in read),
             all_layers=len(layers),
@@ -233,115 +238,23 @@ def _reading(model: Model, options: Options) -> str:
     """How a preset comes to the latents that it reads, and which layers it reads, in words."""
     try:
         names = choose_layers(model, options.layers)
-        how = _way(options, len(model.alphas_cumprod))
+        how = _way(options, model.schedule)
     except UsageError as error:
         return f"not with this model: {error}"
-    blocks = ", ".join(name.split(".transformer_blocks")[0] for name in names)
+    blocks = ", ".join(dict.fromkeys(block_of(name) for name in names))
     return how if options.layers == "card" else f"{how}; layers {blocks}"
 
 
-def _way(options: Options, train_steps: int) -> str:
+def _way(options: Options, schedule: Schedule) -> str:
     if options.path == "noise":
         times = ", ".join(map(str, options.timesteps))
         return f"adds noise: t = {times}, draws of each: {options.draws}"
-    listed = timestep_list(options.steps, train_steps)
-    start, stop = window_indices(options.window, len(listed))
+    steps = inversion_steps(schedule, options.steps)
+    start, stop = window_indices(options.window, len(steps))
     return (
-        f"inverts {stop} of {len(listed)} DDIM steps, "
-        f"reads {start} to {stop - 1} (t = {listed[start]} to {listed[stop - 1]})"
+        f"inverts {stop} of {len(steps)} {'Euler' if schedule.is_flow else 'DDIM'} steps, "
+        f"reads {start} to {stop - 1} (t = {steps[start][0]} to {steps[stop - 1][0]})"
     )
-
-
-def _without_memory(place: Path, config: Mapping[str, Any]) -> Any:
-    """The network that a part's configuration describes, on the ``meta`` device."""
-    import transformers
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    with torch.device("meta"):
-        if place.name == "unet":
-            return UNet2DConditionModel.from_config(config)
-        if place.name == "vae":
-            return checkpoint.autoencoder_class(place.parent, config).from_config(config)
-        kind = checkpoint.text_encoder_class(config)
-        automatic: Any = transformers.AutoModel
-        facts = transformers.AutoConfig.from_pretrained(
-            place, local_files_only=True, trust_remote_code=False
-        )
-        return kind.from_config(facts) if kind is automatic else kind(facts)
-
-
-def _headers(place: Path, config: Mapping[str, Any]) -> tuple[Shapes, PartReport]:
-    """Names and shapes in a part's weight files, without their numbers."""
-    base = "model" if place.name == "text_encoder" else "diffusion_pytorch_model"
-    variant = checkpoint.weights_variant(place)
-    files = [
-        path
-        for path in sorted(place.glob(f"{base}*.safetensors"))
-        if (".fp16." in path.name) == (variant == "fp16") and "non_ema" not in path.name
-    ]
-    whole = [path for path in files if "-of-" not in path.name]
-    for index in () if whole else place.glob(f"{base}.safetensors.index*.json"):
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        gone = sorted({name for name in shards if not (place / name).is_file()})
-        if gone:
-            raise ModelError(f"{place}: {gone[0]} is missing; copy it again")
-    if not files:
-        raise ModelError(f"{place}: no {base}.safetensors; files must keep their names")
-    shapes: Shapes = {}
-    precisions: set[str] = set()
-    for path in whole or files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - not a mapping
-                    piece = file.get_slice(name)
-                    shapes[name] = tuple(piece.get_shape())
-                    precisions.add(_PRECISIONS.get(piece.get_dtype(), piece.get_dtype()))
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{path}: broken ({error}); copy it again") from error
-    kind = config.get("_class_name") or (config.get("architectures") or [""])[0]
-    return shapes, PartReport(
-        name=place.name,
-        kind=str(kind or config.get("model_type", "")),
-        parameters=sum(torch.Size(shape).numel() for shape in shapes.values()),
-        size=sum(path.stat().st_size for path in whole or files),
-        precision=", ".join(sorted(precisions)),
-    )
-
-
-_PRECISIONS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-
-
-def _compare(network: Any, given: Shapes) -> tuple[str, tuple[str, ...]]:
-    """What is wrong with the weights of a network, and what is only odd."""
-    rename = getattr(network, "_fix_state_dict_keys_on_load", None)
-    given = dict(given)
-    if rename:
-        rename(given)  # diffusers' own: old autoencoders name their attention otherwise
-    prefix = f"{getattr(network, 'base_model_prefix', '') or 'no prefix'}."
-    given = {name.removeprefix(prefix): shape for name, shape in given.items()}
-    tied = {
-        name.removeprefix(prefix) for name in getattr(network, "_tied_weights_keys", None) or ()
-    }
-    wanted = {
-        name.removeprefix(prefix): tuple(value.shape)
-        for name, value in network.state_dict().items()
-    }
-    needed = {name for name in wanted if name not in tied and not _unread(name)}
-    missing = sorted(needed - given.keys())
-    extra = sorted(name for name in given.keys() - wanted.keys() if not _unread(name))
-    shapes = [name for name in sorted(needed & given.keys()) if wanted[name] != given[name]]
-    told = []
-    if missing:
-        told.append(f"{len(missing)} weights are missing, such as {missing[0]}")
-    if shapes:
-        name = shapes[0]
-        told.append(f"{name} is {given[name]} and should be {wanted[name]}")
-    notes = (f"{len(extra)} weights are not used, such as {extra[0]}",) if extra else ()
-    return "; ".join(told), notes
-
-
-def _unread(name: str) -> bool:
-    return any(part in name for part in UNREAD)
 
 
 def _stranger(folder: Path) -> str:
@@ -353,22 +266,7 @@ def _stranger(folder: Path) -> str:
         path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".ckpt")
     )
     what = f"a single-file checkpoint ({single[0]})" if single else "none of its parts"
-    parts = ", ".join(f"{part}/" for part in checkpoint.CONFIGS)
-    return f"{folder}: {what}; save the model with save_pretrained, which makes {parts}"
-
-
-def _family(configs: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
-    """What kind of model the configurations describe."""
-    if "unet" not in configs:
-        return checkpoint.transformer_family(folder) or "not known without unet/config.json"
-    unet, vae = configs["unet"], configs.get("vae", {})
-    if any(unet.get(key) for key in checkpoint.UNET_EXTRAS):
-        return "U-Net with further conditions (as SDXL)"
-    if vae.get("_class_name") == "MonaiAutoencoderKL":
-        return "MONAI latent diffusion model, imported"
-    text = str((configs.get("text_encoder", {}).get("architectures") or ["?"])[0])
-    if vae.get("_class_name") == "AutoencoderDC":
-        return f"latent diffusion with a deep-compression autoencoder and {text}"
-    version = "2.x" if unet.get("use_linear_projection") else "1.x"
-    layout = f"Stable Diffusion {version} layout"
-    return layout if text.startswith("CLIP") else f"{layout} with {text}"
+    return (
+        f"{folder}: {what}; save the model with save_pretrained, which makes vae/, unet/ or "
+        "transformer/, text_encoder/, tokenizer/ and scheduler/"
+    )

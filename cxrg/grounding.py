@@ -64,8 +64,8 @@ class Grounding:
         layers: the layers that were read.
         options: every knob as it was used, device and precision included.
         model: which model.
-        evaluations: the UNet's evaluations for this phrase, the image's inversion included (it is
-            shared by the phrases of one call).
+        evaluations: the denoiser's evaluations for this phrase, the image's inversion included (it
+            is shared by the phrases of one call).
         warnings: what a reader should know, of the image and of the phrase.
         timings: seconds of the call's stages up to this result, shared by its phrases.
     """
@@ -151,5 +151,5 @@ def _evaluations(model: Model, options: Options, reads: int) -> int:
     """Network evaluations of one phrase: the inversion up to the window's last step, and reads."""
     if options.path == "noise":
         return reads
-    count = len(timestep_list(options.steps, len(model.alphas_cumprod)))
+    count = len(timestep_list(options.steps, len(model.schedule)))
     return window_indices(options.window, count)[1] - 1 + reads

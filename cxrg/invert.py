@@ -1,17 +1,21 @@
 """From an image's latent to noisy latents at chosen timesteps.
 
-``ddim`` runs deterministic DDIM backwards (Song et al., ICLR 2021, equation 12; arXiv 2404.12920's
-released code). For a target ``t`` with predecessor ``s = t - ratio`` and ``abar_s = 1`` where
-``s < 0``, the network is asked with the *target's* label::
+``ddim`` runs deterministic sampling backwards. At a timestep ``s`` the network's output splits the
+latent into image and noise, which are mixed anew for the next one, ``t`` (see `cxrg.schedule`)::
 
-    v-prediction   z0  = sqrt(abar_s) z - sqrt(1 - abar_s) v
-                   eps = sqrt(abar_s) v + sqrt(1 - abar_s) z
-    epsilon        z0  = (z - sqrt(1 - abar_s) eps) / sqrt(abar_s)
-    z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps
+    z_t = alpha_t z0 + sigma_t eps
+
+For diffusion this is DDIM (Song et al., ICLR 2021, equation 12; arXiv 2404.12920's released code);
+the network is asked with the *target's* timestep ``t``. For a rectified flow it is Euler's method
+along the learned velocity from data to noise (Liu et al., ICLR 2023, arXiv 2209.03003)::
+
+    z_t = z_s + (sigma_t - sigma_s) v(z_s, s)
+
+and the network is asked where the latent lies, at ``s``, as its velocity is defined.
 
 ``noise`` draws from the forward process instead (Ho et al., NeurIPS 2020, equation 4)::
 
-    z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps,   eps ~ N(0, 1)
+    z_t = alpha_t z0 + sigma_t eps,   eps ~ N(0, 1)
 
 At guidance 0 only the empty prompt steers the inversion: the latents do not depend on the phrase.
 """
@@ -19,15 +23,16 @@ At guidance 0 only the empty prompt steers the inversion: the latents do not dep
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cxrg.capacity import Capacity
+from cxrg.context import Context
 from cxrg.errors import UsageError
 from cxrg.model import Model
 from cxrg.options import Options
+from cxrg.schedule import Schedule
 
 
 def timestep_list(steps: int, train_steps: int = 1000) -> list[int]:
@@ -61,23 +66,6 @@ def window_indices(window: Sequence[float], count: int) -> tuple[int, int]:
     return start, stop
 
 
-def predict(
-    z: Tensor, output: Tensor, alpha_bar: float, prediction_type: Literal["epsilon", "v_prediction"]
-) -> tuple[Tensor, Tensor]:
-    """The clean latent and the noise that a network's output implies, ``(z0, eps)``.
-
-    Args:
-        z: noisy latents.
-        output: the network's output for them.
-        alpha_bar: cumulative product of ``1 - beta`` where ``z`` lies.
-        prediction_type: what the output means.
-    """
-    signal, noise = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-    if prediction_type == "epsilon":
-        return (z - noise * output) / signal, output
-    return signal * z - noise * output, signal * output + noise * z
-
-
 def ddim_latents(
     model: Model,
     z0: Tensor,
@@ -98,32 +86,39 @@ def ddim_latents(
         capacity: most images in one network evaluation; None: all of them.
 
     Yields:
-        ``(t, z)``: the network's label and the latent that it is asked with at that index.
+        ``(t, z)``: the timestep that the network is asked with at that index, and the latent.
 
     Raises:
         UsageError: steps or window do not fit the model's schedule.
     """
-    train_steps = len(model.alphas_cumprod)
-    times = timestep_list(steps, train_steps)
-    start, stop = window_indices(window, len(times))
-    context = model.embedding("")[None]
+    schedule = model.schedule
+    start, stop = window_indices(window, len(timestep_list(steps, len(schedule))))
+    context = model.embedding("")
     capacity = capacity or Capacity(len(z0))
-    ratio = train_steps // steps
     z = z0
-    for index, t in enumerate(times[:stop]):
+    for index, (asked, here, target) in enumerate(inversion_steps(schedule, steps)[:stop]):
         if index >= start:
-            yield t, z
+            yield asked, z
         if index < stop - 1:
-            alpha_s = _alpha_bar(model, t - ratio)
-            output = _denoise(model, z, t, context, capacity)
-            clean, noise = predict(z, output, alpha_s, model.prediction_type)
-            alpha_t = _alpha_bar(model, t)
-            z = alpha_t**0.5 * clean + (1 - alpha_t) ** 0.5 * noise
+            clean, noise = schedule.split(z, _denoise(model, z, asked, context, capacity), here)
+            z = schedule.mix(clean, noise, target)
 
 
-def _denoise(model: Model, z: Tensor, t: int, context: Tensor, capacity: Capacity) -> Tensor:
+def inversion_steps(schedule: Schedule, steps: int) -> list[tuple[int, int, int]]:
+    """Timesteps of each step: asked with, where the latent lies (-1: no noise), where it goes.
+
+    Raises:
+        UsageError: more steps than the model was trained with.
+    """
+    targets = timestep_list(steps, len(schedule))
+    places = [-1, *targets[:-1]]
+    asked = places if schedule.is_flow else targets
+    return list(zip(asked, places, targets, strict=True))
+
+
+def _denoise(model: Model, z: Tensor, t: int, context: Context, capacity: Capacity) -> Tensor:
     def few(part: list[Tensor]) -> Tensor:
-        return model.denoise(torch.stack(part), t, context.expand(len(part), -1, -1))
+        return model.denoise(torch.stack(part), t, context.repeat(len(part)))
 
     return torch.cat(list(capacity.run(z, few)))
 
@@ -147,10 +142,9 @@ def noise_latents(
     _check_timesteps(model, timesteps)
     generator = torch.Generator().manual_seed(seed)
     for t in timesteps:
-        alpha = _alpha_bar(model, t)
         for _ in range(draws):
             noise = torch.randn((1, *z0.shape[1:]), generator=generator).to(z0.device)
-            yield t, alpha**0.5 * z0 + (1 - alpha) ** 0.5 * noise
+            yield t, model.schedule.mix(z0, noise, t)
 
 
 def check_path(model: Model, options: Options) -> None:
@@ -160,19 +154,14 @@ def check_path(model: Model, options: Options) -> None:
         UsageError: see `ddim_latents` and `noise_latents`.
     """
     if options.path == "ddim":
-        times = timestep_list(options.steps, len(model.alphas_cumprod))
+        times = timestep_list(options.steps, len(model.schedule))
         window_indices(options.window, len(times))
     else:
         _check_timesteps(model, options.timesteps)
 
 
 def _check_timesteps(model: Model, timesteps: Sequence[int]) -> None:
-    last = len(model.alphas_cumprod) - 1
+    last = len(model.schedule) - 1
     for t in timesteps:
         if not 0 <= t <= last:
             raise UsageError(f"timestep {t} is beyond the model's schedule; use 0 to {last}")
-
-
-def _alpha_bar(model: Model, timestep: int) -> float:
-    """The cumulative product at a timestep; 1 before the first, where there is no noise."""
-    return float(model.alphas_cumprod[timestep]) if timestep >= 0 else 1.0

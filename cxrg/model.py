@@ -14,20 +14,27 @@ import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg import checkpoint
 from cxrg.card import WEIGHTS, Card, known_cards, read_card
+from cxrg.checkpoint import read_folder
+from cxrg.checkpoint.hub import fetch
+from cxrg.checkpoint.identity import fingerprint
+from cxrg.context import Context
 from cxrg.errors import ModelError, UsageError
+from cxrg.schedule import Schedule, read_schedule
 
 # Tokenizers without a limit name an astronomic one.
 UNLIMITED = 1_000_000
-REMEMBERED_TEXTS = 256  # of 77 x 768 floats each in Stable Diffusion 1.x: 60 MB
+# What the pipelines of PixArt-Sigma and Sana pad to; their encoders would take more.
+TRANSFORMER_TEXT_LENGTH = 300
+# Of 77 x 768 floats each in Stable Diffusion 1.x: 60 MB; with T5 1.3 GB, beside weights of 19 GB.
+REMEMBERED_TEXTS = 256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -36,10 +43,11 @@ class Model:
     """The networks of one checkpoint on one device, with what is known about them.
 
     Attributes:
-        alphas_cumprod: float64 ``(T,)``, the cumulative product of ``1 - beta`` per timestep.
-        prediction_type: what the network's output means.
+        text_encoder_2, tokenizer_2: the second ones of Stable Diffusion XL, else None.
+        schedule: shares of image and noise per timestep, and what the network's output means.
+        zeros_for_empty: the empty prompt's embeddings are zeros, as Stable Diffusion XL learnt.
         identity: a fingerprint of the folder's weights and configuration.
-        dtype: the UNet's precision; the autoencoder and the text encoder stay in float32, they
+        dtype: the denoiser's precision; the autoencoder and the text encoder stay in float32, they
             run once per image and phrase and all later arithmetic rests on them.
     """
 
@@ -47,13 +55,15 @@ class Model:
     denoiser: Any
     text_encoder: Any
     tokenizer: Any
-    alphas_cumprod: Tensor
-    prediction_type: Literal["epsilon", "v_prediction"]
+    text_encoder_2: Any = None
+    tokenizer_2: Any = None
+    schedule: Schedule
+    zeros_for_empty: bool = False
     card: Card
     identity: str
     device: torch.device
     dtype: torch.dtype
-    _texts: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, init=False, repr=False)
+    _texts: OrderedDict[str, Context] = field(default_factory=OrderedDict, init=False, repr=False)
 
     @property
     def factor(self) -> int:
@@ -67,10 +77,17 @@ class Model:
         return self.card.side or int(self.denoiser.config.sample_size) * self.factor
 
     @property
+    def is_transformer(self) -> bool:
+        """Whether the denoiser is a diffusion transformer, which gives padding no attention."""
+        return is_transformer(self.denoiser)
+
+    @property
     def text_length(self) -> int:
         """Tokens of a padded prompt, start and end tokens included."""
         places = getattr(self.text_encoder.config, "max_position_embeddings", UNLIMITED)
         most = min(int(self.tokenizer.model_max_length), places)
+        if self.is_transformer:
+            most = min(most, TRANSFORMER_TEXT_LENGTH)
         if not self.card.text_length and most >= UNLIMITED:
             raise ModelError(f"{self.card.name}: no prompt length; set text_length in cxrg.json")
         return self.card.text_length or most
@@ -100,26 +117,67 @@ class Model:
         grey = (grey + 1) / 2 if self.card.image_range == "-1..1" else grey
         return cast(Tensor, grey.clamp(0, 1))
 
-    def denoise(self, latents: Tensor, timesteps: Tensor | int, context: Tensor) -> Tensor:
-        """The network's raw output, float32 ``(B, C, h, w)``.
+    def denoise(self, latents: Tensor, timesteps: Tensor | int, context: Context) -> Tensor:
+        """The network's raw output, float32 ``(B, C, h, w)``; a learned variance is left out.
 
         Args:
             latents: ``(B, C, h, w)``.
-            timesteps: one training timestep, or one per row ``(B,)``.
-            context: text embeddings ``(B, L, D)``.
+            timesteps: one training timestep, or one per row ``(B,)``; -1 is no noise, for a flow.
+            context: the condition of the ``B`` rows.
         """
-        times = torch.as_tensor(timesteps, device=self.device)
+        labels = self.schedule.labels(torch.as_tensor(timesteps, device=self.device))
+        labels = labels * getattr(self.denoiser.config, "timestep_scale", 1)  # Sana has one
         output = self.denoiser(
             latents.to(self.dtype),
-            times,
-            encoder_hidden_states=context.to(self.dtype),
+            timestep=labels.expand(len(latents)),
+            encoder_hidden_states=context.embeds.to(self.dtype),
+            **self._conditions(context),
             return_dict=False,
         )[0]
-        return cast(Tensor, output.float())
+        return cast(Tensor, output[:, : latents.shape[1]].float())
 
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Embeddings ``(B, L, D)`` of prompts, padded or cut to the model's text length."""
-        padded = self.tokenizer(
+    def _conditions(self, context: Context) -> dict[str, Any]:
+        """What a family's network takes beside the embeddings, by its own names."""
+        more: dict[str, Any] = {}
+        if context.mask is not None:
+            more["encoder_attention_mask"] = context.mask
+        if context.pooled is not None:
+            # Original size, upper left corner, target size (Podell et al., arXiv 2307.01952, 2.2).
+            size = [self.side, self.side, 0, 0, self.side, self.side]
+            more["added_cond_kwargs"] = {
+                "text_embeds": context.pooled.to(self.dtype),
+                "time_ids": torch.tensor([size], device=self.device).expand(len(context), -1),
+            }
+        return more
+
+    def encode_text(self, texts: list[str]) -> Context:
+        """The condition on prompts, padded or cut to the model's text length."""
+        if self.text_encoder_2 is not None:
+            return self._encode_twice(texts)
+        padded = self._tokenise(self.tokenizer, texts)
+        mask = padded["attention_mask"]
+        hide = self.is_transformer or self.card.pass_attention_mask
+        states = self.text_encoder(
+            padded["input_ids"], **({"attention_mask": mask} if hide else {})
+        ).last_hidden_state
+        return Context(embeds=states, mask=mask.bool() if self.is_transformer else None)
+
+    def _encode_twice(self, texts: list[str]) -> Context:
+        """Stable Diffusion XL: both encoders' last states but one, and the second one's pooled."""
+        pairs = (self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2)
+        told = [
+            encoder(self._tokenise(tokenizer, texts)["input_ids"], output_hidden_states=True)
+            for tokenizer, encoder in pairs
+        ]
+        embeds = torch.cat([each.hidden_states[-2] for each in told], dim=-1)
+        pooled = told[1].text_embeds
+        if self.zeros_for_empty:
+            said = torch.tensor([bool(text) for text in texts], device=self.device)
+            embeds, pooled = embeds * said[:, None, None], pooled * said[:, None]
+        return Context(embeds=embeds, pooled=pooled)
+
+    def _tokenise(self, tokenizer: Any, texts: list[str]) -> Any:
+        return tokenizer(
             texts,
             padding="max_length",
             max_length=self.text_length,
@@ -127,16 +185,14 @@ class Model:
             return_attention_mask=True,
             return_tensors="pt",
         ).to(self.device)
-        mask = {"attention_mask": padded["attention_mask"]} if self.card.pass_attention_mask else {}
-        return cast(Tensor, self.text_encoder(padded["input_ids"], **mask).last_hidden_state)
 
-    def embedding(self, text: str) -> Tensor:
-        """Embedding ``(L, D)`` of one prompt; those used last are remembered."""
+    def embedding(self, text: str) -> Context:
+        """The condition on one prompt; those used last are remembered."""
         known = self._texts.pop(text, None)
         if known is None:
             # Not an inference tensor: it outlives the caller's block.
             with torch.inference_mode(False), torch.no_grad():
-                known = self.encode_text([text])[0]
+                known = self.encode_text([text])
         self._texts[text] = known
         if len(self._texts) > REMEMBERED_TEXTS:
             self._texts.popitem(last=False)
@@ -145,6 +201,11 @@ class Model:
     @property
     def _shift(self) -> float:
         return getattr(self.vae.config, "shift_factor", None) or 0.0
+
+
+def is_transformer(denoiser: Any) -> bool:
+    """Whether a denoiser is a diffusion transformer: one row of blocks, all of one resolution."""
+    return hasattr(denoiser, "transformer_blocks")
 
 
 def load(
@@ -173,19 +234,22 @@ def load(
     folder, card = find(str(name_or_path), revision=revision, offline=offline)
     card = read_card(folder) or card or Card(name=folder.name)
     precision = choose_dtype(dtype, place, card)
-    parts = checkpoint.read_folder(folder, precision)
-    alphas_cumprod, prediction_type = checkpoint.schedule(parts.scheduler)
-    for network in (parts.vae, parts.denoiser, parts.text_encoder):
+    parts = read_folder(folder, precision)
+    schedule = read_schedule(parts.scheduler)
+    networks = (parts.vae, parts.denoiser, parts.text_encoder, parts.text_encoder_2)
+    for network in filter(None, networks):
         network.requires_grad_(False).eval().to(place)
     return Model(
         vae=parts.vae,
         denoiser=parts.denoiser,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
-        alphas_cumprod=alphas_cumprod,
-        prediction_type=prediction_type,
+        text_encoder_2=parts.text_encoder_2,
+        tokenizer_2=parts.tokenizer_2,
+        schedule=schedule,
+        zeros_for_empty=parts.zeros_for_empty,
         card=card,
-        identity=checkpoint.fingerprint(folder),
+        identity=fingerprint(folder),
         device=place,
         dtype=precision,
     )
@@ -216,7 +280,7 @@ def find(name: str, *, revision: str | None, offline: bool) -> tuple[Path, Card 
         raise ModelError(f"model {name!r} cannot be fetched: {card.note or card.access}")
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     revision = revision or card.revision or None
-    return checkpoint.fetch(card.hub_id, revision=revision, offline=offline), card
+    return fetch(card.hub_id, revision=revision, offline=offline), card
 
 
 def choose_device(device: str) -> torch.device:
@@ -244,7 +308,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device, card: Card) -> torch.dtype:
-    """The UNet's precision; ``auto`` takes the card's where the device has it in hardware.
+    """The denoiser's precision; ``auto`` takes the card's where the device has it in hardware.
 
     Raises:
         UsageError: the precision is not known, or the device lacks it.

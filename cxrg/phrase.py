@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cxrg.context import Context
 from cxrg.errors import PhraseError
 from cxrg.model import Model
 
@@ -42,7 +43,7 @@ class Prompt:
 
     Attributes:
         text: the phrase.
-        embeds: float32 ``(L, D)``.
+        context: what the network is conditioned on, one row.
         span: positions of the phrase's own tokens in ``embeds``.
         tokens: the tokens of the span, as the tokenizer writes them.
         selected: positions in ``embeds`` whose attention is read.
@@ -50,11 +51,16 @@ class Prompt:
     """
 
     text: str
-    embeds: Tensor
+    context: Context
     span: slice
     tokens: tuple[str, ...]
     selected: tuple[int, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def embeds(self) -> Tensor:
+        """An embedding per token, float32 ``(L, D)``."""
+        return self.context.embeds[0]
 
     @property
     def selected_tokens(self) -> tuple[str, ...]:
@@ -75,7 +81,7 @@ def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all"
     span, own, selected, warnings = _parse(model, text, tokens)
     return Prompt(
         text=text,
-        embeds=model.embedding(text),
+        context=model.embedding(text),
         span=span,
         tokens=own,
         selected=selected,

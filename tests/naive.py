@@ -2,8 +2,9 @@
 
 Everything of arXiv 2404.12920's released code, one image and one phrase at a time, and nothing
 saved: all 334 steps, the empty prompt and the phrase as a batch of two, explicit attention
-probabilities in every cross-attention layer, every map scaled, enlarged and averaged. Written
-against torch, diffusers' own schedule and numpy; it shares no code with the package.
+probabilities in every cross-attention layer, every map scaled, enlarged and averaged. Carried over
+to other families: Stable Diffusion XL's two encoders, PixArt's and Sana's masks, Sana's flow.
+Written against torch, diffusers' own schedule and numpy; it shares no code with the package.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from numpy.typing import NDArray
 
 LAYERS = (3, 4, 6, 7)
+XL_LAYERS = (4, 5, 6, 7, 10, 11, 12, 13)  # the same blocks, with two layers each
+MARKS = ("<|startoftext|>", "<|endoftext|>", "[CLS]", "[SEP]", "</s>", "<bos>")
 
 
 class Explicit(AttnProcessor):
@@ -51,9 +54,11 @@ def explicit_attention(unet: Any) -> Iterator[list[torch.Tensor]]:
     seen: list[torch.Tensor] = []
     before = dict(unet.attn_processors)
     explicit = Explicit(seen)
-    unet.set_attn_processor(
-        {name: explicit if ".attn2." in name else AttnProcessor() for name in before}
-    )
+    # Sana's self-attention is linear and has no other processor.
+    plain = {
+        name: before[name] if "Sana" in str(before[name]) else AttnProcessor() for name in before
+    }
+    unet.set_attn_processor({n: explicit if ".attn2." in n else plain[n] for n in before})
     try:
         yield seen
     finally:
@@ -84,45 +89,96 @@ def heatmap(
     Without ``mask`` the background stays. Otsu's threshold is a bin of a histogram: where two are
     equally good, rounding in the eighth digit decides, and a comparison of the masked maps fails.
     """
-    ids = [_ids(model, text) for text in ("", phrase)]
-    length = len(model.tokenizer(phrase)["input_ids"])
-    hide = {"attention_mask": torch.stack([mask for _, mask in ids])}
-    context = model.text_encoder(
-        torch.stack([row for row, _ in ids]), **(hide if model.card.pass_attention_mask else {})
-    )[0]
+    given = conditions(model, ["", phrase])
+    own = own_tokens(model, phrase)
     z = _latent(model, pixels)
-    settings = {key: value for key, value in scheduler.items() if key != "_class_name"}
-    alpha_bar = DDIMScheduler(**settings).alphas_cumprod
     ratio = 1000 // steps
     times = list(reversed([t - 1 for t in range(1000, 0, -ratio)]))
+    if hasattr(model.denoiser, "transformer_blocks"):
+        third = len(model.denoiser.transformer_blocks) // 3
+        layers = range(third, 2 * third)
+    if model.text_encoder_2 is not None:
+        layers = XL_LAYERS
     side = pixels.shape[0]
     collected = []
     with explicit_attention(model.denoiser) as seen:
         for index, t in enumerate(times):
-            both = torch.cat([z, z])
             seen.clear()
-            out = model.denoiser(both, t, encoder_hidden_states=context).sample
+            label, step = _step(scheduler, t, t - ratio)
+            out = model.denoiser(torch.cat([z, z]), timestep=label.expand(2), **given).sample
             if window[0] <= index < window[1]:
-                collected += [_one_map(seen[layer], length, side) for layer in layers]
+                collected += [_one_map(seen[layer], own, side) for layer in layers]
+            out = out[:, : z.shape[1]]  # the rest is a learned variance
             guidance = 0
-            out = out[:1] + guidance * (out[1:] - out[:1])
-            past = alpha_bar[t - ratio] if t - ratio >= 0 else torch.tensor(1.0)
-            if scheduler.get("prediction_type", "epsilon") == "v_prediction":
-                clean = past.sqrt() * z - (1 - past).sqrt() * out
-                noise = past.sqrt() * out + (1 - past).sqrt() * z
-            else:
-                clean = (z - (1 - past).sqrt() * out) / past.sqrt()
-                noise = out
-            z = alpha_bar[t].sqrt() * clean + (1 - alpha_bar[t]).sqrt() * noise
+            z = step(z, out[:1] + guidance * (out[1:] - out[:1]))
     heat = _minmax(_gaussian(torch.cat(collected).mean(0).numpy(), 2.5 * side / 512))
     return np.where(heat > _otsu(heat), heat, 0).astype(np.float32) if mask else heat
 
 
-def _ids(model: Any, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-    length = model.card.text_length or 77
-    encoded = model.tokenizer(
-        text, padding="max_length", max_length=length, return_attention_mask=True
-    )
+def _step(scheduler: dict[str, Any], t: int, s: int) -> tuple[torch.Tensor, Any]:
+    """What the network is told, and the step from ``s`` to ``t`` with its answer."""
+    if scheduler.get("prediction_type") == "flow_prediction":
+        shift = scheduler["flow_shift"]
+        there, here = (shift * (u + 1) / (1000 + (shift - 1) * (u + 1)) for u in (t, max(s, -1)))
+        return torch.tensor(1000 * here), lambda z, velocity: z + (there - here) * velocity
+    known = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
+    settings = {key: scheduler[key] for key in known if key in scheduler}
+    alpha_bar = DDIMScheduler(**settings).alphas_cumprod
+    past = alpha_bar[s] if s >= 0 else torch.tensor(1.0)
+
+    def step(z: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        if scheduler.get("prediction_type", "epsilon") == "v_prediction":
+            clean = past.sqrt() * z - (1 - past).sqrt() * out
+            noise = past.sqrt() * out + (1 - past).sqrt() * z
+        else:
+            clean = (z - (1 - past).sqrt() * out) / past.sqrt()
+            noise = out
+        return alpha_bar[t].sqrt() * clean + (1 - alpha_bar[t]).sqrt() * noise
+
+    return torch.tensor(t), step
+
+
+def conditions(model: Any, texts: list[str]) -> dict[str, Any]:
+    """What diffusers' pipelines give the denoiser for prompts; "" is the unconditional one."""
+    if model.text_encoder_2 is not None:
+        return _xl_conditions(model, texts)
+    transformer = hasattr(model.denoiser, "transformer_blocks")
+    if transformer:
+        texts = [text.lower().strip() for text in texts]
+    length = 300 if transformer else model.card.text_length or 77
+    ids, mask = _ids(model.tokenizer, texts, length)
+    hide = {"attention_mask": mask} if transformer or model.card.pass_attention_mask else {}
+    given = {"encoder_hidden_states": model.text_encoder(ids, **hide)[0]}
+    return {**given, "encoder_attention_mask": mask} if transformer else given
+
+
+def _xl_conditions(model: Any, texts: list[str]) -> dict[str, Any]:
+    states = []
+    for tokenizer, encoder in (
+        (model.tokenizer, model.text_encoder),
+        (model.tokenizer_2, model.text_encoder_2),
+    ):
+        told = encoder(_ids(tokenizer, texts, 77)[0], output_hidden_states=True)
+        states.append(told.hidden_states[-2])
+    joined, pooled = torch.cat(states, dim=-1), told[0].clone()
+    for row, text in enumerate(texts):
+        if not text:  # force_zeros_for_empty_prompt
+            joined[row], pooled[row] = 0, 0
+    side = model.denoiser.config.sample_size * 8
+    sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(texts))
+    added = {"text_embeds": pooled, "time_ids": sizes}
+    return {"encoder_hidden_states": joined, "added_cond_kwargs": added}
+
+
+def own_tokens(model: Any, phrase: str) -> list[int]:
+    """Positions of a phrase's own tokens: neither start nor end."""
+    ids = model.tokenizer(phrase)["input_ids"]
+    marks = {model.tokenizer.convert_tokens_to_ids(mark) for mark in MARKS}
+    return [place for place, number in enumerate(ids) if number not in marks]
+
+
+def _ids(tokenizer: Any, texts: list[str], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    encoded = tokenizer(texts, padding="max_length", max_length=length, return_attention_mask=True)
     return torch.tensor(encoded["input_ids"]), torch.tensor(encoded["attention_mask"])
 
 
@@ -136,9 +192,9 @@ def _latent(model: Any, pixels: NDArray[np.float32]) -> torch.Tensor:
     return mean * model.vae.config.scaling_factor
 
 
-def _one_map(probability: torch.Tensor, length: int, side: int) -> torch.Tensor:
+def _one_map(probability: torch.Tensor, own: list[int], side: int) -> torch.Tensor:
     """One layer at one step: the phrase's row, heads and tokens averaged, scaled, enlarged."""
-    tokens = probability[1].mean(dim=0)[:, 1 : length - 1].mean(dim=1)
+    tokens = probability[1].mean(dim=0)[:, own].mean(dim=1)
     grid = round(len(tokens) ** 0.5)
     scaled = (tokens - tokens.min()) / (tokens.max() - tokens.min())
     return F.interpolate(scaled.view(1, 1, grid, grid), size=(side, side), mode="bilinear")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import naive
@@ -13,10 +14,11 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from cxrg.attention import _AllRead, read_attention, watch
+from cxrg.context import Context
 from cxrg.errors import ModelError, UsageError
 from cxrg.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.model import Model, load
-from cxrg.phrase import Prompt, encode_phrase
+from cxrg.phrase import encode_phrase
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +27,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture
-def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs() -> tuple[torch.Tensor, torch.Tensor, Context]:
     """Three rows with different latents, timesteps and contexts, on an oblong grid."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(3, 4, 8, 16, generator=generator)
     context = torch.randn(3, 9, tiny_models.WIDTH, generator=generator)
-    return z, torch.tensor([10, 400, 800]), context
+    return z, torch.tensor([10, 400, 800]), Context(embeds=context)
 
 
 def hooks(module: torch.nn.Module) -> int:
@@ -44,7 +46,7 @@ def all_names(model: Model) -> list[str]:
 def test_recovered_probabilities_equal_diffusers_own(model, inputs) -> None:
     z, times, context = inputs
     weights = torch.rand(3, 9, generator=torch.Generator().manual_seed(1))
-    explicit = naive.capture(model.denoiser, z, times, encoder_hidden_states=context)
+    explicit = naive.capture(model.denoiser, z, times, encoder_hidden_states=context.embeds)
     with watch(model.denoiser, all_names(model), weights) as recorder:
         model.denoise(z, times, context)
     assert len(explicit) == len(recorder.maps) == 11
@@ -72,7 +74,7 @@ def test_no_hook_stays_after_an_exception(model, inputs) -> None:
         pytest.raises(RuntimeError, match=r"shape|size"),
         watch(model.denoiser, all_names(model), torch.ones(3, 9)),
     ):
-        model.denoise(z, times, context[..., :-1])
+        model.denoise(z, times, Context(embeds=context.embeds[..., :-1]))
     assert hooks(model.denoiser) == 0
 
 
@@ -166,14 +168,7 @@ def test_sum_is_the_mean_times_the_tokens(model) -> None:
         torch.testing.assert_close(
             torch.from_numpy(total.layers[name]), torch.from_numpy(mean.layers[name] * 3)
         )
-    everything = Prompt(
-        text="all",
-        embeds=prompt.embeds,
-        span=prompt.span,
-        tokens=(),
-        warnings=(),
-        selected=tuple(range(len(prompt.embeds))),
-    )
+    everything = replace(prompt, selected=tuple(range(len(prompt.embeds))))
     (whole,) = read_attention(model, latents, [everything], layers, reduce="sum")
     for name in layers:
         torch.testing.assert_close(
@@ -199,14 +194,22 @@ def test_unusual_attention_is_refused(why: str, settings: dict[str, object]) -> 
     assert hooks(unet) == 0
 
 
-def test_a_mask_is_refused(model, inputs) -> None:
+def test_a_mask_over_tokens_is_applied(model, inputs) -> None:
+    """U-Nets are never given one here, but where one is given it counts."""
     z, times, context = inputs
     mask = torch.ones(3, 9)
-    with (
-        pytest.raises(ModelError, match="mask"),
-        watch(model.denoiser, all_names(model), torch.ones(3, 9)),
-    ):
-        model.denoiser(z, times, encoder_hidden_states=context, encoder_attention_mask=mask)
+    mask[1, 4:] = 0
+    given = {"encoder_hidden_states": context.embeds, "encoder_attention_mask": mask}
+    explicit = naive.capture(model.denoiser, z, times, **given)
+    weights = torch.zeros(3, 9)
+    weights[:, 3] = 1
+    with watch(model.denoiser, all_names(model), weights) as recorder:
+        model.denoiser(z, times, **given)
+    for name, probability in zip(all_names(model), explicit, strict=True):
+        torch.testing.assert_close(
+            recorder.maps[name].flatten(1), probability[..., 3].mean(1), atol=1e-6, rtol=1e-5
+        )
+        assert probability[1, ..., 4:].max() == 0
     assert hooks(model.denoiser) == 0
 
 

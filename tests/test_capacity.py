@@ -116,7 +116,7 @@ def test_a_prompt_is_embedded_once_and_the_memory_of_them_is_bounded(
         assert len(fresh._texts) == 3
     finally:
         encoder.remove()
-    torch.testing.assert_close(fresh.embedding("right"), model.encode_text(["right"])[0])
+    torch.testing.assert_close(fresh.embedding("right").embeds, model.encode_text(["right"]).embeds)
 
 
 @pytest.mark.parametrize(

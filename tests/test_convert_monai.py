@@ -134,9 +134,9 @@ def test_the_folder_says_what_it_is(package: str, imported: Path, model: Model) 
     assert (card["image_range"], card["side"], card["text_length"]) == ("0..1", 512, 77)
     assert "MIMIC-CXR" in card["trained_on"]
     assert "layers" not in card  # the published rule holds for any size
-    assert model.prediction_type == "v_prediction"
+    assert model.schedule.prediction_type == "v_prediction"
     # methods.md 1.2: sanity values of the schedule.
-    at = model.alphas_cumprod[[0, 360, 537, 999]].tolist()
+    at = (model.schedule.alpha[[0, 360, 537, 999]] ** 2).tolist()
     assert at == pytest.approx([0.9985, 0.289, 0.078, 0.0001], abs=5e-4)
     assert {path.name for path in imported.iterdir()} == {
         *("vae", "unet", "scheduler", "text_encoder", "tokenizer", "cxrg.json")

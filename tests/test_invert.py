@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from cxrg.checkpoint import schedule
+from cxrg.context import Context
 from cxrg.errors import UsageError
-from cxrg.invert import ddim_latents, noise_latents, predict, timestep_list, window_indices
+from cxrg.invert import ddim_latents, noise_latents, timestep_list, window_indices
+from cxrg.schedule import Schedule, read_schedule
 
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0205}
 MEAN, SPREAD = 0.4, 0.7
@@ -18,11 +19,12 @@ MEAN, SPREAD = 0.4, 0.7
 
 def gaussian_model(prediction_type: str) -> SimpleNamespace:
     """The exact denoiser of data that is normally distributed, and how often it was asked."""
-    alphas_cumprod, _ = schedule({**SCHEDULE, "prediction_type": prediction_type})
+    schedule = read_schedule({**SCHEDULE, "prediction_type": prediction_type})
+    alphas_cumprod = schedule.alpha**2
     asked: list[int] = []
 
-    def denoise(z: torch.Tensor, t: int, context: torch.Tensor) -> torch.Tensor:
-        assert context.shape == (len(z), 3, 2)
+    def denoise(z: torch.Tensor, t: int, context: Context) -> torch.Tensor:
+        assert context.embeds.shape == (len(z), 3, 2)
         asked.append(t)
         bar = alphas_cumprod[t]
         variance = bar * SPREAD**2 + 1 - bar
@@ -31,10 +33,9 @@ def gaussian_model(prediction_type: str) -> SimpleNamespace:
         return eps if prediction_type == "epsilon" else bar.sqrt() * eps - (1 - bar).sqrt() * clean
 
     return SimpleNamespace(
-        alphas_cumprod=alphas_cumprod,
-        prediction_type=prediction_type,
+        schedule=schedule,
         denoise=denoise,
-        embedding=lambda text: torch.zeros(3, 2),
+        embedding=lambda text: Context(embeds=torch.zeros(1, 3, 2)),
         asked=asked,
     )
 
@@ -65,7 +66,9 @@ def test_identities_between_latent_noise_and_output(bar: float) -> None:
     z = bar**0.5 * clean + (1 - bar) ** 0.5 * noise
     v = bar**0.5 * noise - (1 - bar) ** 0.5 * clean
     for output, kind in ((noise, "epsilon"), (v, "v_prediction")):
-        z0, eps = predict(z, output, bar, kind)
+        alpha, sigma = torch.tensor([[bar**0.5], [(1 - bar) ** 0.5]], dtype=torch.float64)
+        schedule = Schedule(prediction_type=kind, alpha=alpha, sigma=sigma)
+        z0, eps = schedule.split(z, output, 0)
         torch.testing.assert_close(z0, clean, atol=1e-6, rtol=0)
         torch.testing.assert_close(eps, noise, atol=1e-6, rtol=0)
 
@@ -84,7 +87,7 @@ def return_error(prediction_type: str, steps: int) -> float:
     )
     scheduler.set_timesteps(steps)
     for t in (t for t in scheduler.timesteps.tolist() if t <= 599):
-        output = model.denoise(z.double(), t, torch.zeros(2, 3, 2))
+        output = model.denoise(z.double(), t, Context(embeds=torch.zeros(2, 3, 2)))
         z = scheduler.step(output, t, z.double()).prev_sample
     return float((z - z0).abs().max())
 
@@ -111,7 +114,7 @@ def test_noise_follows_the_forward_process() -> None:
     latents = list(noise_latents(model, z0, timesteps=(100, 500), draws=2, seed=7))
     assert [t for t, _ in latents] == [100, 100, 500, 500]
     for t, z in latents:
-        bar = float(model.alphas_cumprod[t])
+        bar = float(model.schedule.alpha[t]) ** 2
         assert z.mean().item() == pytest.approx(2 * bar**0.5, abs=0.03)
         assert z.std().item() == pytest.approx((1 - bar) ** 0.5, rel=0.03)
     again = list(noise_latents(model, z0, timesteps=(100, 500), draws=2, seed=7))

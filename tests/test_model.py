@@ -16,11 +16,13 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cxrg import checkpoint, model
+from cxrg import model
 from cxrg.card import Card
-from cxrg.checkpoint import fingerprint, schedule
+from cxrg.checkpoint import identity
+from cxrg.checkpoint.identity import fingerprint
 from cxrg.errors import ModelError, UsageError
 from cxrg.model import choose_device, choose_dtype, load
+from cxrg.schedule import read_schedule
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -53,14 +55,14 @@ def edit(path: Path, **facts: object) -> None:
 def test_a_family_is_read(family, channels, prediction, length, folders, capfd) -> None:
     loaded = load(folders[family], device="cpu")
     assert (loaded.side, loaded.factor) == (64, 8)
-    assert loaded.prediction_type == prediction
+    assert loaded.schedule.prediction_type == prediction
     assert loaded.text_length == length
     assert loaded.dtype == torch.float32
     latent = loaded.encode(np.zeros((64, 64), dtype=np.float32))
     assert latent.shape == (1, channels, 8, 8)
     assert loaded.decode(latent).shape == (1, 64, 64)
     context = loaded.encode_text(["", "left opacity"])
-    assert context.shape == (2, length, tiny_models.WIDTH)
+    assert context.embeds.shape == (2, length, tiny_models.WIDTH)
     output = loaded.denoise(latent.expand(2, -1, -1, -1), torch.tensor([1, 500]), context)
     assert output.shape == (2, channels, 8, 8)
     for network in (loaded.vae, loaded.denoiser, loaded.text_encoder):
@@ -113,16 +115,17 @@ def test_sides_that_the_autoencoder_cannot_halve_are_refused(folders) -> None:
     ],
 )
 def test_the_schedule_is_diffusers(config: dict[str, object]) -> None:
-    alphas_cumprod, prediction = schedule({"_class_name": "PNDMScheduler", **config})
+    schedule = read_schedule({"_class_name": "PNDMScheduler", **config})
     expected = DDIMScheduler(**config).alphas_cumprod.double()
-    assert alphas_cumprod.dtype == torch.float64
-    assert prediction == "epsilon"
-    torch.testing.assert_close(alphas_cumprod, expected, rtol=1e-4, atol=1e-7)
+    assert schedule.alpha.dtype == torch.float64
+    assert schedule.prediction_type == "epsilon"
+    torch.testing.assert_close(schedule.alpha**2, expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(schedule.sigma**2, 1 - schedule.alpha**2)
 
 
 def test_the_published_schedules_values() -> None:
     config = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0205}
-    bar, _ = schedule(config)
+    bar = read_schedule(config).alpha ** 2
     assert [round(float(bar[t]), 4) for t in (0, 999)] == [0.9985, 0.0001]
     assert [round(float(bar[t]), 3) for t in (360, 537)] == [0.289, 0.078]
 
@@ -130,15 +133,19 @@ def test_the_published_schedules_values() -> None:
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatch"),
+        ({"_class_name": "EDMEulerScheduler"}, "EDMEuler"),
         ({"prediction_type": "sample"}, "prediction type 'sample'"),
+        ({"prediction_type": "trigflow"}, "prediction type 'trigflow'"),
+        ({"prediction_type": "flow_prediction"}, "with use_flow_sigmas"),
         ({"beta_schedule": "sigmoid"}, "beta schedule 'sigmoid'"),
-        ({"use_flow_sigmas": True}, "not handled"),
+        ({"use_flow_sigmas": True}, "flow sigmas with epsilon"),
+        ({"_class_name": "FlowMatchX", "use_dynamic_shifting": True}, "use a fixed shift"),
+        ({"_class_name": "FlowMatchX", "invert_sigmas": True}, "invert_sigmas"),
     ],
 )
 def test_other_schedules_are_refused(config: dict[str, object], complaint: str) -> None:
     with pytest.raises(ModelError, match=complaint):
-        schedule(config)
+        read_schedule(config)
 
 
 def test_identity_follows_weights_and_configuration(broken: Path, folders) -> None:
@@ -156,13 +163,13 @@ def test_identity_follows_weights_and_configuration(broken: Path, folders) -> No
 
 
 def test_blocks_of_a_large_file_are_spread_over_it(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoint, "BLOCK", 4)
-    monkeypatch.setattr(checkpoint, "BLOCKS", 3)
+    monkeypatch.setattr(identity, "BLOCK", 4)
+    monkeypatch.setattr(identity, "BLOCKS", 3)
     (tmp_path / "large").write_bytes(bytes(range(40)))
-    blocks = [block[0] for block in checkpoint._blocks(tmp_path / "large")]
+    blocks = [block[0] for block in identity._blocks(tmp_path / "large")]
     assert blocks == [0, 16, 36]
     (tmp_path / "small").write_bytes(bytes(range(10)))
-    assert b"".join(checkpoint._blocks(tmp_path / "small")) == bytes(range(10))
+    assert b"".join(identity._blocks(tmp_path / "small")) == bytes(range(10))
 
 
 def unsafe_only(folder: Path) -> None:
@@ -191,8 +198,9 @@ def many_words(folder: Path) -> None:
     CLIPTextModel(config).save_pretrained(folder / "text_encoder")
 
 
-def transformer(folder: Path) -> None:
+def joint_transformer(folder: Path) -> None:
     (folder / "unet").rename(folder / "transformer")
+    edit(folder / "transformer" / "config.json", _class_name="SD3Transformer2DModel")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +209,10 @@ def transformer(folder: Path) -> None:
         (unsafe_only, r"only diffusion_pytorch_model\.bin.*safe_serialization"),
         (truncated, "unet: .*copy"),
         (one_weight_short, "1 weights are missing, such as conv_out.bias"),
-        (transformer, r"diffusion transformer \(.*\), not handled yet"),
+        (
+            joint_transformer,
+            "SD3Transformer2DModel .* jointly.* not handled yet",
+        ),
         (lambda f: (f / UNET).unlink(), "no weights"),
         (lambda f: shutil.rmtree(f / "vae"), "no vae/config.json"),
         (lambda f: shutil.rmtree(f / "tokenizer"), "no tokenizer/tokenizer_config.json"),
@@ -221,8 +232,12 @@ def transformer(folder: Path) -> None:
         (lambda f: edit(f / "vae" / "config.json", _class_name="VQModel"), "autoencoder VQModel"),
         (lambda f: edit(f / "unet" / "config.json", _class_name="UNetX"), "denoiser UNetX"),
         (
+            lambda f: edit(f / "unet" / "config.json", addition_embed_type="text_image"),
+            "addition_embed_type, not handled",
+        ),
+        (
             lambda f: edit(f / "unet" / "config.json", addition_embed_type="text_time"),
-            "addition_embed_type",
+            "no text_encoder_2/config.json",
         ),
         (lambda f: edit(f / "unet" / "config.json", in_channels=9), "takes 9 channels"),
         (

@@ -217,9 +217,9 @@ def evaluate_once(model: Model, options: Options, repeats: int = 1) -> Evaluatio
     rows = min(Capacity.of(model, options.batch).size, reads)
     side = model.side // model.factor
     z = torch.randn(rows, model.denoiser.config.in_channels, side, side, device=model.device)
-    context = model.embedding("")[None].expand(rows, -1, -1)
+    context = model.embedding("").repeat(rows)
     layers = choose_layers(model, options.layers)
-    weights = torch.ones(context.shape[:2], device=model.device)
+    weights = torch.ones(context.embeds.shape[:2], device=model.device)
 
     def plain() -> float:
         return _seconds(lambda: model.denoise(z, 500, context), model.device)

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cxrg import checkpoint
 from cxrg.card import Card, known_cards
 from cxrg.convert import monai
 from cxrg.errors import UsageError
 from cxrg.model import Model, choose_device, choose_dtype
+from cxrg.schedule import read_schedule
 
 NOTE = "random weights: speed only"
 TEXT_LENGTH = 77
@@ -82,7 +82,6 @@ def random_model(name: str = "sd15", *, device: str = "auto", dtype: str = "auto
     known = known_cards().get(sizes.card) or Card(name="", text_length=TEXT_LENGTH)
     card = replace(known, name=f"random-{name}", note=NOTE)
     precision = choose_dtype(dtype, place, card)
-    alphas_cumprod, prediction_type = checkpoint.schedule(sizes.scheduler)
     networks = (_autoencoder(sizes), random_unet(name, precision), _text_encoder(sizes.text))
     vae, unet, text = (each.requires_grad_(False).eval().to(place) for each in networks)
     return Model(
@@ -90,8 +89,7 @@ def random_model(name: str = "sd15", *, device: str = "auto", dtype: str = "auto
         denoiser=unet,
         text_encoder=text,
         tokenizer=_tokenizer(),
-        alphas_cumprod=alphas_cumprod,
-        prediction_type=prediction_type,
+        schedule=read_schedule(sizes.scheduler),
         card=card,
         identity=NOTE,
         device=place,

@@ -54,7 +54,7 @@ def evaluations(model: Model, options: Options) -> int:
     """Latents that the network is asked about for one image and phrase."""
     if options.path == "noise":
         return len(options.timesteps) * options.draws
-    count = len(timestep_list(options.steps, len(model.alphas_cumprod)))
+    count = len(timestep_list(options.steps, len(model.schedule)))
     start, stop = window_indices(options.window, count)
     return stop - 1 + stop - start
 

@@ -69,7 +69,7 @@ class Peers:
             pairs = noise_latents(model, z0, **how)
         latents = list(pairs)
         for text in phrases:
-            context = model.encode_text([text])
+            context = model.encode_text([text]).embeds
             own = slice(1, len(model.tokenizer(text)["input_ids"]) - 1)
             total = torch.zeros(model.side, model.side)
             with naive.explicit_attention(model.denoiser) as seen:

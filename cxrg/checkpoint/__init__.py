@@ -1,0 +1,81 @@
+"""The files of a diffusers folder: completeness, networks, identity, fetching.
+
+Whatever this version does not handle is refused by name, before any weight is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cxrg.checkpoint import layout
+from cxrg.checkpoint.networks import network_class, quiet_libraries, read_network, weights_variant
+from cxrg.checkpoint.text import check_text, read_tokenizer
+
+__all__ = ["Parts", "quiet_libraries", "read_folder"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What a folder holds, on the CPU; ``scheduler`` is its configuration.
+
+    ``zeros_for_empty`` tells that the empty prompt's embeddings are zeros (Stable Diffusion XL).
+    """
+
+    vae: Any
+    denoiser: Any
+    text_encoder: Any
+    tokenizer: Any
+    text_encoder_2: Any = None
+    tokenizer_2: Any = None
+    scheduler: Mapping[str, Any]
+    zeros_for_empty: bool = False
+
+
+def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Parts:
+    """Read a diffusers folder, all but the denoiser in float32.
+
+    Raises:
+        ModelError: a part is missing, not in safetensors, broken, or of a kind not handled.
+    """
+    denoiser = layout.denoiser_part(folder)
+    # The denoiser first: where it is of a kind that is not handled, so are the other parts.
+    layout.check_family(folder, layout.part_config(folder, denoiser))
+    configs = {part: layout.part_config(folder, part) for part in layout.part_names(folder)}
+    layout.check_latents(folder, configs[denoiser], configs["vae"])
+    networks = layout.networks_of(configs)
+    parts: dict[str, Any] = {}
+    variants = {part: weights_variant(folder / part) for part in networks}
+    with quiet_libraries():
+        for part in networks:
+            kind = network_class(folder, part, configs[part])
+            how = _how(part, denoiser_dtype if part == denoiser else torch.float32)
+            parts[part] = read_network(kind, folder / part, variant=variants[part], **how)
+        for part in (name for name in configs if name.startswith("tokenizer")):
+            lower = layout.lowers_text(configs[denoiser])
+            parts[part] = read_tokenizer(folder / part, configs[part], lower=lower)
+    check_text(folder, parts)
+    parts["denoiser"] = parts.pop(denoiser)
+    zeros = layout.is_xl(configs[denoiser]) and _zeros_for_empty(folder)
+    return Parts(scheduler=configs["scheduler"], zeros_for_empty=zeros, **parts)
+
+
+def _how(part: str, dtype: torch.dtype) -> dict[str, Any]:
+    """How a network's own library is told its precision."""
+    if part.startswith("text_encoder"):
+        return {"dtype": dtype, "trust_remote_code": False}
+    return {"torch_dtype": dtype}
+
+
+def _zeros_for_empty(folder: Path) -> bool:
+    """``force_zeros_for_empty_prompt`` of the pipeline, which is true where nothing is said."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        return bool(index.get("force_zeros_for_empty_prompt", True))
+    except (OSError, ValueError, AttributeError):
+        return True

@@ -1,0 +1,151 @@
+"""The networks of a diffusers folder: their classes, and their weights, from safetensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cxrg.checkpoint import layout
+from cxrg.errors import ModelError
+
+UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def network_class(folder: Path, part: str, config: Mapping[str, Any]) -> Any:
+    """The class of a part that has weights.
+
+    Raises:
+        ModelError: it is none that is handled.
+    """
+    if part == "vae":
+        return autoencoder_class(folder, config)
+    if part in layout.DENOISERS:
+        return denoiser_class(config)
+    return text_encoder_class(part, config)
+
+
+# Imported where they are needed: they take seconds, and a usage error does not need them.
+
+
+def autoencoder_class(folder: Path, config: Mapping[str, Any]) -> Any:
+    """The autoencoder's class.
+
+    Raises:
+        ModelError: it is none that is handled.
+    """
+    name = config.get("_class_name")
+    if name == "AutoencoderKL":
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        return AutoencoderKL
+    if name == "AutoencoderDC":
+        from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+
+        return AutoencoderDC
+    if name == "MonaiAutoencoderKL":
+        from cxrg.autoencoder import MonaiAutoencoderKL
+
+        return MonaiAutoencoderKL
+    raise ModelError(f"{folder}: autoencoder {name} is not handled; use AutoencoderKL or -DC")
+
+
+def denoiser_class(config: Mapping[str, Any]) -> Any:
+    """The denoiser's class, once `layout.check_denoiser` has passed it."""
+    name = layout.class_name(config)
+    if name == layout.PIXART:
+        from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+
+        return PixArtTransformer2DModel
+    if name == layout.SANA:
+        from diffusers.models.transformers.sana_transformer import SanaTransformer2DModel
+
+        return SanaTransformer2DModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    return UNet2DConditionModel
+
+
+def text_encoder_class(part: str, config: Mapping[str, Any]) -> Any:
+    """A text encoder's class, from its configuration."""
+    import transformers
+
+    name = str((config.get("architectures") or [""])[0])
+    if part == "text_encoder_2":
+        return transformers.CLIPTextModelWithProjection  # its projection is the pooled embedding
+    if name == "CXRBertModel":
+        return transformers.BertModel  # a BERT with heads that nothing here reads
+    if config.get("model_type") == "t5":
+        return transformers.T5EncoderModel  # its decoder is not asked
+    # Heads on top ("...ForMaskedLM") would answer with logits where embeddings are wanted.
+    if name.endswith("Model") and hasattr(transformers, name):
+        return getattr(transformers, name)
+    return transformers.AutoModel
+
+
+def weights_variant(part: Path) -> str | None:
+    """``fp16`` where a part comes in that variant only; its weights must be safetensors."""
+    names = [path.name for path in part.iterdir()]
+    safe = [name for name in names if name.endswith(".safetensors")]
+    if not safe:
+        unsafe = [name for name in names if name.endswith(UNSAFE)]
+        found = f"only {unsafe[0]}, which can run code when read" if unsafe else "no weights"
+        raise ModelError(
+            f"{part}: {found}; save the model with save_pretrained(..., safe_serialization=True)"
+        )
+    return "fp16" if all(".fp16" in name for name in safe) else None
+
+
+def read_network(kind: Any, part: Path, **how: Any) -> Any:
+    """A network with its weights, on the CPU.
+
+    Raises:
+        ModelError: the files are broken, or weights are missing.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        network, report = kind.from_pretrained(
+            part,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **how,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{part}: {first_line(error)}; copy the folder again") from error
+    # A pooler is not read here, and encoders are often saved without one.
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise ModelError(
+            f"{part}: {len(missing)} weights are missing, such as {missing[0]}; copy it again"
+        )
+    return network
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' progress bars and advice off the screen: a library does not print."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    text: Any = transformers.utils.logging
+    both: tuple[Any, ...] = (diffusers.utils.logging, text)
+    levels, bars = [each.get_verbosity() for each in both], text.is_progress_bar_enabled()
+    try:
+        for each in both:
+            each.set_verbosity_error()
+        text.disable_progress_bar()
+        yield
+    finally:
+        for each, level in zip(both, levels, strict=True):
+            each.set_verbosity(level)
+        if bars:
+            text.enable_progress_bar()
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows its first line."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

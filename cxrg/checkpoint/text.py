@@ -1,0 +1,109 @@
+"""Tokenizers, and whether tokenizer, text encoder and denoiser belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cxrg.checkpoint import layout
+from cxrg.checkpoint.networks import first_line
+from cxrg.errors import ModelError
+
+# What transformers reads by itself, and what it reads with the package sentencepiece only.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
+SENTENCEPIECE = ("spiece.model", "tokenizer.model")
+# Published classes that are remote code: they only rename the one that is known.
+RENAMED = {"CXRBertTokenizer": "BertTokenizer"}
+
+
+def read_tokenizer(part: Path, config: Mapping[str, Any], *, lower: bool = False) -> Any:
+    """The tokenizer in a folder.
+
+    Args:
+        part: the folder.
+        config: its configuration.
+        lower: make it lower and strip the text, as the pipelines of PixArt and Sana do.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    import transformers
+
+    _check_vocabulary(part)
+    name = RENAMED.get(str(config.get("tokenizer_class")))
+    kind: Any = getattr(transformers, name) if name else transformers.AutoTokenizer
+    try:
+        tokenizer = kind.from_pretrained(part, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{part}: {first_line(error)}; copy it again") from error
+    if lower:
+        _lower(tokenizer)
+    tokenizer.padding_side = "right"  # Gemma's own is left; positions are counted from the left
+    return tokenizer
+
+
+def _check_vocabulary(part: Path) -> None:
+    """Without its vocabulary a tokenizer loads all the same, and knows no word."""
+    if any((part / name).is_file() for name in VOCABULARIES):
+        return
+    if not any((part / name).is_file() for name in SENTENCEPIECE):
+        known = ", ".join((*VOCABULARIES, *SENTENCEPIECE))
+        raise ModelError(f"{part}: no vocabulary ({known}); copy it again")
+    if not (find_spec("sentencepiece") and find_spec("google.protobuf")):
+        raise ModelError(f"{part}: its vocabulary needs sentencepiece; pip install 'cxrg[t5]'")
+
+
+def _lower(tokenizer: Any) -> None:
+    from tokenizers import normalizers
+
+    # In the tokenizer and not before it, so that offsets are those of the phrase as given.
+    core = tokenizer.backend_tokenizer
+    steps = [normalizers.Lowercase(), normalizers.Strip()]
+    core.normalizer = normalizers.Sequence([*steps, *filter(None, [core.normalizer])])
+
+
+def check_text(folder: Path, parts: Mapping[str, Any]) -> None:
+    """Complain of a text encoder that does not fit the denoiser or the tokenizer.
+
+    Args:
+        folder: the model's folder, for the message.
+        parts: networks and tokenizers by name.
+
+    Raises:
+        ModelError: they do not fit.
+    """
+    denoiser = parts[layout.denoiser_part(folder)].config
+    encoders = [part for part in parts if part.startswith("text_encoder")]
+    wanted = getattr(denoiser, "caption_channels", None) or denoiser.cross_attention_dim
+    given = sum(parts[part].config.hidden_size for part in encoders)
+    if wanted != given:
+        raise ModelError(
+            f"{folder}: the denoiser wants text embeddings of width {wanted} but the text "
+            f"{'encoders give' if len(encoders) > 1 else 'encoder gives'} {given}; "
+            "parts must belong together"
+        )
+    for part in encoders:
+        tokenizer = parts[part.replace("text_encoder", "tokenizer")]
+        if len(tokenizer) > parts[part].config.vocab_size:
+            raise ModelError(
+                f"{folder}: the tokenizer has {len(tokenizer)} tokens but the text encoder knows "
+                f"{parts[part].config.vocab_size}; parts must belong together"
+            )
+    if len(encoders) > 1:
+        _check_second(folder, denoiser, parts)
+
+
+def _check_second(folder: Path, denoiser: Any, parts: Mapping[str, Any]) -> None:
+    """The second text encoder's pooled embedding and the six numbers of size must fit the U-Net."""
+    wanted = denoiser.projection_class_embeddings_input_dim - 6 * denoiser.addition_time_embed_dim
+    given = parts["text_encoder_2"].config.projection_dim
+    if wanted != given:
+        raise ModelError(
+            f"{folder}: the UNet wants a pooled embedding of width {wanted} but text_encoder_2 "
+            f"gives {given}; refiners are not handled, and parts must belong together"
+        )
+    # One embedding per token is made of both encoders', so they must read the same tokens.
+    if parts["tokenizer"].get_vocab() != parts["tokenizer_2"].get_vocab():
+        raise ModelError(f"{folder}: tokenizer/ and tokenizer_2/ differ; copy them again")

@@ -1,0 +1,156 @@
+"""How much image and how much noise a latent holds at each training timestep.
+
+All families add noise along ``z_t = alpha_t z_0 + sigma_t eps`` with ``eps ~ N(0, 1)``, for
+``t = 0 .. T-1``; ``t = -1`` stands for no noise.
+
+Diffusion (Ho et al., NeurIPS 2020, equation 4; ``abar_t`` is the cumulative product of
+``1 - beta``)::
+
+    alpha_t = sqrt(abar_t),   sigma_t = sqrt(1 - abar_t)
+
+Rectified flow (Liu et al., ICLR 2023, arXiv 2209.03003, equation 1; with the shift of Esser et al.,
+ICML 2024, arXiv 2403.03206, that moves timesteps to more noise)::
+
+    sigma_t = shift u / (1 + (shift - 1) u)  with  u = (t + 1) / T,   alpha_t = 1 - sigma_t
+
+whose network answers with the velocity ``v = dz / dsigma = eps - z_0`` and is told ``T sigma_t`` as
+its timestep. With Sana's shift of 3 a timestep ``t`` so means about the noise that it means in the
+backbone of arXiv 2404.12920. From a latent and the network's output follow image and noise::
+
+    epsilon        z_0 = (z - sigma eps) / alpha
+    v-prediction   z_0 = alpha z - sigma v,   eps = alpha v + sigma z   (arXiv 2202.00512)
+    flow           z_0 = z - sigma v,         eps = z + alpha v
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cxrg.errors import ModelError
+
+Prediction = Literal["epsilon", "v_prediction", "flow"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Schedule:
+    """Shares of image and noise per training timestep.
+
+    Attributes:
+        prediction_type: what the network's output means.
+        alpha: float64 ``(T,)``, the factor of the image.
+        sigma: float64 ``(T,)``, the factor of the noise.
+    """
+
+    prediction_type: Prediction
+    alpha: Tensor
+    sigma: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sigma)
+
+    @property
+    def is_flow(self) -> bool:
+        return self.prediction_type == "flow"
+
+    def shares(self, timestep: int) -> tuple[float, float]:
+        """``(alpha_t, sigma_t)``; a negative timestep is the image without noise."""
+        if timestep < 0:
+            return 1.0, 0.0
+        return float(self.alpha[timestep]), float(self.sigma[timestep])
+
+    def mix(self, clean: Tensor, noise: Tensor, timestep: int) -> Tensor:
+        """The noisy latent of a clean one and noise."""
+        alpha, sigma = self.shares(timestep)
+        return alpha * clean + sigma * noise
+
+    def split(self, z: Tensor, output: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+        """The clean latent and the noise, ``(z0, eps)``, that a network's output implies.
+
+        Args:
+            z: noisy latents.
+            output: the network's output for them.
+            timestep: where ``z`` lies.
+        """
+        alpha, sigma = self.shares(timestep)
+        if self.prediction_type == "epsilon":
+            return (z - sigma * output) / alpha, output
+        if self.prediction_type == "v_prediction":
+            return alpha * z - sigma * output, alpha * output + sigma * z
+        return z - sigma * output, z + alpha * output
+
+    def labels(self, timesteps: Tensor) -> Tensor:
+        """What the network is told of timesteps: of a flow ``T sigma_t``, and 0 at -1."""
+        if not self.is_flow:
+            return timesteps
+        ladder = torch.cat([self.sigma.new_zeros(1), self.sigma]) * len(self)
+        return ladder.float().to(timesteps.device)[timesteps + 1]
+
+
+def read_schedule(config: Mapping[str, Any]) -> Schedule:
+    """The schedule of a scheduler's configuration.
+
+    Raises:
+        ModelError: a schedule or prediction that is not handled.
+    """
+    name = str(config.get("_class_name", ""))
+    if name.startswith("EDM"):
+        raise ModelError(f"scheduler {name} is not handled; use a DDPM, DDIM or flow schedule")
+    prediction = config.get("prediction_type", "epsilon")
+    if name.startswith("FlowMatch"):
+        return _flow(config, "shift")
+    if config.get("use_flow_sigmas") and prediction == "flow_prediction":
+        return _flow(config, "flow_shift")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise ModelError(
+            f"prediction type {prediction!r} is not handled; use epsilon, v_prediction, "
+            "or flow_prediction with use_flow_sigmas"
+        )
+    if config.get("use_flow_sigmas"):
+        raise ModelError(f"flow sigmas with {prediction} are not handled; use flow_prediction")
+    alphas_cumprod = torch.cumprod(1 - _betas(config), dim=0)
+    if config.get("rescale_betas_zero_snr"):
+        # Lin et al., arXiv 2305.08891, algorithm 1
+        root = alphas_cumprod.sqrt()
+        alphas_cumprod = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return Schedule(
+        prediction_type="epsilon" if prediction == "epsilon" else "v_prediction",
+        alpha=alphas_cumprod.sqrt(),
+        sigma=(1 - alphas_cumprod).sqrt(),
+    )
+
+
+def _flow(config: Mapping[str, Any], key: str) -> Schedule:
+    for strange in ("use_dynamic_shifting", "invert_sigmas"):
+        if config.get(strange):
+            raise ModelError(f"flow schedule with {strange} is not handled; use a fixed {key}")
+    count = int(config.get("num_train_timesteps", 1000))
+    shift = float(config.get(key) or 1.0)
+    u = torch.arange(1, count + 1, dtype=torch.float64) / count
+    sigma = shift * u / (1 + (shift - 1) * u)
+    return Schedule(prediction_type="flow", alpha=1 - sigma, sigma=sigma)
+
+
+def _betas(config: Mapping[str, Any]) -> Tensor:
+    """diffusers' betas: ``linear``, ``scaled_linear``, ``squaredcos_cap_v2``, or trained ones."""
+    if config.get("trained_betas") is not None:
+        return torch.tensor(config["trained_betas"], dtype=torch.float64)
+    count = int(config.get("num_train_timesteps", 1000))
+    start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
+    kind = config.get("beta_schedule", "linear")
+    if kind == "linear":
+        return torch.linspace(start, end, count, dtype=torch.float64)
+    if kind == "scaled_linear":
+        return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
+    if kind == "squaredcos_cap_v2":
+        times = torch.arange(count + 1, dtype=torch.float64) / count
+        bar = torch.cos((times + 0.008) / 1.008 * math.pi / 2) ** 2
+        return (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
+    raise ModelError(
+        f"beta schedule {kind!r} is not handled; use linear, scaled_linear or squaredcos_cap_v2"
+    )
