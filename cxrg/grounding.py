@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.attention import AttentionMaps
+from cxrg.bias_merging import FreeRun, merge
 from cxrg.geometry import Box, Frame
 from cxrg.heatmap import (
     aggregate,
     boxes_from_heatmap,
+    compete,
     confine,
+    enlarge,
     mask_background,
     presence,
     scale,
@@ -87,9 +90,15 @@ class Grounding:
 
 
 def heatmaps(
-    maps: AttentionMaps, frame: Frame, options: Options
+    maps: AttentionMaps, frame: Frame, options: Options, free: FreeRun | None = None
 ) -> tuple[NDArray[np.float32], float]:
     """A phrase's map on the square, background included, and its presence score.
+
+    Args:
+        maps: the phrase's attention.
+        frame: how the image lies on the square.
+        options: all knobs.
+        free: a free run, where biases are merged.
 
     Returns:
         float32 ``(S, S)`` in [0, 1], and the score in [0, 1].
@@ -100,20 +109,39 @@ def heatmaps(
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda heat: confine(  # noqa: E731
         smooth(heat, options.sigma * frame.side), seen
     )
-    absolute = finish(aggregate(maps, frame.side, normalise="none"))
+    # Where biases are merged, more was read than the window.
+    read = maps.first(int(window_indices(options.window, len(maps.timesteps))[1])) if free else maps
+    absolute = finish(aggregate(read.layers, frame.side, how=options.enlarge))
     score = min(max(presence(absolute), 0.0), 1.0)
+    if free:
+        merged = merge(scale(_plain(read, free.side, options)), maps, free, options.bbm)
+        return scale(finish(enlarge(merged, frame.side, options.enlarge))), score
     if options.normalise == "none":
         return absolute.clip(0, 1), score
     if options.normalise == "final":
         return scale(absolute), score
-    return scale(finish(aggregate(maps, frame.side, normalise="minmax"))), score
+    return scale(finish(_plain(read, frame.side, options))), score
+
+
+def _plain(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
+    """One map ``(side, side)`` of all layers and steps, as option ``normalise`` says."""
+    each = options.normalise == "minmax"
+    heat = aggregate(maps.layers, side, how=options.enlarge, normalise=each)
+    if options.normalise != "competition":
+        return heat
+    return compete(heat, aggregate(maps.beside["span"], side, how=options.enlarge))
 
 
 def make_grounding(
-    image: CxrImage, prompt: Prompt, maps: AttentionMaps, model: Model, options: Options
+    image: CxrImage,
+    prompt: Prompt,
+    maps: AttentionMaps,
+    model: Model,
+    options: Options,
+    free: FreeRun | None = None,
 ) -> Grounding:
-    """What a phrase's maps say; ``timings`` is left empty."""
-    heat, score = heatmaps(maps, image.frame, options)
+    """What a phrase's maps, and a free run's, say; ``timings`` is left empty."""
+    heat, score = heatmaps(maps, image.frame, options, free)
     absent = options.absent_below is not None and score < options.absent_below
     found = (
         ()
@@ -148,8 +176,11 @@ def make_grounding(
 
 
 def _evaluations(model: Model, options: Options, reads: int) -> int:
-    """Network evaluations of one phrase: the inversion up to the window's last step, and reads."""
-    if options.path == "noise":
-        return reads
+    """Network evaluations of one phrase: the inversion up to the window's last step, and reads.
+
+    A free run has two at every step, with and without the phrase.
+    """
+    if options.path != "ddim":
+        return reads if options.bbm == "off" else reads + 2 * options.steps
     count = len(timestep_list(options.steps, len(model.alphas_cumprod)))
     return window_indices(options.window, count)[1] - 1 + reads

@@ -12,11 +12,12 @@ import tiny_models
 import torch
 from diffusers.models.attention_processor import Attention
 
-from cxrg.attention import _AllRead, read_attention, watch
+from cxrg.attention import AllRead, watch
 from cxrg.errors import ModelError, UsageError
 from cxrg.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.model import Model, load
 from cxrg.phrase import Prompt, encode_phrase
+from cxrg.reading import Reading, read_attention
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +44,25 @@ def all_names(model: Model) -> list[str]:
 
 def test_recovered_probabilities_equal_diffusers_own(model, inputs) -> None:
     z, times, context = inputs
-    weights = torch.rand(3, 9, generator=torch.Generator().manual_seed(1))
+    weights = torch.rand(3, 2, 9, generator=torch.Generator().manual_seed(1))
     explicit = naive.capture(model.denoiser, z, times, encoder_hidden_states=context)
     with watch(model.denoiser, all_names(model), weights) as recorder:
         model.denoise(z, times, context)
     assert len(explicit) == len(recorder.maps) == 11
     assert {probability.shape[1] for probability in explicit} == {2, 4}
     for name, probability in zip(all_names(model), explicit, strict=True):
-        expected = (probability.mean(1) * weights[:, None]).sum(-1)
         recovered = recorder.maps[name]
-        assert recovered.shape[2] == 2 * recovered.shape[1]
-        torch.testing.assert_close(recovered.flatten(1), expected, atol=1e-6, rtol=1e-5)
+        assert recovered.shape[3] == 2 * recovered.shape[2]
+        for which in range(2):
+            expected = (probability.mean(1) * weights[:, which, None]).sum(-1)
+            found = recovered[:, which].flatten(1)
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_the_output_is_bit_identical_and_nothing_stays(model, inputs) -> None:
     z, times, context = inputs
     plain = model.denoise(z, times, context)
-    with watch(model.denoiser, all_names(model), torch.ones(3, 9)):
+    with watch(model.denoiser, all_names(model), torch.ones(3, 1, 9)):
         assert hooks(model.denoiser) == 4 * 11
         watched = model.denoise(z, times, context)
     assert torch.equal(plain, watched)
@@ -70,7 +73,7 @@ def test_no_hook_stays_after_an_exception(model, inputs) -> None:
     z, times, context = inputs
     with (
         pytest.raises(RuntimeError, match=r"shape|size"),
-        watch(model.denoiser, all_names(model), torch.ones(3, 9)),
+        watch(model.denoiser, all_names(model), torch.ones(3, 1, 9)),
     ):
         model.denoise(z, times, context[..., :-1])
     assert hooks(model.denoiser) == 0
@@ -83,8 +86,8 @@ def test_a_pass_stops_after_the_last_watched_layer(model, inputs) -> None:
     middle = model.denoiser.mid_block.register_forward_pre_hook(lambda *_: ran.append("middle"))
     names = choose_layers(model, ("down_blocks.1", "up_blocks.0"))
     try:
-        with watch(model.denoiser, names, torch.ones(3, 9), stop_early=True) as recorder:
-            with pytest.raises(_AllRead):
+        with watch(model.denoiser, names, torch.ones(3, 1, 9), stop_early=True) as recorder:
+            with pytest.raises(AllRead):
                 model.denoise(z, times, context)
             assert set(recorder.maps) == set(names)
     finally:
@@ -161,7 +164,7 @@ def test_sum_is_the_mean_times_the_tokens(model) -> None:
     latents = [(300, torch.zeros(1, 4, 8, 8))]
     layers = choose_layers(model, "paper")
     (mean,) = read_attention(model, latents, [prompt], layers)
-    (total,) = read_attention(model, latents, [prompt], layers, reduce="sum")
+    (total,) = read_attention(model, latents, [prompt], layers, how=Reading(reduce="sum"))
     for name in layers:
         torch.testing.assert_close(
             torch.from_numpy(total.layers[name]), torch.from_numpy(mean.layers[name] * 3)
@@ -174,7 +177,7 @@ def test_sum_is_the_mean_times_the_tokens(model) -> None:
         warnings=(),
         selected=tuple(range(len(prompt.embeds))),
     )
-    (whole,) = read_attention(model, latents, [everything], layers, reduce="sum")
+    (whole,) = read_attention(model, latents, [everything], layers, how=Reading(reduce="sum"))
     for name in layers:
         torch.testing.assert_close(
             torch.from_numpy(whole.layers[name]), torch.ones(whole.layers[name].shape)
@@ -194,17 +197,17 @@ def test_unusual_attention_is_refused(why: str, settings: dict[str, object]) -> 
     attention = Attention(8, cross_attention_dim=8, heads=2, dim_head=4, **settings)
     attention.fused_projections = not settings
     unet = torch.nn.ModuleDict({"attn2": attention})
-    with pytest.raises(ModelError, match=why), watch(unet, ["attn2"], torch.ones(1, 1)):
+    with pytest.raises(ModelError, match=why), watch(unet, ["attn2"], torch.ones(1, 1, 1)):
         pass
     assert hooks(unet) == 0
 
 
 def test_a_mask_is_refused(model, inputs) -> None:
     z, times, context = inputs
-    mask = torch.ones(3, 9)
+    mask = torch.ones(3, 1, 9)
     with (
         pytest.raises(ModelError, match="mask"),
-        watch(model.denoiser, all_names(model), torch.ones(3, 9)),
+        watch(model.denoiser, all_names(model), torch.ones(3, 1, 9)),
     ):
         model.denoiser(z, times, encoder_hidden_states=context, encoder_attention_mask=mask)
     assert hooks(model.denoiser) == 0

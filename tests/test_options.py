@@ -83,7 +83,7 @@ def test_text_is_read(knob, text, value) -> None:
         ("tokens", "word:", "word:WORD"),
         ("tokens", "everything", "word:WORD"),
         ("reduce", "max", "mean or sum"),
-        ("normalise", "softmax", "minmax or final or none"),
+        ("normalise", "softmax", "minmax or final or competition or none"),
         ("sigma", float("nan"), "from 0 to 0.5"),
         ("threshold", "quantile:2", "quantile:Q"),
         ("threshold", "li", "quantile:Q"),
