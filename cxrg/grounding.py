@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -150,7 +150,6 @@ def make_grounding(
     )
     boxes = tuple(box for each in found if (box := image.frame.to_source(each)))
     canonical = mask_background(heat, options.mask)
-    flat = ("attention is the same everywhere",) if heat.min() == heat.max() else ()
     return Grounding(
         image=ImageRef(
             name=image.path.name,
@@ -170,9 +169,17 @@ def make_grounding(
         options=options,
         model=ModelRef(name=model.card.name, identity=model.identity),
         evaluations=_evaluations(model, options, len(maps.timesteps)),
-        warnings=(*image.warnings, *prompt.warnings, *flat),
+        warnings=(*image.warnings, *prompt.warnings, *_warnings(heat, prompt, options)),
         timings={},
     )
+
+
+def _warnings(heat: NDArray[np.float32], prompt: Prompt, options: Options) -> Iterator[str]:
+    """What a reader should know of the map."""
+    if options.normalise == "competition" and len(prompt.selected) == len(prompt.tokens):
+        yield "all the phrase's tokens are read, so none compete; choose tokens, such as content"
+    if heat.min() == heat.max():
+        yield "attention is the same everywhere"
 
 
 def _evaluations(model: Model, options: Options, reads: int) -> int:

@@ -103,7 +103,7 @@ def compact(folder: Path) -> Path:
 
 
 def gen2ground(folder: Path) -> Path:
-    """arXiv 2507.12236 in small: Stable Diffusion 1.5's sixteen layers, a BERT that hides padding."""
+    """arXiv 2507.12236 in small: Stable Diffusion 1.5's sixteen layers, BERT with a mask."""
     torch.manual_seed(5)
     unet = UNet2DConditionModel(
         sample_size=16,
@@ -117,7 +117,7 @@ def gen2ground(folder: Path) -> Path:
     )
     _save(folder, vae=_kl(channels=3, latent=4, factor=0.18215), unet=unet)
     pieces = ["left", "apical", "pneumo", "##thorax", "a", "is", "there", "small", "effusion"]
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *pieces]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
     tokenizer = BertTokenizer(vocab={piece: index for index, piece in enumerate(vocab)})
     tokenizer.save_pretrained(folder / "tokenizer")
     config = BertConfig(
