@@ -99,7 +99,7 @@ class Recorder:
             scale=attention.scale,
             readout=self.readout,
         )
-        self.maps[name] = probability.view(*probability.shape[:2], *self._grids[name])
+        self.maps[name] = probability.view(*probability.shape[:-1], *self._grids[name])
         self._stop()
 
     def see_own_key(self, name: str, attention: Any, key: Tensor) -> None:
@@ -133,19 +133,22 @@ def attention_to(
     Args:
         query: ``(B, P, heads * d)``.
         key: ``(B, L, heads * d)``.
-        weights: ``(B, K, L)``, for each row ``K`` times a weight per token.
+        weights: ``(B, L)``, each row's weight per token; or ``(B, K, L)``, ``K`` of them.
         heads: number of heads.
         scale: factor on the scores.
         readout: scores to probabilities, see `cxrg.readout`.
 
     Returns:
-        float32 ``(B, K, P)``: the mean over heads of ``sum_k weights[k] * softmax_k(scores)[k]``.
+        float32 ``(B, P)``, or ``(B, K, P)``: the mean over heads of ``sum_k weights[k] *
+        softmax_k(scores)[k]``.
     """
     rows, _, width = query.shape
     query = query.float().view(rows, -1, heads, width // heads).transpose(1, 2)
     key = key.float().view(rows, -1, heads, width // heads).transpose(1, 2)
     probability = probabilities(query @ key.transpose(-1, -2) * scale, readout)
-    return (probability @ weights.mT[:, None]).mean(dim=1).mT.contiguous()
+    columns = weights[..., None] if weights.ndim == 2 else weights.mT
+    joined = (probability @ columns[:, None]).mean(dim=1)
+    return joined.squeeze(-1) if weights.ndim == 2 else joined.mT.contiguous()
 
 
 @contextmanager
@@ -163,8 +166,8 @@ def watch(
     Args:
         unet: the network.
         names: full names of ``attn2`` modules.
-        weights: float32 ``(B, K, L)``, for each row ``K`` times a weight per token, for the passes
-            in the block; every map is ``(B, K, h, w)``.
+        weights: float32 ``(B, L)``, each row's weight per token, for the passes in the block,
+            whose maps are ``(B, h, w)``; or ``(B, K, L)`` for maps ``(B, K, h, w)``.
         alike: full names of self-attention modules whose projections are kept.
         readout: scores to probabilities, see `cxrg.readout`.
         stop_early: end a pass after its last watched layer, see `read`.

@@ -168,7 +168,7 @@ def make_grounding(
         layers=tuple(maps.layers),
         options=options,
         model=ModelRef(name=model.card.name, identity=model.identity),
-        evaluations=_evaluations(model, options, len(maps.timesteps)),
+        evaluations=count_evaluations(model, options, len(maps.timesteps)),
         warnings=(*image.warnings, *prompt.warnings, *_warnings(heat, prompt, options)),
         timings={},
     )
@@ -182,7 +182,7 @@ def _warnings(heat: NDArray[np.float32], prompt: Prompt, options: Options) -> It
         yield "attention is the same everywhere"
 
 
-def _evaluations(model: Model, options: Options, reads: int) -> int:
+def count_evaluations(model: Model, options: Options, reads: int) -> int:
     """Network evaluations of one phrase: the inversion up to the window's last step, and reads.
 
     A free run has two at every step, with and without the phrase.

@@ -44,25 +44,37 @@ def all_names(model: Model) -> list[str]:
 
 def test_recovered_probabilities_equal_diffusers_own(model, inputs) -> None:
     z, times, context = inputs
-    weights = torch.rand(3, 2, 9, generator=torch.Generator().manual_seed(1))
+    weights = torch.rand(3, 9, generator=torch.Generator().manual_seed(1))
     explicit = naive.capture(model.denoiser, z, times, encoder_hidden_states=context)
     with watch(model.denoiser, all_names(model), weights) as recorder:
         model.denoise(z, times, context)
     assert len(explicit) == len(recorder.maps) == 11
     assert {probability.shape[1] for probability in explicit} == {2, 4}
     for name, probability in zip(all_names(model), explicit, strict=True):
+        expected = (probability.mean(1) * weights[:, None]).sum(-1)
         recovered = recorder.maps[name]
-        assert recovered.shape[3] == 2 * recovered.shape[2]
-        for which in range(2):
-            expected = (probability.mean(1) * weights[:, which, None]).sum(-1)
-            found = recovered[:, which].flatten(1)
-            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+        assert recovered.shape[2] == 2 * recovered.shape[1]
+        torch.testing.assert_close(recovered.flatten(1), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_several_weights_give_several_maps(model, inputs) -> None:
+    z, times, context = inputs
+    weights = torch.rand(3, 2, 9, generator=torch.Generator().manual_seed(1))
+    maps = {}
+    for kind, each in {"both": weights, "first": weights[:, 0], "second": weights[:, 1]}.items():
+        with watch(model.denoiser, all_names(model), each) as recorder:
+            model.denoise(z, times, context)
+        maps[kind] = recorder.maps
+    for name, both in maps["both"].items():
+        torch.testing.assert_close(both[:, 0], maps["first"][name])
+        torch.testing.assert_close(both[:, 1], maps["second"][name])
+        assert not torch.allclose(both[:, 0], both[:, 1])
 
 
 def test_the_output_is_bit_identical_and_nothing_stays(model, inputs) -> None:
     z, times, context = inputs
     plain = model.denoise(z, times, context)
-    with watch(model.denoiser, all_names(model), torch.ones(3, 1, 9)):
+    with watch(model.denoiser, all_names(model), torch.ones(3, 9)):
         assert hooks(model.denoiser) == 4 * 11
         watched = model.denoise(z, times, context)
     assert torch.equal(plain, watched)
@@ -73,7 +85,7 @@ def test_no_hook_stays_after_an_exception(model, inputs) -> None:
     z, times, context = inputs
     with (
         pytest.raises(RuntimeError, match=r"shape|size"),
-        watch(model.denoiser, all_names(model), torch.ones(3, 1, 9)),
+        watch(model.denoiser, all_names(model), torch.ones(3, 9)),
     ):
         model.denoise(z, times, context[..., :-1])
     assert hooks(model.denoiser) == 0
@@ -86,7 +98,7 @@ def test_a_pass_stops_after_the_last_watched_layer(model, inputs) -> None:
     middle = model.denoiser.mid_block.register_forward_pre_hook(lambda *_: ran.append("middle"))
     names = choose_layers(model, ("down_blocks.1", "up_blocks.0"))
     try:
-        with watch(model.denoiser, names, torch.ones(3, 1, 9), stop_early=True) as recorder:
+        with watch(model.denoiser, names, torch.ones(3, 9), stop_early=True) as recorder:
             with pytest.raises(AllRead):
                 model.denoise(z, times, context)
             assert set(recorder.maps) == set(names)
@@ -197,17 +209,17 @@ def test_unusual_attention_is_refused(why: str, settings: dict[str, object]) -> 
     attention = Attention(8, cross_attention_dim=8, heads=2, dim_head=4, **settings)
     attention.fused_projections = not settings
     unet = torch.nn.ModuleDict({"attn2": attention})
-    with pytest.raises(ModelError, match=why), watch(unet, ["attn2"], torch.ones(1, 1, 1)):
+    with pytest.raises(ModelError, match=why), watch(unet, ["attn2"], torch.ones(1, 1)):
         pass
     assert hooks(unet) == 0
 
 
 def test_a_mask_is_refused(model, inputs) -> None:
     z, times, context = inputs
-    mask = torch.ones(3, 1, 9)
+    mask = torch.ones(3, 9)
     with (
         pytest.raises(ModelError, match="mask"),
-        watch(model.denoiser, all_names(model), torch.ones(3, 1, 9)),
+        watch(model.denoiser, all_names(model), torch.ones(3, 9)),
     ):
         model.denoiser(z, times, encoder_hidden_states=context, encoder_attention_mask=mask)
     assert hooks(model.denoiser) == 0

@@ -61,9 +61,9 @@ def test_positions_that_prefer_another_token_get_exactly_nothing() -> None:
     query = torch.zeros(1, 4, 2)
     query[0, :, 0] = torch.tensor([-6.0, -6.0, 6.0, 6.0])
     key = torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]])
-    weights = torch.tensor([[[1.0, 0.0, 0.0]]])
+    weights = torch.tensor([[1.0, 0.0, 0.0]])
     for readout in ("softmax", "entmax15", "sparsemax"):
-        (found,) = attention_to(query, key, weights, heads=1, scale=1.0, readout=readout)[0]
+        (found,) = attention_to(query, key, weights, heads=1, scale=1.0, readout=readout)
         assert found[2:].min() > 0.99
         assert (found[:2] == 0).all() == (readout != "softmax")
     scores = torch.randn(5, 7)
@@ -80,7 +80,7 @@ def test_the_network_runs_as_ever(readout: str, tmp_path) -> None:
     plain = model.denoise(z, 300, context)
     maps = {}
     for kind in ("softmax", readout):
-        with watch(model.denoiser, names, torch.rand(2, 1, 9), readout=kind) as recorder:
+        with watch(model.denoiser, names, torch.rand(2, 9), readout=kind) as recorder:
             assert torch.equal(model.denoise(z, 300, context), plain)
         maps[kind] = recorder.maps
     assert not any(torch.equal(maps["softmax"][name], maps[readout][name]) for name in names)
