@@ -23,6 +23,7 @@ from cxrg.invert import timestep_list, window_indices
 from cxrg.layers import Layer, choose_layers, cross_attention_layers
 from cxrg.model import Model, choose_device, choose_dtype
 from cxrg.options import PRESETS, Options, resolve
+from cxrg.redraw import redraw_times
 
 Shapes = dict[str, tuple[int, ...]]
 # What saved encoders often lack and nothing here reads, and what old ones have too much.
@@ -244,6 +245,13 @@ def _way(options: Options, train_steps: int) -> str:
     if options.path == "noise":
         times = ", ".join(map(str, options.timesteps))
         return f"adds noise: t = {times}, draws of each: {options.draws}"
+    if options.path == "redraw":
+        listed = redraw_times(options.steps, train_steps)
+        start, stop = window_indices(options.window, len(listed))
+        return (
+            f"draws latent and noise afresh at {stop - start} of {len(listed)} DDIM steps "
+            f"(t = {listed[start]} to {listed[stop - 1]})"
+        )
     listed = timestep_list(options.steps, train_steps)
     start, stop = window_indices(options.window, len(listed))
     return (
