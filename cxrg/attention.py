@@ -7,40 +7,62 @@ For one layer with queries ``Q`` (image positions) and keys ``K`` (tokens), per 
 with the bias by which transformers hide padding, and none in U-Nets. Forward hooks on ``to_q`` and
 ``to_k`` hand over ``Q`` and ``K``; the softmax is taken outside, so the network keeps its fused
 kernel and its output is bit-identical. Heads are averaged and the phrase's tokens joined on the
-spot: what stays is one ``(h, w)`` map per layer and row.
+spot: what stays is one ``(h, w)`` map per layer and row, and where they are wanted, one of the
+start token and one of all the phrase's tokens.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.capacity import Capacity
-from cxrg.context import Context
+from cxrg.completion import Projections
 from cxrg.errors import ModelError
 from cxrg.layers import grid_of
-from cxrg.model import Model
-from cxrg.options import Reduce
-from cxrg.phrase import Prompt
+from cxrg.options import Readout
+from cxrg.readout import probabilities
+
+Beside = Literal["start", "span"]
+Layers = dict[str, NDArray[np.float32]]
+See = Callable[[str, Any, Tensor], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AttentionMaps:
-    """One phrase's attention: float32 maps ``(T, h, w)`` per layer, read at ``timesteps`` (T,)."""
+    """One phrase's attention: float32 maps ``(T, h, w)`` per layer, read at ``timesteps`` (T,).
 
-    layers: dict[str, NDArray[np.float32]]
+    Attributes:
+        layers: of the chosen tokens, joined.
+        timesteps: where they were read.
+        beside: of the start token (``start``), and of all the phrase's tokens, summed (``span``),
+            where these were asked for.
+    """
+
+    layers: Layers
     timesteps: tuple[int, ...]
+    beside: dict[Beside, Layers] = field(default_factory=dict)
+
+    def first(self, count: int) -> Self:
+        """The same without what was read after the first timesteps."""
+        return replace(
+            self,
+            layers=_first(self.layers, count),
+            timesteps=self.timesteps[:count],
+            beside={kind: _first(layers, count) for kind, layers in self.beside.items()},
+        )
 
 
-class _AllRead(Exception):  # noqa: N818 - a signal, not an error
+def _first(layers: Layers, count: int) -> Layers:
+    return {name: maps[:count] for name, maps in layers.items()}
+
+
+class AllRead(Exception):  # noqa: N818 - a signal, not an error
     """Every watched layer has been read; the rest of the forward pass is not needed."""
 
 
@@ -51,7 +73,9 @@ class Recorder:
     wanted: int
     weights: Tensor
     stop_early: bool
+    readout: Readout
     maps: dict[str, Tensor] = field(default_factory=dict)
+    alike: list[Projections] = field(default_factory=list)
     _queries: dict[str, Tensor] = field(default_factory=dict)
     _grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     _biases: dict[str, Tensor | None] = field(default_factory=dict)
@@ -59,6 +83,7 @@ class Recorder:
     def clear(self) -> None:
         """Forget what the last forward pass left."""
         self.maps.clear()
+        self.alike.clear()
         self._queries.clear()
         self._grids.clear()
         self._biases.clear()
@@ -80,10 +105,26 @@ class Recorder:
             heads=attention.heads,
             scale=attention.scale,
             bias=self._biases.pop(name),
+            readout=self.readout,
         )
-        self.maps[name] = probability.view(-1, *self._grids[name])
-        if self.stop_early and len(self.maps) == self.wanted:
-            raise _AllRead
+        self.maps[name] = probability.view(*probability.shape[:-1], *self._grids[name])
+        self._stop()
+
+    def see_own_key(self, name: str, attention: Any, key: Tensor) -> None:
+        """The key of self-attention, which is kept with its query as it is."""
+        seen = Projections(
+            query=self._queries.pop(name),
+            key=key,
+            heads=attention.heads,
+            scale=attention.scale,
+            grid=self._grids[name],
+        )
+        self.alike.append(seen)
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.stop_early and len(self.maps) + len(self.alike) == self.wanted:
+            raise AllRead
 
 
 def attention_to(
@@ -94,19 +135,22 @@ def attention_to(
     heads: int,
     scale: float,
     bias: Tensor | None = None,
+    readout: Readout = "softmax",
 ) -> Tensor:
     """Attention of image positions to weighted tokens, averaged over heads.
 
     Args:
         query: ``(B, P, heads * d)``.
         key: ``(B, L, heads * d)``.
-        weights: ``(B, L)``, each row's weight per token.
+        weights: ``(B, L)``, each row's weight per token; or ``(B, K, L)``, ``K`` of them.
         heads: number of heads.
         scale: factor on the scores.
         bias: added to the scores, ``(B, 1, L)``: far below zero where padding is hidden.
+        readout: scores to probabilities, see `cxrg.readout`.
 
     Returns:
-        float32 ``(B, P)``: the mean over heads of ``sum_k weights[k] * softmax_k(scores)[k]``.
+        float32 ``(B, P)``, or ``(B, K, P)``: the mean over heads of ``sum_k weights[k] *
+        softmax_k(scores)[k]``.
     """
     rows, _, width = query.shape
     query = query.float().view(rows, -1, heads, width // heads).transpose(1, 2)
@@ -114,39 +158,53 @@ def attention_to(
     scores = query @ key.transpose(-1, -2) * scale
     if bias is not None:
         scores += bias.float()[:, None]
-    probability = torch.softmax(scores, dim=-1)
-    return (probability @ weights[:, None, :, None]).squeeze(-1).mean(dim=1)
+    probability = probabilities(scores, readout)
+    columns = weights[..., None] if weights.ndim == 2 else weights.mT
+    joined = (probability @ columns[:, None]).mean(dim=1)
+    return joined.squeeze(-1) if weights.ndim == 2 else joined.mT.contiguous()
 
 
 @contextmanager
 def watch(
-    unet: Any, names: Sequence[str], weights: Tensor, *, stop_early: bool = False
+    unet: Any,
+    names: Sequence[str],
+    weights: Tensor,
+    *,
+    alike: Sequence[str] = (),
+    readout: Readout = "softmax",
+    stop_early: bool = False,
 ) -> Iterator[Recorder]:
     """Watch cross-attention layers while the block runs; no hook is left behind.
 
     Args:
         unet: the network.
         names: full names of ``attn2`` modules.
-        weights: float32 ``(B, L)``, each row's weight per token, for the passes in the block.
+        weights: float32 ``(B, L)``, each row's weight per token, for the passes in the block,
+            whose maps are ``(B, h, w)``; or ``(B, K, L)`` for maps ``(B, K, h, w)``.
+        alike: full names of self-attention modules whose projections are kept.
+        readout: scores to probabilities, see `cxrg.readout`.
         stop_early: end a pass after its last watched layer, see `read`.
 
     Raises:
         ModelError: a layer's probabilities cannot be had from its projections.
     """
-    recorder = Recorder(wanted=len(names), weights=weights, stop_early=stop_early)
+    wanted = len(names) + len(alike)
+    recorder = Recorder(wanted=wanted, weights=weights, stop_early=stop_early, readout=readout)
     handles = []
     try:
         for name in names:
-            attention = unet.get_submodule(name)
-            _refuse_unusual(name, attention)
-            handles += _hook(unet, name, attention, recorder)
+            handles += _hook(unet, name, recorder, recorder.see_key)
+        for name in alike:
+            handles += _hook(unet, name, recorder, recorder.see_own_key)
         yield recorder
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hook(unet: Any, name: str, attention: Any, recorder: Recorder) -> list[Any]:
+def _hook(unet: Any, name: str, recorder: Recorder, see: See) -> list[Any]:
+    attention = unet.get_submodule(name)
+    _refuse_unusual(name, attention)
     source, patch = grid_of(unet, name)
 
     def grid(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -159,7 +217,7 @@ def _hook(unet: Any, name: str, attention: Any, recorder: Recorder) -> list[Any]
         recorder.see_query(name, output)
 
     def key(_: Any, args: Any, output: Tensor) -> None:
-        recorder.see_key(name, attention, output)
+        see(name, attention, output)
 
     return [
         source.register_forward_pre_hook(grid, with_kwargs=True),
@@ -179,96 +237,3 @@ def _refuse_unusual(name: str, attention: Any) -> None:
     ):
         if unusual:
             raise ModelError(f"{name}: not handled, {why}; choose other layers or another model")
-
-
-def read_attention(
-    model: Model,
-    latents: Sequence[tuple[int, Tensor]],
-    prompts: Sequence[Prompt],
-    layers: Sequence[str],
-    *,
-    reduce: Reduce = "mean",
-    batch: int | Literal["auto"] = "auto",
-) -> list[AttentionMaps]:
-    """Read all phrases at all latents of one image, several in one network evaluation.
-
-    Args:
-        model: the model.
-        latents: ``(timestep, z_t)`` with ``z_t`` of shape ``(1, C, h, w)``.
-        prompts: the phrases.
-        layers: full names of cross-attention layers.
-        reduce: join a phrase's tokens by ``mean`` or ``sum``.
-        batch: most rows in one evaluation; a row is one latent with one phrase.
-
-    Returns:
-        One `AttentionMaps` per phrase, its first axis in the order of ``latents``.
-    """
-    requests = ((latents, prompt) for prompt in prompts)
-    capacity = Capacity.of(model, batch)
-    readings = read_each(model, requests, layers, reduce=reduce, capacity=capacity)
-    return [maps for _, maps in readings]
-
-
-def read_each(
-    model: Model,
-    requests: Iterable[tuple[Sequence[tuple[int, Tensor]], Prompt]],
-    layers: Sequence[str],
-    *,
-    reduce: Reduce,
-    capacity: Capacity,
-) -> Iterator[tuple[Prompt, AttentionMaps]]:
-    """Read phrases of any number of images; rows of several share a network evaluation.
-
-    Lazy in both directions: requests are taken when their rows are read, and a phrase's maps are
-    handed over as soon as they are complete. So memory does not grow with the requests.
-
-    Args:
-        model: the model.
-        requests: an image's latents, ``(timestep, z_t)`` with ``z_t`` of shape ``(1, C, h, w)``,
-            and a phrase.
-        layers: full names of cross-attention layers.
-        reduce: join a phrase's tokens by ``mean`` or ``sum``.
-        capacity: most rows in one evaluation.
-
-    Yields:
-        The prompt and its `AttentionMaps`, in the order of the requests.
-    """
-    unfinished: deque[tuple[Prompt, tuple[int, ...]]] = deque()
-
-    def rows() -> Iterator[tuple[int, Tensor, Prompt]]:
-        for latents, prompt in requests:
-            unfinished.append((prompt, tuple(t for t, _ in latents)))
-            yield from ((t, z_t, prompt) for t, z_t in latents)
-
-    ready: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
-    for part in capacity.run(rows(), lambda some: _read(model, some, layers, reduce)):
-        for name in layers:
-            ready[name].extend(part[name])
-        while unfinished and len(ready[layers[0]]) >= len(unfinished[0][1]):
-            prompt, timesteps = unfinished.popleft()
-            count = len(timesteps)
-            joined = {name: np.stack(maps[:count]) for name, maps in ready.items()}
-            for maps in ready.values():
-                del maps[:count]
-            yield prompt, AttentionMaps(layers=joined, timesteps=timesteps)
-
-
-def _read(
-    model: Model, rows: Sequence[tuple[int, Tensor, Prompt]], layers: Sequence[str], reduce: Reduce
-) -> dict[str, NDArray[np.float32]]:
-    """Maps ``(B, h, w)`` per layer of one network evaluation, which ends after the last layer."""
-    times, latents, prompts = zip(*rows, strict=True)
-    weights = torch.stack([_weights(prompt, reduce) for prompt in prompts]).to(model.device)
-    with watch(model.denoiser, layers, weights, stop_early=True) as recorder, suppress(_AllRead):
-        model.denoise(
-            torch.cat(latents),
-            torch.tensor(times),
-            Context.join([prompt.context for prompt in prompts]),
-        )
-    return {name: recorder.maps[name].cpu().numpy() for name in layers}
-
-
-def _weights(prompt: Prompt, reduce: Reduce) -> Tensor:
-    weights = torch.zeros(prompt.embeds.shape[0])
-    weights[list(prompt.selected)] = 1.0 if reduce == "sum" else 1.0 / len(prompt.selected)
-    return weights

@@ -22,6 +22,7 @@ from cxrg.invert import inversion_steps, window_indices
 from cxrg.layers import Layer, block_of, choose_layers, cross_attention_layers
 from cxrg.model import Model, choose_device, choose_dtype
 from cxrg.options import PRESETS, Options, resolve
+from cxrg.redraw import redraw_times
 from cxrg.schedule import Schedule, read_schedule
 
 
@@ -249,6 +250,13 @@ def _way(options: Options, schedule: Schedule) -> str:
     if options.path == "noise":
         times = ", ".join(map(str, options.timesteps))
         return f"adds noise: t = {times}, draws of each: {options.draws}"
+    if options.path == "redraw":
+        listed = redraw_times(options.steps, len(schedule))
+        start, stop = window_indices(options.window, len(listed))
+        return (
+            f"draws latent and noise afresh at {stop - start} of {len(listed)} DDIM steps "
+            f"(t = {listed[start]} to {listed[stop - 1]})"
+        )
     steps = inversion_steps(schedule, options.steps)
     start, stop = window_indices(options.window, len(steps))
     return (

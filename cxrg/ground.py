@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.attention import read_each
+from cxrg.bias_merging import check_merging
 from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
+from cxrg.free_run import free_run
 from cxrg.grounding import Grounding, make_grounding
 from cxrg.image import CxrImage, read_image
 from cxrg.invert import check_path, ddim_latents, noise_latents
@@ -28,6 +29,8 @@ from cxrg.layers import choose_layers
 from cxrg.model import Model, load
 from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
 from cxrg.phrase import check_phrase, encode_phrase
+from cxrg.reading import Reading, read_each
+from cxrg.redraw import redraw_count, redraw_latents
 
 
 @overload
@@ -157,9 +160,10 @@ def _ground_each(
     source = iter(images)
     while group := list(islice(source, capacity.size)):
         clock.lap("prepare")
-        z0 = torch.cat([model.encode(_fitting(image, model, options)) for image, _ in group])
+        posteriors = [model.posterior(_fitting(image, model, options)) for image, _ in group]
+        mean, std = (torch.cat(part) for part in zip(*posteriors, strict=True))
         clock.lap("encode")
-        latents = list(_latents(model, z0, options, capacity))
+        latents = list(latents_of(model, mean, std, options, capacity))
         clock.lap("invert")
         requests = (
             (
@@ -169,11 +173,16 @@ def _ground_each(
             for row, (_, texts) in enumerate(group)
             for text in texts
         )
-        readings = read_each(model, requests, layers, reduce=options.reduce, capacity=capacity)
+        how = Reading.of(model, options)
+        readings = read_each(model, requests, layers, how=how, capacity=capacity)
         owners = (image for image, texts in group for _ in texts)
         for image, (prompt, maps) in zip(owners, readings, strict=True):
             clock.lap("attend")
-            result = make_grounding(image, prompt, maps, model, options)
+            free = None
+            if options.bbm != "off":
+                free = free_run(model, prompt, layers, options, capacity)
+                clock.lap("free run")
+            result = make_grounding(image, prompt, maps, model, options, free)
             clock.lap("post-process")
             yield replace(result, timings=dict(clock.laps))
             clock.skip()
@@ -199,7 +208,7 @@ def _settle(
     ):
         if asked_for not in ("auto", runs):
             raise UsageError(f"{knob} {asked_for} is not the loaded model's; load it with {knob}=")
-    check_path(model, options)
+    _check(model, options)
     return replace(options, device=str(model.device), dtype=dtype), model
 
 
@@ -218,15 +227,36 @@ def _fitting(image: CxrImage, model: Model, options: Options) -> NDArray[np.floa
     return image.pixels
 
 
-def _latents(
-    model: Model, z0: Tensor, options: Options, capacity: Capacity
+def _check(model: Model, options: Options) -> None:
+    """Complain of what the model's schedule does not have, before the network runs."""
+    if options.path == "redraw":
+        redraw_count(model, options)
+    else:
+        check_path(model, options)
+    if options.bbm != "off":
+        check_merging(model.side // model.factor)
+
+
+def latents_of(
+    model: Model, mean: Tensor, std: Tensor, options: Options, capacity: Capacity
 ) -> Iterator[tuple[int, Tensor]]:
+    """The noisy latents ``(t, z_t)`` that the options read, for images of that posterior.
+
+    Args:
+        model: the model.
+        mean: of the latents' posterior, ``(B, C, h, w)``.
+        std: its standard deviation.
+        options: all knobs.
+        capacity: most rows in one network evaluation.
+    """
+    if options.path == "redraw":
+        return redraw_latents(model, mean, std, options)
     if options.path == "ddim":
         return ddim_latents(
-            model, z0, steps=options.steps, window=options.window, capacity=capacity
+            model, mean, steps=options.steps, window=options.window, capacity=capacity
         )
     return noise_latents(
-        model, z0, timesteps=options.timesteps, draws=options.draws, seed=options.seed
+        model, mean, timesteps=options.timesteps, draws=options.draws, seed=options.seed
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.attention import AttentionMaps
+from cxrg.bias_merging import FreeRun, merge
 from cxrg.geometry import Box, Frame
 from cxrg.heatmap import (
     aggregate,
     boxes_from_heatmap,
+    compete,
     confine,
+    enlarge,
     mask_background,
     presence,
     scale,
@@ -87,9 +90,15 @@ class Grounding:
 
 
 def heatmaps(
-    maps: AttentionMaps, frame: Frame, options: Options
+    maps: AttentionMaps, frame: Frame, options: Options, free: FreeRun | None = None
 ) -> tuple[NDArray[np.float32], float]:
     """A phrase's map on the square, background included, and its presence score.
+
+    Args:
+        maps: the phrase's attention.
+        frame: how the image lies on the square.
+        options: all knobs.
+        free: a free run, where biases are merged.
 
     Returns:
         float32 ``(S, S)`` in [0, 1], and the score in [0, 1].
@@ -100,20 +109,39 @@ def heatmaps(
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda heat: confine(  # noqa: E731
         smooth(heat, options.sigma * frame.side), seen
     )
-    absolute = finish(aggregate(maps, frame.side, normalise="none"))
+    # Where biases are merged, more was read than the window.
+    read = maps.first(int(window_indices(options.window, len(maps.timesteps))[1])) if free else maps
+    absolute = finish(aggregate(read.layers, frame.side, how=options.enlarge))
     score = min(max(presence(absolute), 0.0), 1.0)
+    if free:
+        merged = merge(scale(_plain(read, free.side, options)), maps, free, options.bbm)
+        return scale(finish(enlarge(merged, frame.side, options.enlarge))), score
     if options.normalise == "none":
         return absolute.clip(0, 1), score
     if options.normalise == "final":
         return scale(absolute), score
-    return scale(finish(aggregate(maps, frame.side, normalise="minmax"))), score
+    return scale(finish(_plain(read, frame.side, options))), score
+
+
+def _plain(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
+    """One map ``(side, side)`` of all layers and steps, as option ``normalise`` says."""
+    each = options.normalise == "minmax"
+    heat = aggregate(maps.layers, side, how=options.enlarge, normalise=each)
+    if options.normalise != "competition":
+        return heat
+    return compete(heat, aggregate(maps.beside["span"], side, how=options.enlarge))
 
 
 def make_grounding(
-    image: CxrImage, prompt: Prompt, maps: AttentionMaps, model: Model, options: Options
+    image: CxrImage,
+    prompt: Prompt,
+    maps: AttentionMaps,
+    model: Model,
+    options: Options,
+    free: FreeRun | None = None,
 ) -> Grounding:
-    """What a phrase's maps say; ``timings`` is left empty."""
-    heat, score = heatmaps(maps, image.frame, options)
+    """What a phrase's maps, and a free run's, say; ``timings`` is left empty."""
+    heat, score = heatmaps(maps, image.frame, options, free)
     absent = options.absent_below is not None and score < options.absent_below
     found = (
         ()
@@ -122,7 +150,6 @@ def make_grounding(
     )
     boxes = tuple(box for each in found if (box := image.frame.to_source(each)))
     canonical = mask_background(heat, options.mask)
-    flat = ("attention is the same everywhere",) if heat.min() == heat.max() else ()
     return Grounding(
         image=ImageRef(
             name=image.path.name,
@@ -141,15 +168,26 @@ def make_grounding(
         layers=tuple(maps.layers),
         options=options,
         model=ModelRef(name=model.card.name, identity=model.identity),
-        evaluations=_evaluations(model, options, len(maps.timesteps)),
-        warnings=(*image.warnings, *prompt.warnings, *flat),
+        evaluations=count_evaluations(model, options, len(maps.timesteps)),
+        warnings=(*image.warnings, *prompt.warnings, *_warnings(heat, prompt, options)),
         timings={},
     )
 
 
-def _evaluations(model: Model, options: Options, reads: int) -> int:
-    """Network evaluations of one phrase: the inversion up to the window's last step, and reads."""
-    if options.path == "noise":
-        return reads
+def _warnings(heat: NDArray[np.float32], prompt: Prompt, options: Options) -> Iterator[str]:
+    """What a reader should know of the map."""
+    if options.normalise == "competition" and len(prompt.selected) == len(prompt.tokens):
+        yield "all the phrase's tokens are read, so none compete; choose tokens, such as content"
+    if heat.min() == heat.max():
+        yield "attention is the same everywhere"
+
+
+def count_evaluations(model: Model, options: Options, reads: int) -> int:
+    """Network evaluations of one phrase: the inversion up to the window's last step, and reads.
+
+    A free run has two at every step, with and without the phrase.
+    """
+    if options.path != "ddim":
+        return reads if options.bbm == "off" else reads + 2 * options.steps
     count = len(timestep_list(options.steps, len(model.schedule)))
     return window_indices(options.window, count)[1] - 1 + reads

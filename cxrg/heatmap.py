@@ -2,23 +2,21 @@
 
 As published (arXiv 2404.12920, released code): each layer's map at each step is scaled to [0, 1],
 brought to image size bilinearly, all are averaged, smoothed by a Gaussian, scaled to [0, 1], and
-what is not above Otsu's threshold (Otsu 1979) is set to 0. Bilinear resizing is linear, so the
-maps of one layer are averaged first and resized once.
+what is not above Otsu's threshold (Otsu 1979) is set to 0. Resizing is linear, so the maps of one
+layer are averaged first and resized once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.geometry import Box
-from cxrg.options import Mask, quantile_of
-
-if TYPE_CHECKING:  # only a type: arrays need no torch
-    from cxrg.attention import AttentionMaps
+from cxrg.mixture import mixture_mask
+from cxrg.options import Enlarge, Mask, quantile_of
 
 Heat = NDArray[np.float32]
 
@@ -37,24 +35,38 @@ def scale(heat: Heat) -> Heat:
     return scaled
 
 
-def aggregate(maps: AttentionMaps, side: int, *, normalise: Literal["minmax", "none"]) -> Heat:
+def aggregate(
+    layers: Mapping[str, Heat], side: int, *, how: Enlarge = "bilinear", normalise: bool = False
+) -> Heat:
     """One map ``(side, side)``: the mean over layers and steps, at image size.
 
     Args:
-        maps: a phrase's attention.
-        side: pixels of the model's square.
-        normalise: ``minmax`` scales every layer and step to [0, 1] first; ``none`` keeps
-            probabilities.
+        layers: a phrase's attention, ``(T, h, w)`` per layer.
+        side: of the result, such as the pixels of the model's square.
+        how: see `enlarge`.
+        normalise: scale every layer and step to [0, 1] first; else probabilities are kept.
     """
-    means = [
-        (scale(layer) if normalise == "minmax" else layer).mean(axis=0)
-        for layer in maps.layers.values()
-    ]
-    resized = [
-        cv2.resize(mean, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-        for mean in means
-    ]
-    return np.asarray(np.mean(resized, axis=0), dtype=np.float32)
+    means = [(scale(layer) if normalise else layer).mean(axis=0) for layer in layers.values()]
+    return np.asarray(np.mean([enlarge(mean, side, how) for mean in means], axis=0), np.float32)
+
+
+def enlarge(heat: Heat, side: int, how: Enlarge) -> Heat:
+    """A map at ``(side, side)``: ``bilinear`` between positions, ``nearest`` repeats them."""
+    between = cv2.INTER_LINEAR if how == "bilinear" else cv2.INTER_NEAREST
+    return cv2.resize(heat, (side, side), interpolation=between).astype(np.float32)
+
+
+def compete(chosen: Heat, span: Heat) -> Heat:
+    """The chosen tokens' share of all that the phrase's tokens get (DAAM, Tang et al., ACL 2023).
+
+    ``M_k / (sum of M over real tokens + 1e-6)``, with start and padding left out: what all tokens
+    have in common goes. Where all tokens are chosen, the share is the same everywhere.
+
+    Args:
+        chosen: mean or sum of the chosen tokens' maps.
+        span: sum of the maps of the phrase's own tokens.
+    """
+    return chosen / (span + np.float32(1e-6))
 
 
 def smooth(heat: Heat, sigma: float) -> Heat:
@@ -118,6 +130,8 @@ def mask_background(heat: Heat, mask: Mask) -> Heat:
     """A heatmap with its background as option ``mask`` says."""
     if mask == "none":
         return heat
+    if mask == "mixture":
+        return np.where(mixture_mask(heat), heat, np.float32(0))
     return suppress(heat) if mask == "otsu" else fade(heat)
 
 
@@ -148,19 +162,30 @@ def boxes_from_heatmap(
 
     Args:
         heat: ``(S, S)`` in [0, 1], background not suppressed.
-        threshold: ``otsu``, ``quantile:q`` or a number; a region lies strictly above it.
+        threshold: ``otsu``, ``quantile:q`` or a number; a region lies strictly above it. With
+            ``mixture`` all of the mixture's mask is one region, as in arXiv 2507.12236.
         min_area: the smallest region kept, a fraction of ``S * S``.
 
     Returns:
         Half-open boxes in pixels of the square. A score is the mean of the highest tenth of the
         region's values.
     """
-    mask = (heat > level(heat, threshold)).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    labels, regions = _regions(heat, threshold)
     boxes = []
-    for label in range(1, count):
-        x, y, width, height, area = (int(value) for value in stats[label])
+    for label, region in enumerate(regions, start=1):
+        x, y, width, height, area = (int(value) for value in region)
         if area >= min_area * heat.size:
             score = peak(heat[labels == label], REGION_TOP)
             boxes.append(Box(x, y, x + width, y + height, min(max(score, 0.0), 1.0)))
     return tuple(sorted(boxes, key=lambda box: (-(box.score or 0.0), box.y0, box.x0)))
+
+
+def _regions(heat: Heat, threshold: str | float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """What boxes enclose: every pixel's label, from 1, and of each region x, y, w, h and area."""
+    if threshold == "mixture":
+        mask = mixture_mask(heat).astype(np.uint8)
+        whole = [[*cv2.boundingRect(mask), mask.sum()]] if mask.any() else []
+        return mask.astype(np.int32), np.array(whole, np.int32)
+    above = (heat > level(heat, threshold)).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    return np.asarray(labels, np.int32), np.asarray(stats[1:], np.int32)

@@ -52,7 +52,8 @@ def choose_layers(model: Model, wanted: str | int | tuple[str, ...]) -> tuple[st
 
     Args:
         model: the model.
-        wanted: ``card``, ``paper``, the side of the maps, or names (full, or of a parent module).
+        wanted: ``card``, ``paper``, ``all``, the side of the maps, or names (full, or of a parent
+            module).
 
     Raises:
         UsageError: no layer has that name or side.
@@ -62,6 +63,8 @@ def choose_layers(model: Model, wanted: str | int | tuple[str, ...]) -> tuple[st
         wanted = model.card.layers or "paper"
     if wanted == "paper":
         return published_layers([layer.name for layer in layers])
+    if wanted == "all":
+        return tuple(layer.name for layer in layers)
     if isinstance(wanted, int):
         chosen = [layer.name for layer in layers if layer.side == wanted]
         if not chosen:
@@ -103,3 +106,12 @@ def published_layers(names: Sequence[str]) -> tuple[str, ...]:
 def block_of(name: str) -> str:
     """The module that a layer is named after: the transformer in a U-Net, else the block."""
     return name.split(".transformer_blocks.")[0].removesuffix(".attn2")
+
+
+def self_attention_layers(model: Model) -> tuple[str, ...]:
+    """Full names of the self-attention layers with the finest maps, beside the cross-attention."""
+    layers = cross_attention_layers(model.denoiser, model.side // model.factor)
+    finest = max(layer.side for layer in layers)
+    return tuple(
+        f"{layer.name.removesuffix('attn2')}attn1" for layer in layers if layer.side == finest
+    )

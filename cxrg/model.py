@@ -38,7 +38,7 @@ REMEMBERED_TEXTS = 256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)
 class Model:
     """The networks of one checkpoint on one device, with what is known about them.
 
@@ -98,6 +98,14 @@ class Model:
         Raises:
             UsageError: the images' sides are not multiples of the autoencoder's factor.
         """
+        return self.posterior(pixels)[0]
+
+    def posterior(self, pixels: NDArray[np.float32] | Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents' posterior, each ``(B, C, h, w)``.
+
+        Raises:
+            UsageError: see `encode`.
+        """
         image = torch.as_tensor(pixels, dtype=torch.float32, device=self.device)
         image = image[None] if image.ndim == 2 else image
         if image.ndim != 3 or any(side % self.factor for side in image.shape[1:]):
@@ -106,9 +114,13 @@ class Model:
         image = image * 2 - 1 if self.card.image_range == "-1..1" else image
         image = image[:, None].expand(-1, self.vae.config.in_channels, -1, -1)
         encoded = self.vae.encode(image)
-        # AutoencoderDC has no posterior: its latent is the mean.
-        mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
-        return cast(Tensor, (mean - self._shift) * self.vae.config.scaling_factor)
+        factor = self.vae.config.scaling_factor
+        if hasattr(encoded, "latent_dist"):
+            posterior = encoded.latent_dist
+            return (posterior.mean - self._shift) * factor, posterior.std * factor
+        # AutoencoderDC has no posterior: its latent is the mean, and certain.
+        mean = (encoded.latent - self._shift) * factor
+        return mean, torch.zeros_like(mean)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Grey images ``(B, S, S)`` in [0, 1] of latents ``(B, C, h, w)``."""

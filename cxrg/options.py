@@ -2,8 +2,14 @@
 
 Preset ``paper`` is the published procedure (Vilouras et al., arXiv 2404.12920; its released code):
 300 requested DDIM steps, the latents at indices 120..179 of the real list, every phrase token,
-min-max per layer and step, a Gaussian of 2.5 pixels at 512, Otsu's mask. Preset ``fast`` goes to
-the timestep by adding noise instead of inverting. A model's card may replace knobs of a preset.
+min-max per layer and step, a Gaussian of 2.5 pixels at 512, Otsu's mask. Preset ``gen2ground`` is
+that of Nützel, Dombrowski, Kainz (arXiv 2507.12236; its released code): latent and noise drawn
+afresh at each of 50 DDIM steps, the 40 least noisy read in all layers, content words, Bimodal Bias
+Merging, a Gaussian mixture's mask. Preset ``fast`` goes to the timestep by adding noise instead of
+inverting. A model's card may replace knobs of a preset.
+
+``readout``, ``completion`` and ``normalise=competition`` are published refinements without
+parameters that any preset can switch on.
 
 This module imports neither torch nor diffusers: the command line builds its help from it.
 """
@@ -20,10 +26,14 @@ from cxrg.card import Card
 from cxrg.errors import UsageError
 
 Fit = Literal["pad", "crop"]
-Route = Literal["ddim", "noise"]
+Route = Literal["ddim", "noise", "redraw"]
 Reduce = Literal["mean", "sum"]
-Normalise = Literal["minmax", "final", "none"]
-Mask = Literal["otsu", "soft", "none"]
+Readout = Literal["softmax", "entmax15", "sparsemax"]
+Completion = Literal["off", "self-attention"]
+Normalise = Literal["minmax", "final", "competition", "none"]
+Enlarge = Literal["bilinear", "nearest"]
+Merging = Literal["off", "paper", "elementwise"]
+Mask = Literal["otsu", "soft", "mixture", "none"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -33,24 +43,37 @@ class Options:
 
     Attributes:
         preset: the preset that the other knobs started from.
-        path: how the latent reaches a timestep: ``ddim`` inverts, ``noise`` adds seeded noise.
-        steps: requested DDIM steps of the training schedule (``ddim``).
-        window: the indices ``[start, stop)`` of the DDIM list that are read (``ddim``); two
-            numbers with a decimal point are fractions of the list's length.
+        path: how the latent reaches a timestep: ``ddim`` inverts, ``noise`` adds seeded noise,
+            ``redraw`` draws latent and noise afresh at every step.
+        steps: requested DDIM steps of the training schedule (``ddim``, ``redraw``).
+        window: the indices ``[start, stop)`` of the DDIM list, from clean to noisy, that are read
+            (``ddim``, ``redraw``); two numbers with a decimal point are fractions of the list's
+            length.
         timesteps: training timesteps that are read (``noise``).
         draws: noise draws per timestep, averaged (``noise``).
-        seed: seed of the noise (``noise``).
+        seed: seed of the noise (``noise``, ``redraw``).
         layers: ``card`` (the model card's, else the published rule), ``paper`` (the published
-            rule), a map side such as 16, or names of modules.
-        tokens: ``all``, ``content``, ``word:WORD``, or indices among the phrase's own tokens.
+            rule), ``all``, a map side such as 16, or names of modules.
+        tokens: ``all``, ``content``, ``tagged`` (the first token of every adjective, noun and
+            verb; ``tagged:NAME`` asks an installed spaCy pipeline), ``disease`` (words that name
+            a disease), ``word:WORD``, or indices among the phrase's own tokens.
         reduce: how the chosen tokens' probabilities join: ``mean`` or ``sum``.
+        readout: scores to probabilities: ``softmax``, as in the network, or sparse
+            (``entmax15``, ``sparsemax``); the network itself runs as ever.
+        completion: ``self-attention`` spreads every map over the positions that look alike.
         normalise: ``minmax`` scales every layer and step and the final map to [0, 1]; ``final``
-            scales the final map only, so that confident layers and steps weigh more; ``none``
+            scales the final map only, so that confident layers and steps weigh more;
+            ``competition`` scales the chosen tokens' share of all the phrase's tokens; ``none``
             keeps probabilities as they are.
+        enlarge: maps to image size: ``bilinear``, or ``nearest``, which repeats values.
+        bbm: Bimodal Bias Merging with a free run of the model (``redraw``): ``paper`` multiplies
+            matrices as released, ``elementwise`` positions.
         sigma: Gaussian smoothing, a fraction of the square's side.
-        mask: ``otsu`` sets the background of the heatmap to 0; ``none`` leaves it.
-        threshold: what a box encloses: above Otsu's threshold (``otsu``), above a number, or above
-            a quantile of the heatmap (``quantile:0.95``).
+        mask: ``otsu`` sets the background of the heatmap to 0, ``soft`` fades it, ``mixture``
+            sets to 0 what a mixture of two Gaussians takes for background; ``none`` leaves it.
+        threshold: what a box encloses: above Otsu's threshold (``otsu``), above a number, above
+            a quantile of the heatmap (``quantile:0.95``), or all of the mixture's mask in one
+            box (``mixture``).
         min_area: the smallest region that makes a box, a fraction of the square's area.
         absent_below: presence score under which the phrase counts as not found; None: never.
         fit: ``pad`` shows the whole image, ``crop`` the middle of it.
@@ -72,7 +95,11 @@ class Options:
     layers: str | int | tuple[str, ...] = "card"
     tokens: str | tuple[int, ...] = "all"
     reduce: Reduce = "mean"
+    readout: Readout = "softmax"
+    completion: Completion = "off"
     normalise: Normalise = "minmax"
+    enlarge: Enlarge = "bilinear"
+    bbm: Merging = "off"
     sigma: float = 2.5 / 512
     mask: Mask = "otsu"
     threshold: str | float = "otsu"
@@ -96,7 +123,9 @@ class Options:
         _require(bool(times) and min(times) >= 0, "timesteps", self, "use whole numbers from 0")
         _require(_threshold_fits(self.threshold), "threshold", self, _THRESHOLDS)
         _require(_tokens_fit(self.tokens), "tokens", self, _TOKENS)
-        _require(bool(self.layers), "layers", self, "use card, paper, a map side, or names")
+        _require(bool(self.layers), "layers", self, "use card, paper, all, a map side, or names")
+        merges = self.bbm == "off" or self.path == "redraw"
+        _require(merges, "bbm", self, "it goes with path redraw; use off, or preset gen2ground")
         size = self.batch
         fits = 1 <= size <= 4096 if isinstance(size, int) else size == "auto"
         _require(fits, "batch", self, "use 1 to 4096, or auto")
@@ -107,7 +136,11 @@ class Options:
 _CHOICES: dict[str, tuple[str, ...]] = {
     "path": get_args(Route),
     "reduce": get_args(Reduce),
+    "readout": get_args(Readout),
+    "completion": get_args(Completion),
     "normalise": get_args(Normalise),
+    "enlarge": get_args(Enlarge),
+    "bbm": get_args(Merging),
     "mask": get_args(Mask),
     "fit": get_args(Fit),
     "dtype": get_args(Dtype),
@@ -119,8 +152,12 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("sigma", 0, 0.5),
     ("min_area", 0, 1),
 )
-_THRESHOLDS = "use otsu, quantile:Q with Q from 0 to 1, or a number from 0 to 1"
-_TOKENS = "use all, content, word:WORD, or indices such as 0,2"
+_THRESHOLDS = "use otsu, mixture, quantile:Q with Q from 0 to 1, or a number from 0 to 1"
+_TOKENS = "use all, content, tagged, tagged:NAME, disease, word:WORD, or indices such as 0,2"
+_NAMED_THRESHOLDS = ("otsu", "mixture")
+_NAMED_TOKENS = ("all", "content", "tagged", "disease")
+_TOKEN_KINDS = ("word:", "tagged:")
+_NAMED_LAYERS = ("card", "paper", "all")
 
 
 def _require(fits: bool, knob: str, options: Options, remedy: str) -> None:
@@ -130,14 +167,14 @@ def _require(fits: bool, knob: str, options: Options, remedy: str) -> None:
 
 def _threshold_fits(threshold: str | float) -> bool:
     if isinstance(threshold, str):
-        return threshold == "otsu" or quantile_of(threshold) is not None
+        return threshold in _NAMED_THRESHOLDS or quantile_of(threshold) is not None
     return 0 <= threshold <= 1
 
 
 def _tokens_fit(tokens: str | tuple[int, ...]) -> bool:
     if isinstance(tokens, str):
-        named = tokens.startswith("word:") and bool(tokens.removeprefix("word:").strip())
-        return named or tokens in ("all", "content")
+        kind, mark, name = tokens.partition(":")
+        return tokens in _NAMED_TOKENS or (f"{kind}{mark}" in _TOKEN_KINDS and bool(name.strip()))
     return bool(tokens)
 
 
@@ -155,6 +192,21 @@ def quantile_of(threshold: str) -> float | None:
 PRESETS: Mapping[str, Options] = {
     "fast": Options(preset="fast", path="noise"),
     "paper": Options(preset="paper", fit="crop"),
+    "gen2ground": Options(
+        preset="gen2ground",
+        path="redraw",
+        steps=50,
+        window=(0, 40),
+        layers="all",
+        tokens="tagged",
+        normalise="final",
+        enlarge="nearest",
+        bbm="paper",
+        sigma=0.0,
+        mask="mixture",
+        threshold="mixture",
+        fit="crop",
+    ),
 }
 DEFAULT_PRESET = "fast"
 KNOBS = tuple(item.name for item in fields(Options) if item.name != "preset")
@@ -213,7 +265,7 @@ def _window(value: Any) -> tuple[int, int] | tuple[float, float]:
 
 
 def _layers(value: Any) -> str | int | tuple[str, ...]:
-    if isinstance(value, int) or value in ("card", "paper"):
+    if isinstance(value, int) or value in _NAMED_LAYERS:
         return _whole(value) if isinstance(value, int) else str(value)
     if isinstance(value, str) and value.strip().isdigit():
         return int(value)
@@ -221,13 +273,13 @@ def _layers(value: Any) -> str | int | tuple[str, ...]:
 
 
 def _tokens(value: Any) -> str | tuple[int, ...]:
-    if isinstance(value, str) and (value in ("all", "content") or value.startswith("word:")):
+    if isinstance(value, str) and (value in _NAMED_TOKENS or value.startswith(_TOKEN_KINDS)):
         return value
     return tuple(_whole(index) for index in _list(value))
 
 
 def _threshold(value: Any) -> str | float:
-    if isinstance(value, str) and (value == "otsu" or value.startswith("quantile:")):
+    if isinstance(value, str) and (value in _NAMED_THRESHOLDS or value.startswith("quantile:")):
         return value
     return float(value)
 
@@ -256,7 +308,7 @@ _FORMS = {
     "timesteps": "whole numbers such as 300,450",
     "draws": "a whole number",
     "seed": "a whole number",
-    "layers": "card, paper, a map side such as 16, or module names",
+    "layers": "card, paper, all, a map side such as 16, or module names",
     "tokens": _TOKENS.removeprefix("use "),
     "sigma": "a fraction of the side",
     "threshold": _THRESHOLDS.removeprefix("use "),

@@ -1,9 +1,8 @@
 """From a phrase to a prompt: embeddings, and which of its tokens to watch.
 
 The span holds the phrase's own tokens, without start, end and padding tokens (as in the released
-code of arXiv 2404.12920: positions 1 .. L-2). Within it either all tokens count, or the content
-words: *there is a small left apical pneumothorax* keeps *small left apical pneumothorax*
-(arXiv 2507.12236).
+code of arXiv 2404.12920: positions 1 .. L-2). Within it either all tokens count, or those of some
+words (`cxrg.words`), or of each word its first (arXiv 2507.12236).
 """
 
 from __future__ import annotations
@@ -17,24 +16,7 @@ from torch import Tensor
 from cxrg.context import Context
 from cxrg.errors import PhraseError
 from cxrg.model import Model
-
-# Words that place nothing in a picture: articles, prepositions, auxiliaries, negation (as a tagger
-# that keeps adjectives, nouns and verbs drops them), and the verbs and nouns with which reports
-# introduce a finding. Laterality, position, size and number stay.
-STOP_WORDS = frozenset(
-    re.findall(
-        r"\S+",
-        """
-        a an the this that these those there it its is are was were be been being has have had
-        of in on at to for with within by from and or as into over which no not without
-        seen noted identified present demonstrated shown visualized visualised observed appears
-        appear may might could can probably likely possibly possible suggesting suggestive
-        consistent compatible representing represents reflecting reflects evidence finding
-        findings image radiograph x-ray
-        """,
-    )
-)
-WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+from cxrg.words import WORD, Spans, content_words, disease_words, tagged_words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -73,10 +55,11 @@ def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all"
     Args:
         model: the model whose text encoder reads it.
         text: the phrase.
-        tokens: ``all``, ``content``, ``word:WORD``, or indices among the phrase's own tokens.
+        tokens: option ``tokens``, see `Options`.
 
     Raises:
         PhraseError: the phrase is empty, has no such word, or has no such token.
+        UsageError: a tagger is asked for that is not there.
     """
     span, own, selected, warnings = _parse(model, text, tokens)
     return Prompt(
@@ -114,7 +97,7 @@ def _parse(
     return slice(before, before + kept), own, tuple(before + i for i in chosen), warnings
 
 
-def _tokenise(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def _tokenise(tokenizer: Any, text: str) -> tuple[list[int], Spans]:
     """The phrase's own token ids and the characters ``[start, stop)`` that each stands for."""
     encoded = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
@@ -131,19 +114,20 @@ def _special_tokens(tokenizer: Any, ids: list[int], text: str) -> tuple[int, int
 
 
 def _select(
-    text: str, places: list[tuple[int, int]], tokens: str | tuple[int, ...]
+    text: str, places: Spans, tokens: str | tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Indices of the chosen tokens within the span, and warnings."""
     if not isinstance(tokens, str):
         return _indices(tokens, len(places)), ()
     if tokens == "all":
         return tuple(range(len(places))), ()
-    if tokens == "content":
-        words = [w.span() for w in WORD.finditer(text) if w.group().lower() not in STOP_WORDS]
-        chosen = _covering(places, words)
+    if not tokens.startswith("word:"):
+        chosen = _of_kind(text, places, tokens)
         if chosen:
             return chosen, ()
-        return tuple(range(len(places))), ("phrase has no content words; all its tokens are read",)
+        return tuple(range(len(places))), (
+            f"phrase has no {tokens} words; all its tokens are read",
+        )
     word = tokens.removeprefix("word:").strip()
     pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
     chosen = _covering(places, [match.span() for match in pattern.finditer(text)])
@@ -153,6 +137,15 @@ def _select(
     return chosen, ()
 
 
+def _of_kind(text: str, places: Spans, tokens: str) -> tuple[int, ...]:
+    """Tokens of the content words, of words that name a disease, or the first of tagged words."""
+    kind, _, pipeline = tokens.partition(":")
+    if kind == "tagged":
+        words = tagged_words(text, pipeline)
+        return tuple(sorted({index for word in words for index in _covering(places, [word])[:1]}))
+    return _covering(places, content_words(text) if kind == "content" else disease_words(text))
+
+
 def _indices(wanted: tuple[int, ...], count: int) -> tuple[int, ...]:
     strange = [index for index in wanted if not 0 <= index < count]
     if strange:
@@ -160,7 +153,7 @@ def _indices(wanted: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(sorted(set(wanted)))
 
 
-def _covering(places: list[tuple[int, int]], words: list[tuple[int, int]]) -> tuple[int, ...]:
+def _covering(places: Spans, words: Spans) -> tuple[int, ...]:
     """Tokens that share a character with one of the words."""
     return tuple(
         index

@@ -13,12 +13,13 @@ import tiny_models
 import torch
 from diffusers.models.attention_processor import Attention
 
-from cxrg.attention import _AllRead, read_attention, watch
+from cxrg.attention import AllRead, watch
 from cxrg.context import Context
 from cxrg.errors import ModelError, UsageError
 from cxrg.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.model import Model, load
 from cxrg.phrase import encode_phrase
+from cxrg.reading import Reading, read_attention
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,20 @@ def test_recovered_probabilities_equal_diffusers_own(model, inputs) -> None:
         torch.testing.assert_close(recovered.flatten(1), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_several_weights_give_several_maps(model, inputs) -> None:
+    z, times, context = inputs
+    weights = torch.rand(3, 2, 9, generator=torch.Generator().manual_seed(1))
+    maps = {}
+    for kind, each in {"both": weights, "first": weights[:, 0], "second": weights[:, 1]}.items():
+        with watch(model.denoiser, all_names(model), each) as recorder:
+            model.denoise(z, times, context)
+        maps[kind] = recorder.maps
+    for name, both in maps["both"].items():
+        torch.testing.assert_close(both[:, 0], maps["first"][name])
+        torch.testing.assert_close(both[:, 1], maps["second"][name])
+        assert not torch.allclose(both[:, 0], both[:, 1])
+
+
 def test_the_output_is_bit_identical_and_nothing_stays(model, inputs) -> None:
     z, times, context = inputs
     plain = model.denoise(z, times, context)
@@ -86,7 +101,7 @@ def test_a_pass_stops_after_the_last_watched_layer(model, inputs) -> None:
     names = choose_layers(model, ("down_blocks.1", "up_blocks.0"))
     try:
         with watch(model.denoiser, names, torch.ones(3, 9), stop_early=True) as recorder:
-            with pytest.raises(_AllRead):
+            with pytest.raises(AllRead):
                 model.denoise(z, times, context)
             assert set(recorder.maps) == set(names)
     finally:
@@ -163,13 +178,13 @@ def test_sum_is_the_mean_times_the_tokens(model) -> None:
     latents = [(300, torch.zeros(1, 4, 8, 8))]
     layers = choose_layers(model, "paper")
     (mean,) = read_attention(model, latents, [prompt], layers)
-    (total,) = read_attention(model, latents, [prompt], layers, reduce="sum")
+    (total,) = read_attention(model, latents, [prompt], layers, how=Reading(reduce="sum"))
     for name in layers:
         torch.testing.assert_close(
             torch.from_numpy(total.layers[name]), torch.from_numpy(mean.layers[name] * 3)
         )
     everything = replace(prompt, selected=tuple(range(len(prompt.embeds))))
-    (whole,) = read_attention(model, latents, [everything], layers, reduce="sum")
+    (whole,) = read_attention(model, latents, [everything], layers, how=Reading(reduce="sum"))
     for name in layers:
         torch.testing.assert_close(
             torch.from_numpy(whole.layers[name]), torch.ones(whole.layers[name].shape)

@@ -143,6 +143,33 @@ def test_final_scales_the_last_map_and_nothing_before_it(models) -> None:
     assert final.score == plain.score
 
 
+def test_competition_is_a_share_and_keeps_the_score(models) -> None:
+    image, model = picture(), models["compact"]
+    knobs = {"tokens": "word:left", "mask": "none", "sigma": 0}
+    plain = {**knobs, "normalise": "none"}
+    word = ground(image, PHRASE, model=model, **plain)
+    whole = ground(image, PHRASE, model=model, **plain | {"tokens": "all"}, reduce="sum")
+    share = ground(image, PHRASE, model=model, normalise="competition", **knobs)
+    ratio = word.canonical / (whole.canonical + 1e-6)
+    expected = (ratio - ratio.min()) / np.ptp(ratio)
+    np.testing.assert_allclose(share.canonical, expected, atol=1e-4)
+    assert not np.allclose(word.canonical, expected, atol=0.05)
+    assert share.score == word.score
+    # All tokens together compete with none.
+    alone = ground(image, PHRASE, model=model, normalise="competition", mask="none")
+    assert any("choose tokens" in warning for warning in alone.warnings)
+
+
+def test_refinements_go_with_any_preset(models) -> None:
+    image = picture()
+    knobs = {"readout": "entmax15", "completion": "self-attention", "mask": "none"}
+    for family in ("monai", "compact"):
+        refined = ground(image, PHRASE, model=models[family], options=replace(SHORT, **knobs))
+        plain = ground(image, PHRASE, model=models[family], options=replace(SHORT, mask="none"))
+        assert refined.evaluations == plain.evaluations
+        assert not np.allclose(refined.canonical, plain.canonical, atol=0.05)
+
+
 def test_a_phrase_below_the_presence_threshold_is_not_found(models) -> None:
     image, model = picture(), models["compact"]
     score = ground(image, PHRASE, model=model).score

@@ -7,12 +7,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cxrg.attention import AttentionMaps
 from cxrg.geometry import Box
 from cxrg.heatmap import (
     aggregate,
     boxes_from_heatmap,
+    compete,
     confine,
+    enlarge,
     fade,
     level,
     mask_background,
@@ -41,7 +42,6 @@ def test_averaging_before_resizing_equals_resizing_every_map() -> None:
     rng = np.random.default_rng(0)
     layers = {"a": rng.random((5, 4, 4)), "b": rng.random((5, 8, 8))}
     layers = {name: layer.astype(np.float32) for name, layer in layers.items()}
-    maps = AttentionMaps(layers=layers, timesteps=(1, 2, 3, 4, 5))
     every = []
     for layer in layers.values():
         for each in layer:
@@ -49,8 +49,8 @@ def test_averaging_before_resizing_equals_resizing_every_map() -> None:
             grid = torch.from_numpy(scaled)[None, None]
             every.append(torch.nn.functional.interpolate(grid, size=(96, 96), mode="bilinear"))
     expected = torch.cat(every).mean(0)[0].numpy()
-    np.testing.assert_allclose(aggregate(maps, 96, normalise="minmax"), expected, atol=1e-6)
-    plain = aggregate(maps, 96, normalise="none")
+    np.testing.assert_allclose(aggregate(layers, 96, normalise=True), expected, atol=1e-6)
+    plain = aggregate(layers, 96)
     assert plain.mean() == pytest.approx(np.mean([m.mean() for m in layers.values()]), abs=1e-2)
 
 
@@ -151,3 +151,36 @@ def test_boxes_are_sorted_joined_and_large_enough() -> None:
     large = boxes_from_heatmap(heat, threshold=0.5, min_area=20 / 128**2)
     assert len(large) == 2
     assert large[0].x0 < 90 < large[0].x1
+
+
+def test_nearest_repeats_and_bilinear_does_not() -> None:
+    heat = np.random.default_rng(0).random((4, 4)).astype(np.float32)
+    np.testing.assert_array_equal(enlarge(heat, 12, "nearest"), np.kron(heat, np.ones((3, 3))))
+    assert len(np.unique(enlarge(heat, 12, "bilinear"))) > 16
+
+
+def test_competition_removes_what_all_tokens_have_in_common() -> None:
+    # The word's own blob is hidden by a bright spot that every token looks at.
+    common, own = blob(32, 8, 8, 3, 40.0), blob(32, 24, 24, 3)
+    word, other = common + own, common + 0.01
+    assert word.argmax() < word.size / 2
+    share = compete(word, word + other)
+    y, x = np.unravel_index(share.argmax(), share.shape)
+    assert max(abs(y - 24), abs(x - 24)) < 3
+    np.testing.assert_allclose(share, word / (word + other + 1e-6), rtol=1e-6)
+    assert np.ptp(compete(word + 1, word + 1)) < 1e-6
+    assert (compete(np.zeros_like(word), np.zeros_like(word)) == 0).all()
+
+
+def test_the_mixtures_mask_makes_one_box_and_hides_the_background() -> None:
+    heat = np.maximum(blob(64, 16, 16, 5), blob(64, 48, 40, 5, 0.9)) + np.float32(0.001)
+    (box,) = boxes_from_heatmap(heat, threshold="mixture")
+    shown = mask_background(heat, "mixture")
+    rows, columns = (np.flatnonzero((shown > 0).any(axis)) for axis in (1, 0))
+    assert (box.x0, box.y0) == (columns[0], rows[0])
+    assert (box.x1, box.y1) == (columns[-1] + 1, rows[-1] + 1)
+    assert box.y0 < 16 < 48 < box.y1
+    assert (shown == 0).mean() > 0.5
+    assert len(boxes_from_heatmap(heat, threshold=0.5)) == 2
+    assert boxes_from_heatmap(np.zeros((64, 64), np.float32), threshold="mixture") == ()
+    assert boxes_from_heatmap(heat, threshold="mixture", min_area=0.9) == ()

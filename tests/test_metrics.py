@@ -11,8 +11,8 @@ from sklearn.mixture import GaussianMixture
 
 from cxrg.errors import UsageError
 from cxrg.evaluate import metrics as m
-from cxrg.evaluate.mixture import mixture_mask, mixture_threshold
 from cxrg.geometry import Box
+from cxrg.mixture import mask_of_seen, mixture_threshold
 
 # Two boxes: A the 2x2 at the top left, B the single pixel at the bottom right.
 A, B = Box(0, 0, 2, 2), Box(3, 3, 4, 4)
@@ -248,14 +248,14 @@ def test_mixture_mask_drops_single_pixels_and_skips_blanks() -> None:
     h = np.zeros((64, 64), np.float32)
     h[30, 10] = 1
     h[10:20, 40:50] = 1
-    predicted, seen = mixture_mask(h)
+    predicted, seen = mask_of_seen(h)
     assert seen.all()
     assert not predicted[:, :300].any()
     assert predicted[8 * 12 : 8 * 18, 8 * 42 : 8 * 48].all()
     h[:, :32] = NAN
-    _, seen = mixture_mask(h)
+    _, seen = mask_of_seen(h)
     assert seen.sum() == 512 * 256
-    _, seen = mixture_mask(h, outside="zero")
+    _, seen = mask_of_seen(h, outside="zero")
     assert seen.all()
 
 

@@ -55,7 +55,11 @@ def test_the_card_changes_a_preset_and_the_caller_changes_both() -> None:
         ("layers", "mid_block, up_blocks.1", ("mid_block", "up_blocks.1")),
         ("layers", "card", "card"),
         ("tokens", "0,2", (0, 2)),
+        ("layers", "all", "all"),
         ("tokens", "word:left lung", "word:left lung"),
+        ("tokens", "tagged:en_core_sci_sm", "tagged:en_core_sci_sm"),
+        ("tokens", "disease", "disease"),
+        ("threshold", "mixture", "mixture"),
         ("threshold", "0.5", 0.5),
         ("threshold", "quantile:0.9", "quantile:0.9"),
         ("absent_below", "none", None),
@@ -82,8 +86,14 @@ def test_text_is_read(knob, text, value) -> None:
         ("draws", 0, "from 1"),
         ("tokens", "word:", "word:WORD"),
         ("tokens", "everything", "word:WORD"),
+        ("tokens", "tagged:", "tagged:NAME"),
+        ("readout", "entmax", "softmax or entmax15 or sparsemax"),
+        ("completion", "yes", "off or self-attention"),
+        ("enlarge", "cubic", "bilinear or nearest"),
+        ("mask", "gmm", "mixture"),
+        ("bbm", "paper", "it goes with path redraw"),
         ("reduce", "max", "mean or sum"),
-        ("normalise", "softmax", "minmax or final or none"),
+        ("normalise", "softmax", "minmax or final or competition or none"),
         ("sigma", float("nan"), "from 0 to 0.5"),
         ("threshold", "quantile:2", "quantile:Q"),
         ("threshold", "li", "quantile:Q"),
@@ -106,7 +116,7 @@ def test_what_cannot_be_meant_is_refused_with_the_remedy(knob, value, remedy) ->
 
 
 def test_unknown_names_are_refused_with_the_choices() -> None:
-    with pytest.raises(UsageError, match="fast or paper"):
+    with pytest.raises(UsageError, match="fast or paper or gen2ground"):
         resolve("quick")
     with pytest.raises(UsageError, match="did you mean timesteps"):
         resolve("fast", timestep=3)

@@ -44,6 +44,25 @@ def test_the_published_example_keeps_its_content_words(model) -> None:
     assert words(encode_phrase(model, "No evidence of effusion.", "content")) == ["effusion"]
 
 
+def test_of_a_tagged_word_its_first_token_is_read(model) -> None:
+    prompt = encode_phrase(model, SENTENCE, "tagged")
+    whole = encode_phrase(model, SENTENCE, "content")
+    assert len(prompt.selected) == 4 < len(whole.selected)
+    read = iter(prompt.selected_tokens)
+    for word in ("small", "left", "apical", "pneumothorax"):
+        assert word.startswith(next(read).replace("</w>", "").replace("Ġ", ""))
+    assert set(prompt.selected) <= set(whole.selected)
+
+
+def test_words_that_name_a_disease_are_read_or_else_all(model) -> None:
+    prompt = encode_phrase(model, "small pleural effusions, no cardiomegaly", "disease")
+    # Byte-level BPE may set a space apart, so words are not told apart here.
+    assert "".join(words(prompt)) == "pleuraleffusionscardiomegaly"
+    bare = encode_phrase(model, "left apex", "disease")
+    assert bare.selected_tokens == bare.tokens
+    assert any("no disease words" in warning for warning in bare.warnings)
+
+
 def test_a_phrase_of_stop_words_is_read_whole_with_a_warning(model) -> None:
     prompt = encode_phrase(model, "there is no", "content")
     assert prompt.selected_tokens == prompt.tokens

@@ -6,12 +6,17 @@ from pathlib import Path
 from random import Random
 
 import cv2
+import naive
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 
 from cxrg.card import WEIGHTS, read_card
 from cxrg.evaluate.metrics import pointing_game
 from cxrg.ground import ground
+from cxrg.image import read_image
+from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load
 from cxrg.phantom import queries
 from cxrg.phantom.findings import OPACITIES
@@ -54,6 +59,40 @@ def test_its_card_says_whose_images_it_saw_and_its_readme_what_it_cannot() -> No
     told = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert "Limits" in told
     assert card.attribution.split(";")[0] in told
+
+
+def test_the_default_reads_plain_softmax_and_nothing_more(model: Model, tmp_path: Path) -> None:
+    """The fast preset's heatmap, from explicit attention by formulae that share no code."""
+    image = tmp_path / "phantom.png"
+    cv2.imwrite(str(image), np.rint(render(FIRST, side=128).image * 255).astype(np.uint8))
+    phrase = "left lung opacity"
+    found = ground(image, phrase, model=model, mask="none", absent_below="none")
+    options = found.options
+    names = [layer.name for layer in cross_attention_layers(model.denoiser, 16)]
+    wanted = [names.index(name) for name in found.layers]
+    length = len(model.tokenizer(phrase)["input_ids"])
+    generator = torch.Generator().manual_seed(options.seed)
+    collected = []
+    with torch.inference_mode(), naive.explicit_attention(model.denoiser) as seen:
+        z0 = model.encode(read_image(image, side=128, fit="pad").pixels)
+        for t in options.timesteps:
+            alpha = float(model.alphas_cumprod[t])
+            for _ in range(options.draws):
+                noise = torch.randn(z0.shape, generator=generator)
+                z = alpha**0.5 * z0 + (1 - alpha) ** 0.5 * noise
+                seen.clear()
+                model.denoise(z, t, model.embedding(phrase)[None])
+                for layer in wanted:
+                    tokens = seen[layer][0].mean(0)[:, 1 : length - 1].sum(1)
+                    grid = tokens.view(1, 1, 16, 16)
+                    big = torch.nn.functional.interpolate(grid, (128, 128), mode="bilinear")
+                    collected.append(big[0, 0])
+    mean = torch.stack(collected).mean(0).numpy()
+    sigma = options.sigma * 128
+    heat = ndimage.gaussian_filter(mean.astype(np.float64), sigma, mode="reflect", truncate=4)
+    expected = (heat - heat.min()) / np.ptp(heat)
+    np.testing.assert_allclose(found.canonical, expected, atol=2e-4)
+    assert (options.reduce, options.normalise) == ("sum", "final")
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     BertConfig,
     BertModel,
+    BertTokenizer,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -197,6 +198,46 @@ def sana(folder: Path) -> Path:
         flow_shift=3.0,
     )
 
+
+def gen2ground(folder: Path) -> Path:
+    """arXiv 2507.12236 in small: Stable Diffusion 1.5's sixteen layers, BERT with a mask."""
+    torch.manual_seed(5)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=2,
+        norm_num_groups=4,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+    )
+    _save(folder, vae=_kl(channels=3, latent=4, factor=0.18215), unet=unet)
+    pieces = ["left", "apical", "pneumo", "##thorax", "a", "is", "there", "small", "effusion"]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
+    tokenizer = BertTokenizer(vocab={piece: index for index, piece in enumerate(vocab)})
+    tokenizer.save_pretrained(folder / "tokenizer")
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertModel(config).save_pretrained(folder / "text_encoder")
+    _card(folder, pass_attention_mask=True, text_length=77)
+    return _scheduler(folder, "PNDMScheduler", **STABLE_DIFFUSION_1)
+
+
+STABLE_DIFFUSION_1 = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+"""What the published scheduler configuration says, and nothing of its prediction type."""
 
 BUILDERS = (sd1, sd2, monai, compact, sdxl, radedit, pixart, sana)
 FAMILIES: dict[str, Builder] = {build.__name__: build for build in BUILDERS}

@@ -118,32 +118,44 @@ def ground(
         bool, _output("--quiet", "-q", text="No progress, table or warnings.")
     ] = False,
     debug: Debug = False,
-    path: Annotated[str | None, _knob("WAY", "Way to a timestep: ddim or noise.")] = None,
-    steps: Annotated[str | None, _knob("N", "DDIM steps asked for (ddim).")] = None,
+    path: Annotated[str | None, _knob("WAY", "Way to a timestep: ddim, noise or redraw.")] = None,
+    steps: Annotated[str | None, _knob("N", "DDIM steps asked for (ddim, redraw).")] = None,
     window: Annotated[
-        str | None, _knob("A:B", "Steps that are read, such as 120:180 or 0.4:0.6 (ddim).")
+        str | None, _knob("A:B", "Steps read, such as 120:180 or 0.4:0.6 (ddim, redraw).")
     ] = None,
     timesteps: Annotated[
         str | None, _knob("T,T...", "Timesteps that are read, such as 360,450 (noise).")
     ] = None,
     draws: Annotated[str | None, _knob("N", "Noise draws per timestep (noise).")] = None,
-    seed: Annotated[str | None, _knob("N", "Seed of the noise (noise).")] = None,
+    seed: Annotated[str | None, _knob("N", "Seed of the noise (noise, redraw).")] = None,
     layers: Annotated[
-        str | None, _knob("LAYERS", "card, paper, a map side such as 16, or module names.")
+        str | None, _knob("LAYERS", "card, paper, all, a map side such as 16, or module names.")
     ] = None,
     tokens: Annotated[
-        str | None, _knob("TOKENS", "all, content, word:WORD, or indices such as 0,2.")
+        str | None,
+        _knob("TOKENS", "all, content, tagged, disease, word:WORD, or indices such as 0,2."),
     ] = None,
     reduce: Annotated[str | None, _knob("HOW", "Tokens together: mean or sum.")] = None,
+    readout: Annotated[
+        str | None, _knob("HOW", "Probabilities: softmax, or sparse: entmax15 or sparsemax.")
+    ] = None,
+    completion: Annotated[
+        str | None, _knob("HOW", "Spread maps over alike positions: self-attention or off.")
+    ] = None,
     normalise: Annotated[
-        str | None, _knob("HOW", "minmax, final, or none to keep probabilities.")
+        str | None,
+        _knob("HOW", "minmax, final, competition of tokens, or none to keep probabilities."),
+    ] = None,
+    enlarge: Annotated[str | None, _knob("HOW", "Maps to image size: bilinear or nearest.")] = None,
+    bbm: Annotated[
+        str | None, _knob("HOW", "Bimodal Bias Merging: paper, elementwise or off (redraw).")
     ] = None,
     sigma: Annotated[str | None, _knob("X", "Smoothing, a fraction of the side.")] = None,
     mask: Annotated[
-        str | None, _knob("HOW", "Background of the heatmap: otsu, soft or none.")
+        str | None, _knob("HOW", "Background of the heatmap: otsu, soft, mixture or none.")
     ] = None,
     threshold: Annotated[
-        str | None, _knob("HOW", "Of boxes: otsu, a number, or quantile:Q.")
+        str | None, _knob("HOW", "Of boxes: otsu, mixture, a number, or quantile:Q.")
     ] = None,
     min_area: Annotated[
         str | None, _knob("X", "Smallest region of a box, a fraction of the area.")

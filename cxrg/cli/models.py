@@ -101,7 +101,8 @@ def _reading(options: Options) -> str:
     if options.path == "noise":
         return f"noise at t = {', '.join(map(str, options.timesteps))}; {where}"
     start, stop = options.window
-    return f"{options.steps} DDIM steps asked for, reads {start}:{stop}; {where}"
+    drawn = ", latent and noise drawn afresh at each" if options.path == "redraw" else ""
+    return f"{options.steps} DDIM steps asked for{drawn}, reads {start}:{stop}; {where}"
 
 
 def _text(value: object) -> str:

@@ -104,39 +104,28 @@ class LatentDiffusion:
         """The start token's heatmap; None where the tokenizer sets no token before a phrase."""
         import torch
 
-        from cxrg.attention import read_attention
+        from cxrg.capacity import Capacity
+        from cxrg.free_run import free_run
+        from cxrg.ground import latents_of
         from cxrg.grounding import heatmaps
         from cxrg.heatmap import mask_background
-        from cxrg.invert import ddim_latents, noise_latents
         from cxrg.layers import choose_layers
         from cxrg.phrase import encode_phrase
+        from cxrg.reading import Reading, read_each
 
-        options = self.options
+        model, options = self.model, self.options
         with torch.inference_mode():
-            prompt = encode_phrase(self.model, "finding")
+            prompt = encode_phrase(model, "finding")
             if prompt.span.start == 0:
                 return None
-            z0 = self.model.encode(image.pixels)
-            latents = (
-                ddim_latents(self.model, z0, steps=options.steps, window=options.window)
-                if options.path == "ddim"
-                else noise_latents(
-                    self.model,
-                    z0,
-                    timesteps=options.timesteps,
-                    draws=options.draws,
-                    seed=options.seed,
-                )
-            )
-            maps = read_attention(
-                self.model,
-                list(latents),
-                [replace(prompt, selected=(0,))],
-                choose_layers(self.model, options.layers),
-                reduce=options.reduce,
-                batch=options.batch,
-            )
-        heat, _ = heatmaps(maps[0], image.frame, options)
+            start = replace(prompt, selected=(0,))
+            capacity = Capacity.of(model, options.batch)
+            latents = list(latents_of(model, *model.posterior(image.pixels), options, capacity))
+            layers, how = choose_layers(model, options.layers), Reading.of(model, options)
+            ((_, maps),) = read_each(model, [(latents, start)], layers, how=how, capacity=capacity)
+            merging = options.bbm != "off"
+            free = free_run(model, start, layers, options, capacity) if merging else None
+        heat, _ = heatmaps(maps, image.frame, options, free)
         return image.frame.restore(mask_background(heat, options.mask))
 
     def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:

@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.errors import UsageError
-from cxrg.evaluate.mixture import mixture_mask, shrink
 from cxrg.geometry import Box
+from cxrg.mixture import mask_of_seen, shrink
 
 Heatmap = NDArray[np.floating]
 Mask = NDArray[np.bool_]
@@ -270,7 +270,7 @@ def iou_fg_bg(heatmap: Heatmap, truth: Truth, *, outside: Outside = "exclude") -
     0 where the mask comes out empty, as published.
     """
     truth_512 = shrink(as_mask(truth, heatmap.shape).astype(np.float32), 512) >= 0.5
-    predicted, seen = mixture_mask(heatmap, outside=outside)
+    predicted, seen = mask_of_seen(heatmap, outside=outside)
     predicted, truth_512 = predicted[seen], truth_512[seen]
     if not predicted.any():
         return 0.0

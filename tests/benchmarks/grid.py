@@ -4,8 +4,10 @@
 
 Every line of the grid is a preset with knobs, scored like ``cxrg evaluate`` without controls. Runs
 are kept under ``--out`` and go on where they stopped. Lines of your own: ``--line "fast draws=1
-timesteps=100,300"``, repeated. The last column says how far the mIoU lies below that of the first
-line, with the 95 % interval of the paired difference.
+timesteps=100,300"``, repeated; or ``--lines refinements``, the published ones without parameters.
+``--group finding`` counts the findings only, ``--longest 128`` scores at that size, which is
+quicker. The last column says how far the mIoU lies below that of the first line, with the 95 %
+interval of the paired difference; ``cxrg compare`` tells the other metrics' from the same folders.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from common import markdown
 
+from cxrg.evaluate.categories import GROUPS
 from cxrg.evaluate.compare import compare
 from cxrg.evaluate.datasets import Dataset, read_dataset
 from cxrg.evaluate.method import LatentDiffusion
@@ -23,9 +26,11 @@ from cxrg.evaluate.phantoms import opener, phantoms
 from cxrg.evaluate.record import METHOD, Record
 from cxrg.evaluate.report import part_of
 from cxrg.evaluate.run import Settings, open_file, run
+from cxrg.grounding import count_evaluations
 from cxrg.invert import timestep_list, window_indices
 from cxrg.model import Model, load
 from cxrg.options import Options, resolve
+from cxrg.redraw import redraw_count
 
 METRICS = {"miou": "mIoU", "pointing_game": "pointing", "auc_roc": "AUC", "cnr": "CNR"}
 LINES = (
@@ -42,21 +47,26 @@ LINES = (
     "fast timesteps=50,150,250 draws=1",
     "fast layers=paper",
 )
+REFINEMENTS = (
+    "fast",
+    "fast readout=entmax15",
+    "fast readout=sparsemax",
+    "fast completion=self-attention",
+    "fast tokens=content",
+    "fast tokens=disease",
+    "fast tokens=disease normalise=competition",
+    "fast readout=entmax15 completion=self-attention",
+    "gen2ground bbm=off mask=none",
+    "gen2ground bbm=paper mask=none",
+    "gen2ground bbm=elementwise mask=none",
+    "gen2ground mask=mixture",
+)
 
 
 def read_line(line: str, model: Model) -> Options:
     """Options of a line: a preset's name, then knobs."""
     preset, *knobs = line.split()
     return resolve(preset, model.card, **dict(knob.split("=", 1) for knob in knobs))
-
-
-def evaluations(model: Model, options: Options) -> int:
-    """Latents that the network is asked about for one image and phrase."""
-    if options.path == "noise":
-        return len(options.timesteps) * options.draws
-    count = len(timestep_list(options.steps, len(model.schedule)))
-    start, stop = window_indices(options.window, count)
-    return stop - 1 + stop - start
 
 
 def score(
@@ -76,10 +86,23 @@ def row(records: Sequence[Record]) -> list[str]:
     return [f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})" for mean in means]
 
 
-def below(first: Path, other: Path) -> str:
+def below(first: Path, other: Path, group: str) -> str:
     """The paired difference in mIoU, first less other."""
-    part = compare(first, other).parts["all"]["miou"].micro
+    part = compare(first, other).parts[group]["miou"].micro
     return f"{part.value:+.3f} ({part.low:+.3f} to {part.high:+.3f})"
+
+
+def evaluations(model: Model, options: Options) -> int:
+    """Latents that the network is asked about for one image and phrase."""
+    if options.path == "noise":
+        reads = len(options.timesteps) * options.draws
+    elif options.path == "redraw":
+        reads = redraw_count(model, options)
+    else:
+        count = len(timestep_list(options.steps, len(model.alphas_cumprod)))
+        start, stop = window_indices(options.window, count)
+        reads = stop - start
+    return count_evaluations(model, options, reads)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,13 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("datasets", nargs="+", help="phantoms, or a manifest.csv")
     parser.add_argument("--model", default="compact")
     parser.add_argument("--line", action="append", help='"PRESET KNOB=VALUE ..."; repeatable')
+    parser.add_argument("--lines", choices=("cost", "refinements"), default="cost")
+    parser.add_argument("--group", choices=("all", *GROUPS), default="all")
+    parser.add_argument("--longest", type=int, default=0, help="score at this size; 0: own size")
     parser.add_argument("--count", type=int, default=100, help="phantoms")
     parser.add_argument("--limit", type=int, default=0, help="samples of a data set; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("grid"))
     asked = parser.parse_args(arguments)
     model = load(asked.model)
-    settings = Settings(controls=False, limit=asked.limit, seed=asked.seed)
+    settings = Settings(controls=False, limit=asked.limit, seed=asked.seed, longest=asked.longest)
+    lines = asked.line or (REFINEMENTS if asked.lines == "refinements" else LINES)
     for name in asked.datasets:
         phantom = name == "phantoms"
         data = phantoms(asked.count, asked.seed) if phantom else read_dataset(Path(name))
@@ -101,14 +128,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         head = ["options", "evaluations", *METRICS.values(), "mIoU below the first line"]
         print(markdown(head, []), flush=True)
         folders: list[Path] = []
-        for line in asked.line or LINES:
+        for line in lines:
             options = read_line(line, model)
             folder = asked.out / data.name / line.replace(" ", "_").replace(":", "-")
             records = score(model, options, data, settings, folder)
+            shown = [r for r in records if asked.group in ("all", r.group)]
             folders.append(folder)
             cost = str(evaluations(model, options))
-            gap = below(folders[0], folder) if len(folders) > 1 else ""
-            print(f"| {' | '.join([line, cost, *row(records), gap])} |", flush=True)
+            gap = below(folders[0], folder, asked.group) if len(folders) > 1 else ""
+            print(f"| {' | '.join([line, cost, *row(shown), gap])} |", flush=True)
 
 
 if __name__ == "__main__":

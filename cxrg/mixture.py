@@ -1,7 +1,8 @@
-"""The mask of metric family B: a heatmap cut by a two-component Gaussian mixture.
+"""A heatmap cut by a two-component Gaussian mixture.
 
 Nützel, Dombrowski, Kainz, *Generate to Ground* (arXiv 2507.12236), as released: the map at 64 x 64
-values, threshold midway between the two component means, single pixels removed, enlarged to 512.
+values, threshold midway between the two component means, single pixels removed, enlarged
+bilinearly. It is a mask of option ``mask`` and of the metrics' family B.
 """
 
 from __future__ import annotations
@@ -12,29 +13,49 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+GRID = 64
 
-def mixture_mask(
+
+def mixture_mask(heat: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The mask (S, S) of a heatmap (S, S) without blanks."""
+    small = shrink(heat, GRID)
+    return enlarge(cut(small, np.ones_like(small, dtype=bool)), len(heat))
+
+
+def mask_of_seen(
     heatmap: NDArray[np.floating], *, outside: Literal["exclude", "zero"] = "exclude"
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The mask of Nützel et al.: (512, 512) predicted, and (512, 512) which of its pixels count.
+    """The mask at 512 of a heatmap (H, W) with blanks, and which of its pixels count.
 
-    A mixture of two Gaussians is fitted to the map at 64 x 64; the threshold lies midway between
-    the two means; interior pixels stay where at least half of their 3 x 3 neighbourhood is set;
-    the mask is enlarged bilinearly to 512 x 512 and rounded.
+    Blanks are left out of the mixture and do not count (``exclude``), or have the value 0.
     """
     blank = np.isnan(heatmap)
     filled = np.where(blank, 0, heatmap).astype(np.float32)
-    weight = shrink((~blank).astype(np.float32), 64)
-    small = np.divide(shrink(filled, 64), weight, out=np.zeros_like(weight), where=weight > 0)
+    weight = shrink((~blank).astype(np.float32), GRID)
+    small = np.divide(shrink(filled, GRID), weight, out=np.zeros_like(weight), where=weight > 0)
     if outside == "zero":
-        small, weight = shrink(filled, 64), np.ones_like(weight)
+        small, weight = shrink(filled, GRID), np.ones_like(weight)
     seen = weight > 0.5
-    cut = (small > mixture_threshold(small[seen])) & seen if seen.any() else seen
-    smooth = cv2.blur(cut.astype(np.float32), (3, 3)) >= 0.5
-    smooth[[0, -1], :], smooth[:, [0, -1]] = cut[[0, -1], :], cut[:, [0, -1]]
-    large = cv2.resize(smooth.astype(np.float32), (512, 512), interpolation=cv2.INTER_LINEAR)
     seen_512 = cv2.resize(seen.astype(np.uint8), (512, 512), interpolation=cv2.INTER_NEAREST)
-    return large > 0.5, seen_512.astype(bool)
+    return enlarge(cut(small, seen), 512), seen_512.astype(bool)
+
+
+def cut(small: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What lies above the threshold, less single pixels; both arrays and the result (64, 64).
+
+    A mixture of two Gaussians is fitted to what was seen; the threshold lies midway between the two
+    means; interior pixels stay where at least half of their 3 x 3 neighbourhood is set.
+    """
+    above = (small > mixture_threshold(small[seen])) & seen if seen.any() else seen
+    smooth = cv2.blur(above.astype(np.float32), (3, 3)) >= 0.5
+    smooth[[0, -1], :], smooth[:, [0, -1]] = above[[0, -1], :], above[:, [0, -1]]
+    return smooth
+
+
+def enlarge(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """A mask at ``(side, side)``, bilinearly and rounded."""
+    large = cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large > 0.5)
 
 
 def mixture_threshold(values: NDArray[np.floating]) -> float:

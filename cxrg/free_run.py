@@ -1,0 +1,122 @@
+"""What the words alone make the model look at: sampling an image from the phrase, and watching.
+
+Ordinary text-to-image sampling, as the text bias of Generate to Ground needs it (Nützel,
+Dombrowski, Kainz, arXiv 2507.12236, released code): DDIM (Song et al., ICLR 2021, equation 12, no
+added noise) over the timesteps of `redraw_times`, and classifier-free guidance 16 (Ho and Salimans,
+arXiv 2207.12598)::
+
+    output = output_empty + 16 (output_phrase - output_empty)
+
+Below the last timestep lies the schedule's first ``abar``, as in Stable Diffusion 1.5
+(``set_alpha_to_one=False``). No image is involved, so a phrase's run serves every image.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cxrg.attention import Layers, watch
+from cxrg.bias_merging import FreeRun
+from cxrg.capacity import Capacity
+from cxrg.context import Context
+from cxrg.model import Model
+from cxrg.options import Options
+from cxrg.phrase import Prompt
+from cxrg.reading import Reading, as_maps, read_maps, token_weights
+from cxrg.redraw import redraw_times
+
+GUIDANCE = 16.0
+REMEMBERED_RUNS = 8  # of 5 MB each in Stable Diffusion 1.5
+_runs: WeakKeyDictionary[Model, OrderedDict[object, FreeRun]] = WeakKeyDictionary()
+
+
+def free_run(
+    model: Model, prompt: Prompt, layers: Sequence[str], options: Options, capacity: Capacity
+) -> FreeRun:
+    """A free run's attention to the phrase's chosen tokens, at all steps, the cleanest first.
+
+    The runs of the phrases used last are remembered: most calls read many images.
+
+    Args:
+        model: the model.
+        prompt: the phrase.
+        layers: full names of cross-attention layers.
+        options: ``steps``, ``seed``, and how attention is read.
+        capacity: most rows in one network evaluation; a step has two.
+    """
+    how = replace(Reading.of(model, options), beside=())
+    known = _runs.setdefault(model, OrderedDict())
+    key = (prompt.text, prompt.selected, tuple(layers), how, options.steps, options.seed)
+    run = known.pop(key, None) or _run(model, prompt, layers, options, how, capacity)
+    known[key] = run
+    if len(known) > REMEMBERED_RUNS:
+        known.popitem(last=False)
+    return run
+
+
+def _run(
+    model: Model,
+    prompt: Prompt,
+    layers: Sequence[str],
+    options: Options,
+    how: Reading,
+    capacity: Capacity,
+) -> FreeRun:
+    train_steps = len(model.schedule)
+    times = redraw_times(options.steps, train_steps)
+    side = model.side // model.factor
+    shape = (1, int(model.denoiser.config.in_channels), side, side)
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(options.seed)).to(model.device)
+    collected = []
+    for t in reversed(times):
+        (empty, told), maps = _watched(model, z, t, prompt, layers, how, capacity)
+        z = step(model, z, empty + GUIDANCE * (told - empty), t, t - train_steps // options.steps)
+        collected.append(maps)
+    joined = {
+        name: np.stack([maps[name] for maps in reversed(collected)], axis=1) for name in layers
+    }
+    return FreeRun(maps=as_maps(joined, tuple(times), how), side=side)
+
+
+def _watched(
+    model: Model,
+    z: Tensor,
+    t: int,
+    prompt: Prompt,
+    layers: Sequence[str],
+    how: Reading,
+    capacity: Capacity,
+) -> tuple[Tensor, Layers]:
+    """The network's outputs ``(2, 1, C, h, w)`` for no words and for the phrase, and its maps."""
+    weights = token_weights(prompt, how).to(model.device)
+    seen: list[Layers] = []
+
+    def few(part: list[Context]) -> Tensor:
+        rows = len(part)
+        with watch(
+            model.denoiser,
+            layers,
+            weights.expand(rows, -1, -1),
+            alike=how.completion,
+            readout=how.readout,
+        ) as recorder:
+            outputs = model.denoise(z.expand(rows, -1, -1, -1), t, Context.join(part))
+        seen.append(read_maps(recorder, layers))
+        return outputs
+
+    outputs = torch.cat(list(capacity.run([model.embedding(""), prompt.context], few)))
+    # The phrase is the last row of the last part.
+    return outputs[:, None], {name: maps[-1] for name, maps in seen[-1].items()}
+
+
+def step(model: Model, z: Tensor, output: Tensor, t: int, earlier: int) -> Tensor:
+    """One DDIM step from timestep ``t`` to an earlier one, which may lie before the first."""
+    clean, noise = model.schedule.split(z, output, t)
+    return model.schedule.mix(clean, noise, max(earlier, 0))

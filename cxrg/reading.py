@@ -1,0 +1,187 @@
+"""Reading phrases at latents: many rows per network evaluation, one set of maps per phrase.
+
+A row is one latent with one phrase. Rows of several phrases and images share an evaluation; what is
+kept of each are maps with its tokens already joined.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxrg.attention import AllRead, AttentionMaps, Beside, Layers, Recorder, watch
+from cxrg.capacity import Capacity
+from cxrg.completion import complete
+from cxrg.context import Context
+from cxrg.errors import ModelError
+from cxrg.layers import self_attention_layers
+from cxrg.model import Model
+from cxrg.options import Options, Readout, Reduce
+from cxrg.phrase import Prompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How attention is read.
+
+    Attributes:
+        reduce: join a phrase's tokens by ``mean`` or ``sum``.
+        readout: scores to probabilities, see `cxrg.readout`.
+        completion: self-attention layers that complete the maps, see `cxrg.completion`; or none.
+        beside: what is read beside the chosen tokens, see `AttentionMaps`.
+    """
+
+    reduce: Reduce = "mean"
+    readout: Readout = "softmax"
+    completion: tuple[str, ...] = ()
+    beside: tuple[Beside, ...] = ()
+
+    @classmethod
+    def of(cls, model: Model, options: Options) -> Reading:
+        """What the options ask for."""
+        start: tuple[Beside, ...] = ("start",) if options.bbm != "off" else ()
+        span: tuple[Beside, ...] = ("span",) if options.normalise == "competition" else ()
+        return cls(
+            reduce=options.reduce,
+            readout=options.readout,
+            completion=self_attention_layers(model) if options.completion != "off" else (),
+            beside=start + span,
+        )
+
+
+def read_attention(
+    model: Model,
+    latents: Sequence[tuple[int, Tensor]],
+    prompts: Sequence[Prompt],
+    layers: Sequence[str],
+    *,
+    how: Reading = Reading(),
+    batch: int | Literal["auto"] = "auto",
+) -> list[AttentionMaps]:
+    """Read all phrases at all latents of one image, several in one network evaluation.
+
+    Args:
+        model: the model.
+        latents: ``(timestep, z_t)`` with ``z_t`` of shape ``(1, C, h, w)``.
+        prompts: the phrases.
+        layers: full names of cross-attention layers.
+        how: how attention is read.
+        batch: most rows in one evaluation; a row is one latent with one phrase.
+
+    Returns:
+        One `AttentionMaps` per phrase, its first axis in the order of ``latents``.
+    """
+    requests = ((latents, prompt) for prompt in prompts)
+    capacity = Capacity.of(model, batch)
+    readings = read_each(model, requests, layers, how=how, capacity=capacity)
+    return [maps for _, maps in readings]
+
+
+def read_each(
+    model: Model,
+    requests: Iterable[tuple[Sequence[tuple[int, Tensor]], Prompt]],
+    layers: Sequence[str],
+    *,
+    how: Reading,
+    capacity: Capacity,
+) -> Iterator[tuple[Prompt, AttentionMaps]]:
+    """Read phrases of any number of images; rows of several share a network evaluation.
+
+    Lazy in both directions: requests are taken when their rows are read, and a phrase's maps are
+    handed over as soon as they are complete. So memory does not grow with the requests.
+
+    Args:
+        model: the model.
+        requests: an image's latents, ``(timestep, z_t)`` with ``z_t`` of shape ``(1, C, h, w)``,
+            and a phrase.
+        layers: full names of cross-attention layers.
+        how: how attention is read.
+        capacity: most rows in one evaluation.
+
+    Yields:
+        The prompt and its `AttentionMaps`, in the order of the requests.
+    """
+    unfinished: deque[tuple[Prompt, tuple[int, ...]]] = deque()
+
+    def rows() -> Iterator[tuple[int, Tensor, Prompt]]:
+        for latents, prompt in requests:
+            unfinished.append((prompt, tuple(t for t, _ in latents)))
+            yield from ((t, z_t, prompt) for t, z_t in latents)
+
+    ready: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
+    for part in capacity.run(rows(), lambda some: _read(model, some, layers, how)):
+        for name in layers:
+            ready[name].extend(part[name])
+        while unfinished and len(ready[layers[0]]) >= len(unfinished[0][1]):
+            prompt, timesteps = unfinished.popleft()
+            count = len(timesteps)
+            joined = {name: np.stack(maps[:count], axis=1) for name, maps in ready.items()}
+            for maps in ready.values():
+                del maps[:count]
+            yield prompt, as_maps(joined, timesteps, how)
+
+
+def as_maps(joined: Layers, timesteps: tuple[int, ...], how: Reading) -> AttentionMaps:
+    """Maps ``(K, T, h, w)`` per layer, of the chosen tokens and what is read beside them."""
+    first, *more = (
+        {name: maps[k] for name, maps in joined.items()} for k in range(1 + len(how.beside))
+    )
+    return AttentionMaps(
+        layers=first, timesteps=timesteps, beside=dict(zip(how.beside, more, strict=True))
+    )
+
+
+def _read(
+    model: Model, rows: Sequence[tuple[int, Tensor, Prompt]], layers: Sequence[str], how: Reading
+) -> Layers:
+    """Maps ``(B, K, h, w)`` per layer of an evaluation, which ends after the last layer."""
+    times, latents, prompts = zip(*rows, strict=True)
+    weights = torch.stack([token_weights(prompt, how) for prompt in prompts]).to(model.device)
+    with (
+        watch(
+            model.denoiser,
+            layers,
+            weights,
+            alike=how.completion,
+            readout=how.readout,
+            stop_early=True,
+        ) as recorder,
+        suppress(AllRead),
+    ):
+        model.denoise(
+            torch.cat(latents),
+            torch.tensor(times),
+            Context.join([prompt.context for prompt in prompts]),
+        )
+    return read_maps(recorder, layers)
+
+
+def read_maps(recorder: Recorder, layers: Sequence[str]) -> Layers:
+    """What a forward pass left, ``(B, K, h, w)`` per layer, completed where that was asked for."""
+    maps = {name: recorder.maps[name] for name in layers}
+    maps = complete(maps, recorder.alike) if recorder.alike else maps
+    return {name: each.cpu().numpy() for name, each in maps.items()}
+
+
+def token_weights(prompt: Prompt, how: Reading) -> Tensor:
+    """Weights ``(K, L)``: of the chosen tokens, then of what is read beside them.
+
+    Raises:
+        ModelError: the start token is to be read, and the tokenizer sets none.
+    """
+    weights = torch.zeros(1 + len(how.beside), prompt.embeds.shape[0])
+    selected = list(prompt.selected)
+    weights[0, selected] = 1.0 if how.reduce == "sum" else 1.0 / len(selected)
+    for row, kind in enumerate(how.beside, start=1):
+        if kind == "start" and prompt.span.start == 0:
+            raise ModelError("the tokenizer sets no token before a phrase; use bbm=off")
+        weights[row, 0 if kind == "start" else prompt.span] = 1.0
+    return weights
