@@ -14,7 +14,7 @@ import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor
 from cxrg import checkpoint
 from cxrg.card import WEIGHTS, Card, known_cards, read_card
 from cxrg.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from cxrg.adapters import Adapter
 
 # Tokenizers without a limit name an astronomic one.
 UNLIMITED = 1_000_000
@@ -38,9 +41,10 @@ class Model:
     Attributes:
         alphas_cumprod: float64 ``(T,)``, the cumulative product of ``1 - beta`` per timestep.
         prediction_type: what the network's output means.
-        identity: a fingerprint of the folder's weights and configuration.
+        identity: a fingerprint of the folder's weights and configuration, and of the adapter.
         dtype: the UNet's precision; the autoencoder and the text encoder stay in float32, they
             run once per image and phrase and all later arithmetic rests on them.
+        adapter: what was attached to it, see `cxrg.adapters`.
     """
 
     vae: Any
@@ -53,6 +57,7 @@ class Model:
     identity: str
     device: torch.device
     dtype: torch.dtype
+    adapter: Adapter | None = None
     _texts: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, init=False, repr=False)
 
     @property
@@ -128,7 +133,8 @@ class Model:
             return_tensors="pt",
         ).to(self.device)
         mask = {"attention_mask": padded["attention_mask"]} if self.card.pass_attention_mask else {}
-        return cast(Tensor, self.text_encoder(padded["input_ids"], **mask).last_hidden_state)
+        contexts = cast(Tensor, self.text_encoder(padded["input_ids"], **mask).last_hidden_state)
+        return self.adapter.bend(self, texts, contexts) if self.adapter else contexts
 
     def embedding(self, text: str) -> Tensor:
         """Embedding ``(L, D)`` of one prompt; those used last are remembered."""
@@ -154,6 +160,7 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
     offline: bool = False,
+    adapter: str | Path | None = None,
 ) -> Model:
     """Load a model.
 
@@ -164,9 +171,11 @@ def load(
         dtype: ``auto`` (what the card says was checked), ``float32``, ``bfloat16``, ``float16``.
         revision: branch, tag or commit on the hub; a card's own revision is the default.
         offline: never touch the network, like the environment variable ``HF_HUB_OFFLINE=1``.
+        adapter: a safetensors file that ``cxrg tune`` wrote, a LoRA or a textual inversion.
 
     Raises:
-        ModelError: the model cannot be found or fetched, is incomplete, or is not handled.
+        ModelError: the model cannot be found or fetched, is incomplete, or is not handled, or the
+            adapter is not for it.
         UsageError: the device or precision is not there.
     """
     place = choose_device(device)
@@ -177,7 +186,7 @@ def load(
     alphas_cumprod, prediction_type = checkpoint.schedule(parts.scheduler)
     for network in (parts.vae, parts.denoiser, parts.text_encoder):
         network.requires_grad_(False).eval().to(place)
-    return Model(
+    model = Model(
         vae=parts.vae,
         denoiser=parts.denoiser,
         text_encoder=parts.text_encoder,
@@ -189,6 +198,11 @@ def load(
         device=place,
         dtype=precision,
     )
+    if adapter is None:
+        return model
+    from cxrg.adapters import attach
+
+    return attach(model, Path(adapter))
 
 
 def find(name: str, *, revision: str | None, offline: bool) -> tuple[Path, Card | None]:
