@@ -101,7 +101,7 @@ def lines_of(out: str) -> list[dict[str, Any]]:
 def test_defaults(run: Run, library: Library, place: Path) -> None:
     code, _, _ = run("ground", "DOE^JANE.png", "left basal opacity")
     assert code == 0
-    asked = {"device": "auto", "dtype": "auto", "revision": None, "offline": False}
+    asked = {"device": "auto", "dtype": "auto", "revision": None, "offline": False, "adapter": None}
     assert library.loads == [{"name": "compact", **asked}]
     (call,) = library.grounds
     assert call["phrases"] == ["left basal opacity"]
