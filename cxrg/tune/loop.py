@@ -203,7 +203,8 @@ class Course:
 
         Returns:
             ``location`` and ``finding``: of those words' attention, the share in the place that the
-            phrase names; ``other side``: of the finding's, the share in that place's mirror.
+            phrase names; ``other side``: of the finding's, the share in that place's mirror,
+            where any of the places has one.
         """
         pairs = np.array(self.held_out.pairs)
         rng = np.random.default_rng([self.config.seed, 2])
@@ -219,4 +220,5 @@ class Course:
             found["finding"].append(losses.energy(reading.finding, mask))
             sided = other.flatten(1).amax(1) > 0
             found["other side"].append(losses.energy(reading.finding, other)[sided])
-        return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}
+        joined = {name: torch.cat(parts) for name, parts in found.items()}
+        return {name: float(values.mean()) for name, values in joined.items() if len(values)}

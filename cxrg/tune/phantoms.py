@@ -40,6 +40,7 @@ _PARTS = {
     "basal": "lung base",
     "hilum": "hilum",
     "costophrenic angle": "costophrenic angle",
+    "hemidiaphragm": "hemidiaphragm",
 }
 
 
