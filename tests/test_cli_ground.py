@@ -159,9 +159,12 @@ def test_every_knob_reaches_the_options(run: Run, library: Library, place: Path)
 
 
 def test_model_options_reach_load(run: Run, library: Library, place: Path) -> None:
+    Path("a.safetensors").touch()
     flags = ["--model", "some/where", "--revision", "v1", "--offline", "--device", "cuda:1"]
-    assert run("ground", "DOE^JANE.png", "opacity", *flags, "--dtype", "bfloat16")[0] == 0
+    flags += ["--adapter", "a.safetensors", "--dtype", "bfloat16"]
+    assert run("ground", "DOE^JANE.png", "opacity", *flags)[0] == 0
     asked = {"device": "cuda:1", "dtype": "bfloat16", "revision": "v1", "offline": True}
+    asked["adapter"] = Path("a.safetensors")
     assert library.loads == [{"name": "some/where", **asked}]
 
 
