@@ -79,22 +79,9 @@ def tune(
     # The vectors move by less than half precision tells apart.
     base = load(model, device=device, dtype="float32", offline=offline)
     _claim(out, config, base)
-    reading = resolve("fast", base.card)
-    times = config.timesteps or (min(reading.timesteps), max(reading.timesteps))
-    if times[-1] >= len(base.alphas_cumprod) or times[0] < 0:
-        last = len(base.alphas_cumprod) - 1
-        raise UsageError(f"timesteps {times[0]} to {times[-1]}; the model has 0 to {last}")
     with (out / LOG).open("a", encoding="utf-8") as file:
         log = Log(file=file, progress=progress)
-        learn, held_out = _sources(config, base, pool or out / "pool", progress)
-        course = Course(
-            model=base,
-            config=config,
-            layers=choose_layers(base, config.layers or reading.layers),
-            times=(times[0], times[-1]),
-            learn=learn,
-            held_out=held_out,
-        )
+        course = _course(config, base, pool or out / "pool", progress)
         state = State.new(base, config)
         state.resume(out / CHECKPOINT)
 
@@ -104,10 +91,33 @@ def tune(
             file.write(json.dumps(line) + "\n")
 
         course.run(state, log, save)
-    frozen, tuned = state.energies[0], state.energies[state.best_step]
     write_vectors(out / ADAPTER, state.kept(), _card(course, state))
     write_curves(out / LOG, state.energies, out / CURVES, config)
-    return Tuned(adapter=out / ADAPTER, frozen=frozen, tuned=tuned, step=state.best_step)
+    return Tuned(
+        adapter=out / ADAPTER,
+        frozen=state.energies[0],
+        tuned=state.energies[state.best_step],
+        step=state.best_step,
+    )
+
+
+def _course(config: TuneConfig, base: Model, pool: Path, progress: Progress) -> Course:
+    """The data, and where attention is read: as preset ``fast`` does unless the settings say."""
+    reading = resolve("fast", base.card)
+    first, last = config.timesteps or (min(reading.timesteps), max(reading.timesteps))
+    most = len(base.alphas_cumprod) - 1
+    if first < 0 or last > most:
+        raise UsageError(f"timesteps {first} to {last} cannot be meant; the model has 0 to {most}")
+    layers = choose_layers(base, config.layers or reading.layers)
+    learn, held_out = _sources(config, base, pool, progress)
+    return Course(
+        model=base,
+        config=config,
+        layers=layers,
+        times=(first, last),
+        learn=learn,
+        held_out=held_out,
+    )
 
 
 def _claim(out: Path, config: TuneConfig, base: Model) -> None:
