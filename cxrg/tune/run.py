@@ -70,7 +70,7 @@ def tune(
         progress: called with stage, step and steps.
 
     Raises:
-        UsageError: the folder holds files, or another run.
+        UsageError: the folder holds files, or another run; a setting does not fit the model.
         InputError: the data cannot be read.
         ModelError: the model is not available.
     """
@@ -78,10 +78,19 @@ def tune(
         raise UsageError(f"{out}: holds files already; give --resume or another --out")
     # The vectors move by less than half precision tells apart.
     base = load(model, device=device, dtype="float32", offline=offline)
+    layers, times = _where(config, base)
     _claim(out, config, base)
     with (out / LOG).open("a", encoding="utf-8") as file:
         log = Log(file=file, progress=progress)
-        course = _course(config, base, pool or out / "pool", progress)
+        learn, held_out = _sources(config, base, pool or out / "pool", progress)
+        course = Course(
+            model=base,
+            config=config,
+            layers=layers,
+            times=times,
+            learn=learn,
+            held_out=held_out,
+        )
         state = State.new(base, config)
         state.resume(out / CHECKPOINT)
 
@@ -101,23 +110,18 @@ def tune(
     )
 
 
-def _course(config: TuneConfig, base: Model, pool: Path, progress: Progress) -> Course:
-    """The data, and where attention is read: as preset ``fast`` does unless the settings say."""
+def _where(config: TuneConfig, base: Model) -> tuple[tuple[str, ...], tuple[int, int]]:
+    """Layers and timesteps to watch: those that preset ``fast`` reads unless the settings say.
+
+    Raises:
+        UsageError: the model has no such layer or timestep.
+    """
     reading = resolve("fast", base.card)
     first, last = config.timesteps or (min(reading.timesteps), max(reading.timesteps))
     most = len(base.alphas_cumprod) - 1
     if first < 0 or last > most:
         raise UsageError(f"timesteps {first} to {last} cannot be meant; the model has 0 to {most}")
-    layers = choose_layers(base, config.layers or reading.layers)
-    learn, held_out = _sources(config, base, pool, progress)
-    return Course(
-        model=base,
-        config=config,
-        layers=layers,
-        times=(first, last),
-        learn=learn,
-        held_out=held_out,
-    )
+    return choose_layers(base, config.layers or reading.layers), (first, last)
 
 
 def _claim(out: Path, config: TuneConfig, base: Model) -> None:
