@@ -43,10 +43,11 @@ class ImageRef:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRef:
-    """Which model read it."""
+    """Which model read it, and the name of its adapter; the identity is of both."""
 
     name: str
     identity: str
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -167,7 +168,11 @@ def make_grounding(
         tokens=prompt.selected_tokens,
         layers=tuple(maps.layers),
         options=options,
-        model=ModelRef(name=model.card.name, identity=model.identity),
+        model=ModelRef(
+            name=model.card.name,
+            identity=model.identity,
+            adapter=model.adapter.name if model.adapter else None,
+        ),
         evaluations=count_evaluations(model, options, len(maps.timesteps)),
         warnings=(*image.warnings, *prompt.warnings, *_warnings(heat, prompt, options)),
         timings={},

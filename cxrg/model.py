@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from cxrg.checkpoint.identity import fingerprint
 from cxrg.context import Context
 from cxrg.errors import ModelError, UsageError
 from cxrg.schedule import Schedule, read_schedule
+
+if TYPE_CHECKING:
+    from cxrg.adapters import Adapter
 
 # Tokenizers without a limit name an astronomic one.
 UNLIMITED = 1_000_000
@@ -46,9 +49,10 @@ class Model:
         text_encoder_2, tokenizer_2: the second ones of Stable Diffusion XL, else None.
         schedule: shares of image and noise per timestep, and what the network's output means.
         zeros_for_empty: the empty prompt's embeddings are zeros, as Stable Diffusion XL learnt.
-        identity: a fingerprint of the folder's weights and configuration.
+        identity: a fingerprint of the folder's weights and configuration, and of the adapter.
         dtype: the denoiser's precision; the autoencoder and the text encoder stay in float32, they
             run once per image and phrase and all later arithmetic rests on them.
+        adapter: what was attached to it, see `cxrg.adapters`.
     """
 
     vae: Any
@@ -63,6 +67,7 @@ class Model:
     identity: str
     device: torch.device
     dtype: torch.dtype
+    adapter: Adapter | None = None
     _texts: OrderedDict[str, Context] = field(default_factory=OrderedDict, init=False, repr=False)
 
     @property
@@ -164,8 +169,12 @@ class Model:
 
     def encode_text(self, texts: list[str]) -> Context:
         """The condition on prompts, padded or cut to the model's text length."""
-        if self.text_encoder_2 is not None:
-            return self._encode_twice(texts)
+        context = self._encode(texts) if self.text_encoder_2 is None else self._encode_twice(texts)
+        if self.adapter is None:
+            return context
+        return replace(context, embeds=self.adapter.bend(self, texts, context.embeds))
+
+    def _encode(self, texts: list[str]) -> Context:
         padded = self._tokenise(self.tokenizer, texts)
         mask = padded["attention_mask"]
         hide = self.is_transformer or self.card.pass_attention_mask
@@ -227,6 +236,7 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
     offline: bool = False,
+    adapter: str | Path | None = None,
 ) -> Model:
     """Load a model.
 
@@ -237,9 +247,11 @@ def load(
         dtype: ``auto`` (what the card says was checked), ``float32``, ``bfloat16``, ``float16``.
         revision: branch, tag or commit on the hub; a card's own revision is the default.
         offline: never touch the network, like the environment variable ``HF_HUB_OFFLINE=1``.
+        adapter: a safetensors file that ``cxrg tune`` wrote, a LoRA or a textual inversion.
 
     Raises:
-        ModelError: the model cannot be found or fetched, is incomplete, or is not handled.
+        ModelError: the model cannot be found or fetched, is incomplete, or is not handled, or the
+            adapter is not for it.
         UsageError: the device or precision is not there.
     """
     place = choose_device(device)
@@ -251,7 +263,7 @@ def load(
     networks = (parts.vae, parts.denoiser, parts.text_encoder, parts.text_encoder_2)
     for network in filter(None, networks):
         network.requires_grad_(False).eval().to(place)
-    return Model(
+    model = Model(
         vae=parts.vae,
         denoiser=parts.denoiser,
         text_encoder=parts.text_encoder,
@@ -265,6 +277,11 @@ def load(
         device=place,
         dtype=precision,
     )
+    if adapter is None:
+        return model
+    from cxrg.adapters import attach
+
+    return attach(model, Path(adapter))
 
 
 def find(name: str, *, revision: str | None, offline: bool) -> tuple[Path, Card | None]:

@@ -101,7 +101,7 @@ def lines_of(out: str) -> list[dict[str, Any]]:
 def test_defaults(run: Run, library: Library, place: Path) -> None:
     code, _, _ = run("ground", "DOE^JANE.png", "left basal opacity")
     assert code == 0
-    asked = {"device": "auto", "dtype": "auto", "revision": None, "offline": False}
+    asked = {"device": "auto", "dtype": "auto", "revision": None, "offline": False, "adapter": None}
     assert library.loads == [{"name": "compact", **asked}]
     (call,) = library.grounds
     assert call["phrases"] == ["left basal opacity"]
@@ -167,9 +167,12 @@ def test_every_knob_reaches_the_options(run: Run, library: Library, place: Path)
 
 
 def test_model_options_reach_load(run: Run, library: Library, place: Path) -> None:
+    Path("a.safetensors").touch()
     flags = ["--model", "some/where", "--revision", "v1", "--offline", "--device", "cuda:1"]
-    assert run("ground", "DOE^JANE.png", "opacity", *flags, "--dtype", "bfloat16")[0] == 0
+    flags += ["--adapter", "a.safetensors", "--dtype", "bfloat16"]
+    assert run("ground", "DOE^JANE.png", "opacity", *flags)[0] == 0
     asked = {"device": "cuda:1", "dtype": "bfloat16", "revision": "v1", "offline": True}
+    asked["adapter"] = Path("a.safetensors")
     assert library.loads == [{"name": "some/where", **asked}]
 
 

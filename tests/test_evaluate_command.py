@@ -46,6 +46,22 @@ def call(*words: object) -> Any:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+def test_model_options_reach_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def fake(name: str, **keywords: Any) -> Any:
+        asked.update(name=name, **keywords)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("cxrg.model.load", fake)
+    labels, adapter = manifest(tmp_path, patients=2), tmp_path / "a.safetensors"
+    adapter.touch()
+    call("evaluate", labels, "--model", "some", "--adapter", adapter, "--offline", "-q")
+    assert asked.pop("adapter") == adapter
+    rest = {"device": "auto", "dtype": "auto", "revision": None, "offline": True}
+    assert asked == {"name": "some", **rest}
+
+
 @pytest.mark.slow
 def test_evaluate_and_compare_from_the_command_line(folder: Path, tmp_path: Path) -> None:
     labels, out = manifest(tmp_path, patients=2), tmp_path / "out"

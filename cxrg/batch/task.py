@@ -51,6 +51,7 @@ class Job:
 
     Attributes:
         model: a name, folder or hub id, as `cxrg.model.load` takes it.
+        adapter: a file of an adapter, as `cxrg.model.load` takes it.
         device: of this worker: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         preset: a named set of options.
         knobs: what the user set on top of it, by name.
@@ -62,6 +63,7 @@ class Job:
     model: str
     preset: str
     out: Path
+    adapter: Path | None = None
     revision: str | None = None
     offline: bool = False
     device: str = "auto"
@@ -76,7 +78,7 @@ class Setting:
     """What a worker settled on when it loaded the model: with image and phrase, a result's key.
 
     Attributes:
-        identity: the model's fingerprint.
+        identity: the model's fingerprint, its adapter's with it.
         options: every knob as it is used; the device without its number, for one result may come
             from any of several equal ones.
     """

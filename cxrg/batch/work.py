@@ -55,6 +55,7 @@ def open_worker(job: Job) -> Worker:
         dtype=job.dtype,
         revision=job.revision,
         offline=job.offline,
+        adapter=job.adapter,
     )
     knobs = {**job.knobs, "device": job.device, "dtype": job.dtype}
     return Worker(job, model, resolve(job.preset, model.card, **knobs))

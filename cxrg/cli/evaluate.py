@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrg.cli.debug import Debug
-from cxrg.cli.knobs import check_device, read_knobs
+from cxrg.cli.knobs import check_adapter, check_device, read_knobs
 from cxrg.cli.terminal import Reporter, complain, progress, table, write
 from cxrg.errors import EXIT_SOME_FAILED, UsageError
 from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
@@ -92,6 +92,13 @@ def evaluate(
         str,
         typer.Option(help="Name, diffusers folder or hub id OWNER/NAME.", rich_help_panel=_MODEL),
     ] = "compact",
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adapter of the model: from cxrg tune, LoRA or textual inversion.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=_MODEL)
     ] = None,
@@ -112,6 +119,7 @@ def evaluate(
     Writes report.json, report.csv, report.html and samples.jsonl.
     """
     check_device(device)
+    check_adapter(adapter)
     knobs: dict[str, Any] = dict(read_knobs(set_knobs or []))
     resolve(preset, **knobs)  # checked before anything slow is imported
     if count is not None and dataset != PHANTOMS:
@@ -131,7 +139,14 @@ def evaluate(
         from cxrg.evaluate.method import LatentDiffusion
         from cxrg.model import load
 
-        loaded = load(model, device=device, dtype=dtype, revision=revision, offline=offline)
+        loaded = load(
+            model,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            offline=offline,
+            adapter=adapter,
+        )
         options = resolve(preset, loaded.card, **knobs)
         method = LatentDiffusion.of(loaded, options)
         parts = _run(data, method, settings, out, reporter)

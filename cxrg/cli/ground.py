@@ -24,7 +24,7 @@ from cxrg.cli.inputs import (
     stdin_lines,
     told,
 )
-from cxrg.cli.knobs import check_device
+from cxrg.cli.knobs import check_adapter, check_device
 from cxrg.cli.results import Teller, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PhraseError, UsageError
@@ -91,6 +91,10 @@ def ground(
     model: Annotated[
         str, _model(text="A name from `cxrg models`, a diffusers folder, or a hub id OWNER/NAME.")
     ] = "compact",
+    adapter: Annotated[
+        Path | None,
+        _model(text="Adapter of the model: from `cxrg tune`, LoRA or textual inversion."),
+    ] = None,
     revision: Annotated[str | None, _model(text="Branch, tag or commit on the hub.")] = None,
     offline: Annotated[bool, _model("--offline", text="Never touch the network.")] = False,
     device: Annotated[
@@ -190,6 +194,7 @@ def ground(
         raise UsageError("images are missing; give files, folders, - or --manifest")
     kinds = _formats(formats)
     devices = _devices(device)
+    check_adapter(adapter)
     knobs = {knob: ctx.params[knob] for knob in KNOBS if ctx.params.get(knob) is not None}
     del knobs["device"]
     resolve(preset, **knobs)  # complains before anything slow is imported
@@ -197,6 +202,7 @@ def ground(
         model=model,
         preset=preset,
         out=out,
+        adapter=adapter,
         revision=revision,
         offline=offline,
         device=devices[0],

@@ -1,11 +1,12 @@
-"""``--set KNOB=VALUE`` and ``--device``, as several commands take them."""
+"""``--set KNOB=VALUE``, ``--device`` and ``--adapter``, as several commands take them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from cxrg.errors import UsageError
+from cxrg.errors import ModelError, UsageError
 
 
 def read_knobs(given: Sequence[str]) -> dict[str, str]:
@@ -29,3 +30,13 @@ def check_device(device: str) -> None:
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")
+
+
+def check_adapter(adapter: Path | None) -> None:
+    """Complain of an adapter that is not there, before anything slow is imported.
+
+    Raises:
+        ModelError: there is no such file.
+    """
+    if adapter is not None and not adapter.expanduser().exists():
+        raise ModelError(f"{adapter}: no such adapter; give a .safetensors file")

@@ -78,9 +78,11 @@ class LatentDiffusion:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Name and identity of the model, and every knob."""
+        """Name and identity of the model, its adapter, and every knob."""
+        adapter = self.model.adapter
         return {
             "model": self.model.card.name,
+            **({"adapter": adapter.name} if adapter else {}),
             "identity": self.model.identity,
             "options": {
                 name: list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,97 @@
+"""Adapters: small files that change what a model attends to, its own weights kept apart.
+
+Three kinds are told apart by what the file holds: vectors that ``cxrg tune`` learnt, textual
+inversion (new words for the text encoder) and LoRA (low-rank changes of weights). Only safetensors.
+An adapter is part of the model's identity, so that no result is taken for another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from cxrg.adapters.file import AdapterFile, read_adapter
+from cxrg.adapters.vectors import PromptVectors, read_card, read_vectors
+from cxrg.errors import ModelError
+
+if TYPE_CHECKING:
+    from cxrg.model import Model
+
+NO_PADDING = "prompt vectors take the place of padding, which diffusion transformers never look at"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Adapter:
+    """What was attached to a model.
+
+    Attributes:
+        name: the file's name, less its suffix.
+        vectors: what goes into the text context; None where networks were changed instead.
+    """
+
+    name: str
+    vectors: PromptVectors | None = None
+
+    def bend(self, model: Model, texts: Sequence[str], contexts: Tensor) -> Tensor:
+        """Contexts ``(B, L, D)`` of texts, with the adapter's vectors in them."""
+        if self.vectors is None:
+            return contexts
+        marks = self.vectors.mark(model.tokenizer, texts, model.text_length)
+        return self.vectors.bend(contexts, marks)
+
+
+def attach(model: Model, path: Path) -> Model:
+    """A model with an adapter, whose identity is both of theirs.
+
+    Textual inversion and LoRA change the given model's networks in place: give one just loaded.
+
+    Raises:
+        ModelError: the file cannot be read, holds something unknown, or belongs to another model.
+    """
+    file = read_adapter(path.expanduser())
+    name = file.path.stem
+    if model.adapter is not None:
+        raise ModelError(f"{file.path}: the model has adapter {model.adapter.name}; load it afresh")
+    vectors = _attach(model, file)
+    return replace(
+        model,
+        adapter=Adapter(name=name, vectors=vectors),
+        identity=f"{model.identity}+{file.digest}",
+    )
+
+
+def _attach(model: Model, file: AdapterFile) -> PromptVectors | None:
+    card = read_card(file)
+    if card is not None:
+        return _tuned(model, file, card)
+    from cxrg.adapters import inversion, lora
+
+    if lora.is_lora(file):
+        lora.merge(model, file)
+    else:
+        inversion.add_words(model, file)
+    return None
+
+
+def _tuned(model: Model, file: AdapterFile, card: dict[str, object]) -> PromptVectors:
+    base = card.get("base")
+    facts = base if isinstance(base, dict) else {}
+    if facts.get("identity") != model.identity:
+        wanted = f"{facts.get('name')} ({facts.get('identity')})"
+        raise ModelError(
+            f"{file.path}: made for model {wanted}, not {model.card.name} ({model.identity}); "
+            "give that as --model"
+        )
+    if model.is_transformer:
+        raise ModelError(f"{file.path}: {NO_PADDING}; give a model with a U-Net")
+    vectors = read_vectors(file, card, width=int(facts["width"]))
+    return PromptVectors(
+        prefix=vectors.prefix.to(model.device),
+        gate=vectors.gate.to(model.device),
+        residuals=vectors.residuals.to(model.device),
+        terms=vectors.terms,
+    )

@@ -1,0 +1,91 @@
+"""The bytes of an adapter: safetensors and nothing else, since other formats can run code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cxrg.errors import ModelError
+
+UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
+# peft's and diffusers' own names for the one file of an adapter's folder.
+IN_FOLDER = ("adapter_model", "pytorch_lora_weights", "learned_embeds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AdapterFile:
+    """What a file holds.
+
+    Attributes:
+        tensors: by key, on the CPU.
+        metadata: the text that safetensors keeps beside them.
+        config: peft's ``adapter_config.json`` beside the file; empty where there is none.
+        digest: ``sha256:`` and 16 hexadecimal digits of the file's content and that configuration.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    config: Mapping[str, Any]
+    digest: str
+
+
+def read_adapter(path: Path) -> AdapterFile:
+    """Read an adapter's file, or the one in the folder that peft or diffusers wrote.
+
+    Raises:
+        ModelError: it is not there, or it is no safetensors file.
+    """
+    file = _the_file(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - no dict
+            metadata = opened.metadata() or {}
+        digest = hashlib.sha256(file.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file}: no readable safetensors file; copy it again") from error
+    config = file.with_name("adapter_config.json")
+    facts: dict[str, Any] = {}
+    if file.stem == "adapter_model" and config.is_file():
+        facts = _json(config)
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+    return AdapterFile(
+        path=file,
+        tensors=tensors,
+        metadata=metadata,
+        config=facts,
+        digest=f"sha256:{digest.hexdigest()[:16]}",
+    )
+
+
+def _the_file(path: Path) -> Path:
+    if path.is_dir():
+        found = [path / f"{name}.safetensors" for name in IN_FOLDER]
+        several = [file for file in found if file.is_file()]
+        if len(several) != 1:
+            names = ", ".join(file.name for file in found)
+            raise ModelError(f"{path}: not one of {names} in this folder; give the adapter's file")
+        return several[0]
+    if path.suffix in UNSAFE:
+        raise ModelError(f"{path}: {path.suffix} can run code when read; save it as safetensors")
+    if not path.is_file():
+        raise ModelError(f"{path}: no such adapter; give a .safetensors file")
+    return path
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not valid JSON; copy it again") from error
+    if not isinstance(facts, dict):
+        raise ModelError(f"{path}: not a JSON object; copy it again")
+    return facts

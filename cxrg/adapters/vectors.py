@@ -1,0 +1,176 @@
+r"""Learnt vectors in the text context of a frozen model (inspired by arXiv 2506.10633).
+
+For encoder outputs :math:`c_k` of a phrase, :math:`k` its tokens::
+
+    c'_k = c_k + r_w                      where token k belongs to word w of the vocabulary
+    c'_k = c_k + g_i (p_i - c_k)          where k is padding position i of the last M
+    c'_k = c_k                            everywhere else
+
+:math:`r_w` are residuals, one per word; :math:`p_i` is a soft prefix that all phrases share, each
+vector behind a gate :math:`g_i`. Cross-attention does not know the order of its tokens, so a prefix
+is no different in the place of padding than after the start token; and there it takes the place of
+a token that was attended to anyway. Adding tokens would change every softmax, whatever they are;
+with :math:`g = r = 0` this changes nothing at all, bit for bit (zero-initialised gates: Zhang et
+al., LLaMA-Adapter, ICLR 2024, section 3.2). A phrase that leaves fewer than M padding positions
+has the last vectors of the prefix only. The empty prompt, which inversion follows, stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cxrg.adapters.file import AdapterFile
+from cxrg.adapters.words import Matcher, places
+from cxrg.artefacts.files import whole
+from cxrg.errors import ModelError
+
+CARD = "cxrg"
+FORMAT = "cxrg.adapter/1"
+TABLES = ("locations", "findings")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Marks:
+    """Which vector each token of some phrases gets.
+
+    Attributes:
+        words: int64 ``(B, L)``, index of the residual, the last for none.
+        slots: int64 ``(B, L)``, index of the prefix vector, the last for none.
+    """
+
+    words: Tensor
+    slots: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PromptVectors:
+    """The vectors and the words that they belong to.
+
+    Attributes:
+        prefix: float32 ``(M, D)``; M is 0 where there is none.
+        gate: float32 ``(M,)``.
+        residuals: float32 ``(K, D)``, in the order of the tables' names.
+        terms: tables ``locations`` and ``findings``: name and what it is called; K names in all.
+    """
+
+    prefix: Tensor
+    gate: Tensor
+    residuals: Tensor
+    terms: Mapping[str, Mapping[str, Sequence[str]]]
+
+    def mark(self, tokenizer: Any, texts: Sequence[str], length: int) -> Marks:
+        """Where the vectors go in these phrases, padded or cut to ``length`` tokens."""
+        padded = tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_offsets_mapping=True,
+            return_attention_mask=True,
+        )
+        count, most = len(self.residuals), len(self.prefix)
+        words = torch.full((len(texts), length), count)
+        slots = torch.full((len(texts), length), most)
+        matchers = [Matcher(self.terms[table]) for table in TABLES]
+        for row, text in enumerate(texts):
+            if not text.strip():
+                continue
+            first = 0
+            for matcher in matchers:
+                mentions = matcher(text)
+                for token, owner in enumerate(places(padded["offset_mapping"][row], mentions)):
+                    if owner is not None:
+                        words[row, token] = first + matcher.names.index(mentions[owner].name)
+                first += len(matcher.names)
+            free = [k for k, real in enumerate(padded["attention_mask"][row]) if not real][-most:]
+            if most and free:
+                slots[row, free] = torch.arange(most)[-len(free) :]
+        return Marks(words=words, slots=slots)
+
+    def bend(self, contexts: Tensor, marks: Marks) -> Tensor:
+        """Contexts ``(B, L, D)`` with the vectors in them; differentiable in the vectors."""
+        nothing = self.residuals.new_zeros(1, self.residuals.shape[1])
+        bent = contexts + torch.cat([self.residuals, nothing])[marks.words.to(contexts.device)]
+        slots = marks.slots.to(contexts.device)
+        gate = torch.cat([self.gate, self.gate.new_zeros(1)])[slots][..., None]
+        prefix = torch.cat([self.prefix, nothing])[slots]
+        return bent + gate * (prefix - contexts)
+
+
+def write_vectors(path: Path, vectors: PromptVectors, card: Mapping[str, Any]) -> None:
+    """Write an adapter file, whole or not at all.
+
+    Args:
+        path: the file.
+        vectors: what was learnt.
+        card: facts beside the vocabulary: ``base`` (``name``, ``identity`` and ``width``) and
+            whatever tells how it was made.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    from safetensors.torch import save
+
+    told = {"format": FORMAT, **card, "terms": {t: dict(vectors.terms[t]) for t in TABLES}}
+    tensors = {
+        name: getattr(vectors, name).detach().cpu().contiguous()
+        for name in ("prefix", "gate", "residuals")
+    }
+    with whole(path) as file:
+        file.write(save(tensors, metadata={CARD: json.dumps(told, ensure_ascii=False)}))
+
+
+def read_card(file: AdapterFile) -> dict[str, Any] | None:
+    """The card of a file that `write_vectors` wrote; None where it is another kind of file.
+
+    Raises:
+        ModelError: the card cannot be read, or is of a later version.
+    """
+    if CARD not in file.metadata:
+        return None
+    try:
+        card = json.loads(file.metadata[CARD])
+        form = card["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file.path}: its card cannot be read; copy it again") from error
+    if form != FORMAT:
+        raise ModelError(f"{file.path}: format {form} is not handled here; update cxrg")
+    return dict(card)
+
+
+def read_vectors(file: AdapterFile, card: Mapping[str, Any], *, width: int) -> PromptVectors:
+    """The vectors of a file whose card was read.
+
+    Raises:
+        ModelError: tensors are missing or too many, or their shapes do not belong together.
+    """
+    try:
+        terms = {table: dict(card["terms"][table]) for table in TABLES}
+        tensors = dict(file.tensors)
+        vectors = PromptVectors(
+            prefix=tensors.pop("prefix").float(),
+            gate=tensors.pop("gate").float(),
+            residuals=tensors.pop("residuals").float(),
+            terms=terms,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file.path}: {error} is missing; copy it again") from error
+    if tensors:
+        raise ModelError(f"{file.path}: unknown tensor {min(tensors)}; copy it again")
+    words, most = sum(map(len, terms.values())), len(vectors.prefix)
+    for name, shape in (
+        ("prefix", (most, width)),
+        ("gate", (most,)),
+        ("residuals", (words, width)),
+    ):
+        found = tuple(getattr(vectors, name).shape)
+        if found != shape:
+            raise ModelError(f"{file.path}: {name} is {found} but must be {shape}; copy it again")
+    return vectors

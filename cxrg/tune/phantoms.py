@@ -1,0 +1,148 @@
+"""Studies of phantoms: exact anatomy, and a report that says what was drawn.
+
+Rendering takes far longer than a step of the network, so phantoms are kept in a folder, in shards
+that survive an interruption and that several runs can share.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg.artefacts.files import whole
+from cxrg.phantom import language, queries
+from cxrg.tune.study import Study, Triple, coarse, plain
+from cxrg.tune.vocabulary import LOCATIONS, SIDES, finding_named, locations_of
+
+if TYPE_CHECKING:
+    from cxrg.phantom.sample import Phantom
+
+FIRST_SEED = 2**39
+"""Training of models takes seeds below this one, evaluation those from 2**40 on."""
+SHARD = 50
+WORDINGS = 4
+"""Phrases per triple beside its template."""
+
+_PARTS = {
+    "lung": "lung",
+    "upper": "upper zone",
+    "mid": "mid zone",
+    "lower": "lower zone",
+    "apical": "apex",
+    "basal": "lung base",
+    "hilum": "hilum",
+    "costophrenic angle": "costophrenic angle",
+    "hemidiaphragm": "hemidiaphragm",
+}
+
+
+def anatomy(regions: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:
+    """A phantom's regions by the names of `LOCATIONS`."""
+    masks = {
+        f"{side} {name}": regions[f"{side} {part}"]
+        for side in SIDES
+        for part, name in _PARTS.items()
+        if f"{side} {part}" in regions
+    }
+    if "heart" in regions:
+        masks["heart"] = regions["heart"]
+        masks["mediastinum"] = regions["heart and mediastinum"] & ~regions["heart"]
+    return masks
+
+
+def triples(phantom: Phantom, masks: NDArray[np.uint8], words: Random) -> tuple[Triple, ...]:
+    """What a report of this phantom says of the eight findings, place by place."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for answer in queries.present(phantom):
+        query = answer.query
+        finding = finding_named(query.concept)
+        if finding is None or query.side == "bilateral":
+            continue
+        for location in locations_of(finding, query.side, query.zone):
+            if masks[LOCATIONS.index(location)].any():
+                phrases = [language.say(query, words) for _ in range(WORDINGS)]
+                said.setdefault((location, finding), []).extend(phrases)
+    return tuple(
+        Triple(location=location, finding=finding, phrases=plain(location, finding, tuple(phrases)))
+        for (location, finding), phrases in said.items()
+    )
+
+
+def render_studies(
+    count: int,
+    *,
+    seed: int,
+    side: int,
+    grid: int,
+    folder: Path,
+    report: Callable[[int, int], None],
+) -> list[Study]:
+    """Studies of ``count`` phantoms, from the folder where they are there, else rendered into it.
+
+    Args:
+        seed: which phantoms; the first ones are the same for every count.
+        side: pixels of the model's square.
+        grid: cells along a side of the masks.
+        report: called with shards done and shards.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    firsts = range(0, count, SHARD)
+    paths = [folder / f"phantoms-{side}-{grid}-{seed}-{first:06d}.npz" for first in firsts]
+    missing = [(f, p) for f, p in zip(firsts, paths, strict=True) if not p.exists()]
+    if missing:
+        render = partial(_render, seed=seed, side=side, grid=grid)
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(min(os.cpu_count() or 1, len(missing))) as workers:
+            for done, _ in enumerate(workers.imap_unordered(render, missing), start=1):
+                report(done, len(missing))
+    return [study for path in paths for study in _read(path)][:count]
+
+
+def _render(shard: tuple[int, Path], *, seed: int, side: int, grid: int) -> None:
+    """Render one shard to its file, whole or not at all."""
+    from cxrg.phantom.sample import render
+
+    first, path = shard
+    images, masks = [], []
+    rows: list[tuple[str, str, str, str]] = []
+    for index in range(first, first + SHARD):
+        phantom = render(FIRST_SEED + seed * 10**6 + index, side=side)
+        cells = coarse(anatomy(phantom.regions), grid)
+        images.append(np.round(phantom.image * 255).astype(np.uint8))
+        masks.append(cells)
+        for triple in triples(phantom, cells, Random(f"{seed} {index}")):
+            said = "\n".join(triple.phrases)
+            rows.append((str(index - first), triple.location, triple.finding, said))
+    with whole(path) as file:
+        np.savez_compressed(
+            file,
+            images=np.stack(images),
+            masks=np.stack(masks),
+            rows=np.array(rows, np.str_).reshape(-1, 4),
+            first=np.array(first),
+        )
+
+
+def _read(path: Path) -> Iterator[Study]:
+    with np.load(path, allow_pickle=False) as shard:
+        images, masks, rows = shard["images"], shard["masks"], shard["rows"]
+        first = int(shard["first"])
+    said: list[list[Triple]] = [[] for _ in images]
+    for owner, location, finding, phrases in rows.tolist():
+        words = tuple(phrases.split("\n")) if phrases else ()
+        said[int(owner)].append(Triple(location=location, finding=finding, phrases=words))
+    for index, own in enumerate(said):
+        yield Study(
+            pixels=images[index],
+            masks=masks[index],
+            triples=tuple(own),
+            patient=f"phantom {first + index}",
+        )

@@ -1,0 +1,235 @@
+"""One tuning run, from its configuration to an adapter file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cxrg import __version__
+from cxrg.adapters import NO_PADDING
+from cxrg.adapters.vectors import write_vectors
+from cxrg.artefacts.files import whole
+from cxrg.artefacts.record import NOTICE
+from cxrg.errors import InputError, UsageError
+from cxrg.layers import choose_layers
+from cxrg.model import Model, load
+from cxrg.options import resolve
+from cxrg.train.log import Log, Progress
+from cxrg.tune.config import TuneConfig
+from cxrg.tune.curves import write_curves
+from cxrg.tune.loop import Course, Energies, State
+from cxrg.tune.objective import Source
+from cxrg.tune.phantoms import render_studies
+from cxrg.tune.study import Study
+from cxrg.tune.table import read_studies
+from cxrg.tune.vocabulary import FINDINGS, LOCATIONS
+
+ADAPTER, RUN, CHECKPOINT, LOG, CURVES = (
+    "adapter.safetensors",
+    "run.json",
+    "checkpoint.pt",
+    "log.jsonl",
+    "curves.html",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """What a run left: the adapter's file, and held-out energies before and after."""
+
+    adapter: Path
+    frozen: Energies
+    tuned: Energies
+    step: int
+
+
+def tune(
+    config: TuneConfig,
+    *,
+    model: str,
+    out: Path,
+    pool: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    offline: bool = False,
+    progress: Progress = lambda stage, step, steps: None,
+) -> Tuned:
+    """Learn vectors for a frozen model.
+
+    Args:
+        config: what is learnt, how, from what.
+        model: as `cxrg.load` takes it.
+        out: the run's folder: adapter, checkpoint, log, curves.
+        pool: folder of rendered phantoms that several runs share; None: one in ``out``.
+        resume: go on with what the folder holds; without it the folder must be new or empty.
+        progress: called with stage, step and steps.
+
+    Raises:
+        UsageError: the folder holds files, or another run; a setting does not fit the model.
+        InputError: the data cannot be read.
+        ModelError: the model is not available.
+    """
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise UsageError(f"{out}: holds files already; give --resume or another --out")
+    # The vectors move by less than half precision tells apart.
+    base = load(model, device=device, dtype="float32", offline=offline)
+    if base.is_transformer:
+        raise UsageError(f"{base.card.name}: {NO_PADDING}; tune a model with a U-Net")
+    layers, times = _where(config, base)
+    _claim(out, config, base)
+    with (out / LOG).open("a", encoding="utf-8") as file:
+        log = Log(file=file, progress=progress)
+        learn, held_out = _sources(config, base, pool or out / "pool", progress)
+        course = Course(
+            model=base,
+            config=config,
+            layers=layers,
+            times=times,
+            learn=learn,
+            held_out=held_out,
+        )
+        state = State.new(base, config)
+        state.resume(out / CHECKPOINT)
+
+        def save(now: State) -> None:
+            now.save(out / CHECKPOINT)
+            line = {"stage": "held out", "step": now.step, **now.energies[now.step]}
+            file.write(json.dumps(line) + "\n")
+
+        course.run(state, log, save)
+    write_vectors(out / ADAPTER, state.kept(), _card(course, state))
+    write_curves(out / LOG, state.energies, out / CURVES, config)
+    return Tuned(
+        adapter=out / ADAPTER,
+        frozen=state.energies[0],
+        tuned=state.energies[state.best_step],
+        step=state.best_step,
+    )
+
+
+def _where(config: TuneConfig, base: Model) -> tuple[tuple[str, ...], tuple[int, int]]:
+    """Layers and timesteps to watch: those that preset ``fast`` reads unless the settings say.
+
+    Raises:
+        UsageError: the model has no such layer or timestep.
+    """
+    reading = resolve("fast", base.card)
+    first, last = config.timesteps or (min(reading.timesteps), max(reading.timesteps))
+    most = len(base.schedule) - 1
+    if first < 0 or last > most:
+        raise UsageError(f"timesteps {first} to {last} cannot be meant; the model has 0 to {most}")
+    return choose_layers(base, config.layers or reading.layers), (first, last)
+
+
+def _claim(out: Path, config: TuneConfig, base: Model) -> None:
+    """Write what this run is, or find that the folder holds the same.
+
+    Raises:
+        UsageError: it holds another.
+    """
+    told = json.loads(json.dumps({"model": base.identity, "config": asdict(config)}))
+    path = out / RUN
+    if path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != told:
+            raise UsageError(f"{out}: holds a run of other settings; choose another --out")
+        return
+    with whole(path) as file:
+        file.write((json.dumps(told, indent=2) + "\n").encode())
+
+
+def _sources(
+    config: TuneConfig, base: Model, pool: Path, progress: Progress
+) -> tuple[Source, Source]:
+    """What is learnt from and what is held out, patients apart.
+
+    Raises:
+        InputError: one of the two would be empty.
+    """
+    studies = _studies(config, base, pool, progress)
+    patients = sorted({study.patient for study in studies})
+    order = np.random.default_rng([config.seed, 0]).permutation(len(patients))
+    count = round(config.data.held_out * len(patients))
+    kept = {patients[index] for index in order[:count]}
+    learn = [study for study in studies if study.patient not in kept]
+    held_out = [study for study in studies if study.patient in kept]
+    if not learn or not held_out:
+        raise InputError(
+            f"{len(patients)} patients with a finding at a place are too few to hold out "
+            f"{config.data.held_out:g} of them; give more, or set data.held_out"
+        )
+    return (
+        _source(config, base, learn, lambda i, n: progress("encoding", i, n)),
+        _source(config, base, held_out, lambda i, n: progress("encoding, held out", i, n)),
+    )
+
+
+def _studies(config: TuneConfig, base: Model, pool: Path, progress: Progress) -> list[Study]:
+    studies: list[Study] = []
+    grid = base.side // base.factor
+    if config.data.phantoms:
+        studies += render_studies(
+            config.data.phantoms,
+            seed=config.seed,
+            side=base.side,
+            grid=grid,
+            folder=pool,
+            report=lambda done, of: progress("rendering phantoms", done, of),
+        )
+    if config.data.table:
+        studies += read_studies(
+            Path(config.data.table),
+            Path(config.data.masks),
+            side=base.side,
+            grid=grid,
+            report=lambda done, of: progress("reading images", done, of),
+        )
+    return [study for study in studies if study.triples]
+
+
+@torch.no_grad()
+def _source(
+    config: TuneConfig, base: Model, studies: list[Study], report: Callable[[int, int], None]
+) -> Source:
+    latents = []
+    for first in range(0, len(studies), config.batch):
+        some = studies[first : first + config.batch]
+        pixels = np.stack([study.pixels for study in some]).astype(np.float32) / np.float32(255)
+        latents.append(base.encode(pixels).cpu())
+        report(first + len(some), len(studies))
+    return Source(studies=studies, latents=torch.cat(latents), template=config.data.template)
+
+
+def _card(course: Course, state: State) -> dict[str, Any]:
+    """What the adapter's file tells of itself; no path, for names may be patients'."""
+    config, base = course.config, course.model
+    phantoms = f"{config.data.phantoms} phantoms" if config.data.phantoms else ""
+    real = len(course.learn.studies) + len(course.held_out.studies)
+    table = "images with reports and masks" if config.data.table else ""
+    settings = asdict(config)
+    settings["data"] = {k: v for k, v in settings["data"].items() if k not in ("table", "masks")}
+    return {
+        "base": {
+            "name": base.card.name,
+            "identity": base.identity,
+            "width": int(state.vectors.residuals.shape[1]),
+        },
+        "vocabulary": {"locations": LOCATIONS, "findings": FINDINGS},
+        "trained_on": " and ".join(filter(None, (phantoms, table))) + f"; {real} studies used",
+        "layers": list(course.layers),
+        "timesteps": list(course.times),
+        "step": state.best_step,
+        "gain": {
+            "measure": "share of attention in the place that the phrase names, held-out studies",
+            "frozen": state.energies[0],
+            "tuned": state.energies[state.best_step],
+        },
+        "config": settings,
+        "cxrg": __version__,
+        "notice": NOTICE,
+    }
