@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.anatomy import Source
+from cxrg.anatomy import Source, locate
 from cxrg.evaluate.aggregate import NAN, Mean, Resampling, difference, mean_of
 from cxrg.evaluate.categories import GROUPS, group_of
 from cxrg.evaluate.datasets import Dataset
@@ -221,7 +221,10 @@ def _rows(
     key = f"{readers[0].name}/{FORMS[0]}/{MAPS[0]}"
     sided = [r for r in records if r["phrases"]["wrong"] and np.isfinite(r["leak"][key]["right"])]
     sided = [r for r in sided if r["group"] == "finding"] or sided
-    sided.sort(key=lambda record: (record["leak"][key]["right"], record["id"]))
+    of_each = {record["patient"]: record for record in reversed(sided)}  # each patient's first
+    sided = sorted(
+        of_each.values(), key=lambda record: (record["leak"][key]["right"], record["id"])
+    )
     picks = np.linspace(0, len(sided) - 1, min(SHOWN, len(sided))).round().astype(int)
     samples = {sample.id: sample for sample in chosen}
     return [_row(sided[i], samples[sided[i]["id"]], readers, source, asked, opened) for i in picks]
@@ -235,16 +238,16 @@ def _row(
     asked: Mapping[str, Saying],
     opened: Open,
 ) -> Row:
-    from cxrg.anatomy import locate
-
     image = readers[0].maps[MAPS[0]].read(opened(sample))
     said = asked[sample.id]
+    wordings = [(form, "right", said.right[form]) for form in FORMS]
+    wordings.append((FORMS[-1], "wrong", said.wrong[FORMS[-1]]))
     panels = []
     for reader in readers:
-        for form in FORMS:
-            text = said.right[form]
-            heat = reader.maps[MAPS[0]].ground(image, [text])[0].heatmap
-            value = record["leak"][f"{reader.name}/{form}/{MAPS[0]}"]["right"]
-            panels.append((f"{reader.name}, {form}", text, heat, value))
+        found = reader.maps[MAPS[0]].ground(image, [text for _, _, text in wordings])
+        for (form, side, text), each in zip(wordings, found, strict=True):
+            value = record["leak"][f"{reader.name}/{form}/{MAPS[0]}"][side]
+            told = form if side == "right" else f"{form}, wrong side"
+            panels.append((f"{reader.name}, {told}", text, each.heatmap, value))
     mask = union(locate(source(image)), said.locations)
     return Row(grey=image.grey, mask=mask, location=" + ".join(said.locations), panels=panels)
