@@ -97,7 +97,7 @@ def main() -> None:
             print(f"{stage} {step}/{steps} loss {value:.4f}", flush=True)
 
     net = train_segmenter(images, masks, config, told)
-    net.half().save_pretrained(args.out)
+    net.to(torch.float16).save_pretrained(args.out)
 
 
 if __name__ == "__main__":

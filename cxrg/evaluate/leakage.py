@@ -190,7 +190,7 @@ def _differences(
     """Paired differences: template against sentence, and each further reader against the first."""
     pairs = [(f"{r}/template", f"{r}/sentence") for r in readers]
     pairs += [(f"{r}/{form}", f"{readers[0]}/{form}") for r in readers[1:] for form in FORMS]
-    rows = []
+    rows: list[tuple[str | Mean, ...]] = []
     for ours, theirs in pairs:
         cells = [
             difference(
