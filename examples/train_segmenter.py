@@ -97,7 +97,8 @@ def main() -> None:
             print(f"{stage} {step}/{steps} loss {value:.4f}", flush=True)
 
     net = train_segmenter(images, masks, config, told)
-    net.to(torch.float16).save_pretrained(args.out)
+    torch.nn.Module.half(net)  # in place
+    net.save_pretrained(args.out)
 
 
 if __name__ == "__main__":
