@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
+from typer.testing import CliRunner
 
 from cxrg.anatomy import LOCATIONS, anatomy, locate, of_phantom
 from cxrg.anatomy.folder import canonical, mask_folder
 from cxrg.anatomy.locations import Mask
 from cxrg.anatomy.segmenter import outline, segmenter, shipped, whole_part
+from cxrg.cli import app
 from cxrg.errors import ImageError, InputError, ModelError, UsageError
 from cxrg.geometry import Frame
 from cxrg.image import CxrImage
@@ -232,6 +235,50 @@ def test_a_label_map_with_names(tmp_path: Path) -> None:
     found = mask_folder(tmp_path)(as_image(np.zeros((HEIGHT, WIDTH), np.float32)))
     for name, mask in both.items():
         np.testing.assert_array_equal(found[name], mask)
+
+
+def call(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_masks_are_written_mended_and_read_back(tmp_path: Path) -> None:
+    phantom = render(6_500_000_000, side=200)
+    picture = tmp_path / "SMITH^JOHN.png"
+    cv2.imwrite(str(picture), (phantom.image * 255).astype(np.uint8)[:, 10:])
+    told = call("anatomy", picture, "--out", tmp_path / "masks", "-q")
+    assert told.exit_code == 0, told.output
+    line = json.loads(told.stdout)
+    folder = Path(line["folder"])
+    assert folder.name == line["image"]["sha256"][:16]
+    assert {path.stem for path in folder.glob("*.png")} == {*LOCATIONS, "overview"}
+    heart = cv2.imread(str(folder / "heart.png"), cv2.IMREAD_UNCHANGED)
+    assert heart is not None
+    assert heart.shape == (200, 190)
+    assert line["share"]["heart"] == pytest.approx((heart > 0).mean(), abs=1e-4)
+    assert dice(heart, phantom.regions["heart"][:, 10:]) > 0.75
+
+    mended = np.zeros_like(heart)
+    mended[:50] = 255
+    cv2.imwrite(str(folder / "heart.png"), mended)
+    again = call("anatomy", picture, "--out", tmp_path / "b", "--masks", tmp_path / "masks", "-q")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["share"]["heart"] == 0.25
+
+
+def test_faults_of_the_command(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "noise.png"), grey)
+    told = call("anatomy", tmp_path / "noise.png", "--out", tmp_path / "out")
+    assert (told.exit_code, told.stdout) == (3, "")
+    assert told.stderr.startswith("cxrg: ")
+    assert "no two lungs" in told.stderr
+    assert told.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    told = call("anatomy", "x.png", "--out", tmp_path / "out", "--masks", tmp_path / "none")
+    assert told.exit_code == 2
+    told = call("anatomy", tmp_path / "noise.png", tmp_path / "no.png", "--out", tmp_path / "out")
+    assert told.exit_code == 1
+    assert told.stderr.count("\n") == 2
 
 
 def test_faults_of_a_folder_of_masks(tmp_path: Path) -> None:

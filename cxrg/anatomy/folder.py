@@ -1,5 +1,7 @@
 """The user's own masks, in a folder, for each image by the stem of its file name.
 
+Those that ``cxrg anatomy`` wrote go by the image's content instead, whatever its name.
+
 Two forms, told apart by what is there for an image ``chest.dcm``:
 
 * ``DIR/chest/right lung.png``: one picture per structure, white where it is (as
@@ -25,6 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.anatomy.files import folder_name
 from cxrg.anatomy.locations import SIDES, Structures
 from cxrg.errors import InputError, UsageError
 from cxrg.image import CxrImage
@@ -46,10 +49,9 @@ def mask_folder(folder: Path) -> Callable[[CxrImage], Structures]:
 
     def find(image: CxrImage) -> Structures:
         stem = image.path.stem
-        parts = sorted((folder / stem).glob("*.png")) if (folder / stem).is_dir() else []
+        parts = _parts(folder / folder_name(image)) or _parts(folder / stem)
         if parts:
-            found = {known: path for path in parts if (known := canonical(path.stem))}
-            return {name: _fit(_read(path), image, path) > 0 for name, path in found.items()}
+            return {n: _fit(_read(path), image, path) > 0 for n, path in parts.items()}
         path = folder / f"{stem}.png"
         if not path.is_file():
             raise InputError(
@@ -61,6 +63,12 @@ def mask_folder(folder: Path) -> Callable[[CxrImage], Structures]:
         return {name: np.isin(values, numbers) for name, numbers in labels.items()}
 
     return find
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    """The masks of known structures in an image's own folder, if there is one."""
+    paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    return {known: path for path in paths if (known := canonical(path.stem))}
 
 
 def canonical(name: str) -> str | None:

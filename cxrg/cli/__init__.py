@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cxrg import __version__
-from cxrg.cli import bench, evaluate, ground, models, phantom, train
+from cxrg.cli import anatomy, bench, evaluate, ground, models, phantom, train
 from cxrg.cli.terminal import complain
 from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, CxrgError
 
@@ -54,6 +54,7 @@ app.command()(phantom.phantom)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
 app.command()(train.train)
+app.command()(anatomy.anatomy)
 app.command()(bench.bench)
 
 
