@@ -35,6 +35,9 @@ _SMALLEST, _LARGEST, _UNEQUAL = 0.025, 0.35, 4.0
 # How much darker than the mediastinum the darker lung must be, in standard deviations of the grey:
 # 254 real frontal X-rays have .41 or more, noise (in which the network sees lungs too) .06.
 _CONTRAST = 0.25
+# Readers outline the mediastinum from about here on, as a share of the lungs' height below their
+# top; the network goes on into the neck.
+_MEDIASTINUM_TOP = 0.2
 
 
 @cache
@@ -88,7 +91,7 @@ def outline(image: CxrImage, chance: Heat) -> Structures:
     # Probabilities are enlarged and cut afterwards, so that outlines are smooth.
     full = [np.nan_to_num(frame.restore(np.ascontiguousarray(c))) for c in chance[:3]]
     first, second = (whole_part((lung > 0.5) & (lung >= other)) for lung, other in _both(full))
-    middle = whole_part((full[2] > 0.5) & ~first & ~second)
+    middle = _below_neck(whole_part((full[2] > 0.5) & ~first & ~second), first | second)
     if not (_are_lungs(first, second) and _is_air(image.grey, first, second, middle)):
         raise ImageError(
             f"{image.path}: no two lungs were found; give a frontal chest X-ray, or own --masks"
@@ -112,6 +115,16 @@ def whole_part(mask: Mask) -> Mask:
     padded = np.pad(~part, 1, constant_values=True).astype(np.uint8)
     _, outside = cv2.connectedComponents(padded, connectivity=4)
     return np.asarray(outside[1:-1, 1:-1] != outside[0, 0])
+
+
+def _below_neck(middle: Mask, lungs: Mask) -> Mask:
+    """The part of the mediastinum beside the lungs."""
+    rows = np.flatnonzero(lungs.any(1))
+    if not rows.size:
+        return middle
+    top = rows[0] + _MEDIASTINUM_TOP * (rows[-1] + 1 - rows[0])
+    row = np.arange(len(lungs))[:, None]
+    return np.asarray(middle & (row >= round(top)) & (row <= rows[-1]))
 
 
 def middle_of(mask: Mask) -> float:
