@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cxrg import __version__
-from cxrg.cli import bench, evaluate, ground, models, phantom, train, tune
+from cxrg.cli import anatomy, bench, evaluate, ground, models, phantom, train, tune
 from cxrg.cli.terminal import complain
 from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, CxrgError
 
@@ -55,6 +55,7 @@ app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
 app.command()(train.train)
 app.command()(tune.tune)
+app.command()(anatomy.anatomy)
 app.command()(bench.bench)
 
 

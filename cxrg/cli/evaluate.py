@@ -10,6 +10,7 @@ import typer
 
 from cxrg.cli.debug import Debug
 from cxrg.cli.knobs import check_adapter, check_device, read_knobs
+from cxrg.cli.measures import GROUNDING, MEASURES, Asked, check_measure, run_measure, show
 from cxrg.cli.terminal import Reporter, complain, progress, table, write
 from cxrg.errors import EXIT_SOME_FAILED, UsageError
 from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
@@ -41,6 +42,20 @@ def evaluate(
     out: Annotated[
         Path, typer.Option(help="Folder of the run; the same again goes on with it.")
     ] = Path("cxrg-evaluation"),
+    measure: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(MEASURES)}: boxes and masks; attention outside the named anatomy; "
+            "findings told by attention in their anatomy; outlines of the anatomy itself."
+        ),
+    ] = GROUNDING,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Own anatomy masks: DIR/IMAGE/NAME.png, or DIR/IMAGE.png and names.json.",
+            rich_help_panel=_SCORING,
+        ),
+    ] = None,
     template: Annotated[
         str,
         typer.Option(
@@ -116,10 +131,20 @@ def evaluate(
 ) -> None:
     """Score a model on a data set with boxes or masks, beside controls that know no phrase.
 
-    Writes report.json, report.csv, report.html and samples.jsonl.
+    Writes report.json, report.csv, report.html and samples.jsonl; for another --measure its
+    MEASURE.json, MEASURE.jsonl and MEASURE.html.
+
+    Examples:
+
+    cxrg evaluate phantoms --count 100
+
+    cxrg evaluate labels.csv --measure leakage
+
+    cxrg evaluate labels.csv --measure classification --masks masks/
     """
     check_device(device)
     check_adapter(adapter)
+    check_measure(measure, masks)
     knobs: dict[str, Any] = dict(read_knobs(set_knobs or []))
     resolve(preset, **knobs)  # checked before anything slow is imported
     if count is not None and dataset != PHANTOMS:
@@ -134,6 +159,23 @@ def evaluate(
         seed=seed,
     )
     data = _read(dataset, format, images, strict, template, count, seed)
+    loading = {"device": device, "dtype": dtype, "revision": revision, "offline": offline}
+    if measure != GROUNDING:
+        asked = Asked(
+            measure=measure,
+            model=model,
+            adapter=adapter,
+            masks=masks,
+            preset=preset,
+            knobs=knobs,
+            loading=loading,
+        )
+        with progress(len(choose(data.samples, settings)), quiet=quiet) as reporter:
+            measured = run_measure(asked, data, settings, out, reporter)
+        if not quiet:
+            show(measured, out)
+        _tell_problems(data)
+        return
     with progress(len(choose(data.samples, settings)), quiet=quiet) as reporter:
         reporter.say(f"loading model {model}")
         from cxrg.evaluate.method import LatentDiffusion

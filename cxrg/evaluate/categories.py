@@ -41,6 +41,11 @@ def group_of(category: str) -> str:
     return _look_up(category)[0]
 
 
+def place_of(category: str) -> str:
+    """How a category's place is said in a phrase made for it: ``lung``, ``side`` or ``none``."""
+    return _look_up(category)[1]
+
+
 def named_side(phrase: str) -> str | None:
     """The one side that a phrase names: left, right, or None for both, neither or bilateral."""
     words: set[str] = set(re.findall(r"[a-z]+", phrase.lower()))
@@ -91,7 +96,7 @@ def _zone(box: Box, height: float) -> str | None:
 
 def location(category: str, side: str | None, zone: str | None) -> str:
     """The place as it stands before a finding: "left lower lung", "left", or nothing."""
-    how = _look_up(category)[1]
+    how = place_of(category)
     if how == "none" or side is None:
         return ""
     if how == "side":

@@ -21,6 +21,7 @@ from cxrg.evaluate.sample import Problems, Sample, encode, mask_boxes
 from cxrg.geometry import Frame
 
 if TYPE_CHECKING:
+    from cxrg.anatomy import Source, Structures
     from cxrg.image import CxrImage
     from cxrg.phantom.queries import Answer
     from cxrg.phantom.sample import Phantom
@@ -116,3 +117,18 @@ def opener(seed: int, side: int) -> Callable[[Sample], CxrImage]:
         )
 
     return open_phantom
+
+
+def exact_anatomy(seed: int) -> Source:
+    """The source of a phantom's exact structures, for images that :func:`opener` made."""
+    from cxrg.anatomy import of_phantom
+
+    def find(image: CxrImage) -> Structures:
+        return of_phantom(_render(int(image.path.stem.removeprefix("phantom-")), seed))
+
+    return find
+
+
+def drawn(sample: Sample, seed: int) -> tuple[str, ...]:
+    """The kinds of all findings and devices in the phantom of a sample, asked for or not."""
+    return tuple(finding.kind for finding in _render(int(sample.patient), seed).findings)

@@ -1,0 +1,73 @@
+"""Where the named parts of a chest are: masks of twenty locations, from one of three sources.
+
+A *source* is a function from an image to the structures outlined in it, boolean masks by name:
+
+* :func:`cxrg.anatomy.segmenter.shipped`: a small network finds lungs and mediastinum;
+* :func:`cxrg.anatomy.folder.mask_folder`: the user's own masks, or those another program exported;
+* :func:`of_phantom`: a phantom's exact regions.
+
+:func:`locate` makes the masks of :data:`LOCATIONS` from what a source outlined, with geometric
+rules for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg.anatomy.locations import LOCATIONS, SIDES, Mask, Structures, locate
+
+if TYPE_CHECKING:
+    from cxrg.image import CxrImage
+    from cxrg.phantom.sample import Phantom
+
+__all__ = ["LOCATIONS", "Mask", "Source", "Structures", "anatomy", "locate", "of_phantom"]
+
+Source = Callable[["CxrImage"], Structures]
+"""The structures in an image, in pixels of its ``grey`` (H, W).
+
+Raises ImageError (or another InputError) where it finds none.
+"""
+
+_PHANTOM = {
+    "{side} upper zone": "{side} upper",
+    "{side} mid zone": "{side} mid",
+    "{side} lower zone": "{side} lower",
+    "{side} apex": "{side} apical",
+    "{side} lung base": "{side} basal",
+}
+
+
+def anatomy(image: CxrImage, source: Source | None = None) -> NDArray[np.float32]:
+    """Masks ``(20, H, W)`` in [0, 1] of :data:`LOCATIONS`, in pixels of the original image.
+
+    Args:
+        image: the image.
+        source: where the structures come from; the shipped segmenter unless given.
+
+    Raises:
+        InputError: no two lungs were found, or the source has nothing for this image.
+    """
+    if source is None:
+        from cxrg.anatomy.segmenter import shipped
+
+        source = shipped()
+    return locate(source(image))
+
+
+def of_phantom(phantom: Phantom) -> Structures:
+    """A phantom's own regions under the names of :data:`LOCATIONS`, ``(side, side)``.
+
+    They are those that its phrases speak of; apex and base are a little taller there than in
+    :func:`locate`'s rules. The mediastinum includes the heart, as outlined in real images.
+    """
+    names = {
+        place.format(side=side): region.format(side=side)
+        for place, region in _PHANTOM.items()
+        for side in SIDES
+    }
+    names["mediastinum"] = "heart and mediastinum"
+    return {place: phantom.regions[names.get(place, place)] for place in LOCATIONS}

@@ -1,0 +1,163 @@
+"""What ``cxrg evaluate --measure`` does beside grounding: leakage, classification, anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrg.cli.terminal import Reporter, table, write
+from cxrg.errors import UsageError
+from cxrg.options import resolve
+
+if TYPE_CHECKING:
+    from cxrg.anatomy import Source
+    from cxrg.evaluate.datasets import Dataset
+    from cxrg.evaluate.leakage import Reader
+    from cxrg.evaluate.measures import Measured
+    from cxrg.evaluate.run import Open, Settings
+    from cxrg.model import Model
+
+GROUNDING = "grounding"
+MEASURES = (GROUNDING, "leakage", "classification", "anatomy")
+_PHANTOMS = "phantoms"
+_ANATOMY_SIDE = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line asks of a measure; ``loading`` are keywords of `cxrg.model.load`."""
+
+    measure: str
+    model: str
+    adapter: Path | None
+    masks: Path | None
+    preset: str
+    knobs: Mapping[str, Any]
+    loading: Mapping[str, Any]
+
+
+def check_measure(measure: str, masks: Path | None) -> None:
+    """Refuse what cannot be meant, before anything slow is imported.
+
+    Raises:
+        UsageError: the measure is not known, or an option is not for it.
+    """
+    if measure not in MEASURES:
+        raise UsageError(f"measure {measure!r} is not known; use one of {', '.join(MEASURES)}")
+    if masks is not None and measure == GROUNDING:
+        raise UsageError("--masks is for leakage, classification and anatomy; set --measure")
+    if masks is not None and not masks.is_dir():
+        raise UsageError(f"no folder {masks}; --masks names the folder of the masks")
+
+
+def run_measure(
+    asked: Asked, data: Dataset, settings: Settings, out: Path, reporter: Reporter
+) -> Measured:
+    """Measure, and write the files."""
+    from cxrg.evaluate.measures import write as write_files
+
+    measured = (
+        _anatomy(asked, data, settings, reporter)
+        if asked.measure == "anatomy"
+        else _attention(asked, data, settings, reporter)
+    )
+    write_files(measured, data, out)
+    return measured
+
+
+def show(measured: Measured, out: Path) -> None:
+    """The tables, and where the page is."""
+    from cxrg.evaluate.measures import cell
+
+    for each in measured.tables:
+        first, *others = each.head
+        table(
+            (f"{each.title}: {first}", *others), [[cell(value) for value in r] for r in each.rows]
+        )
+    write(f"{out / measured.name}.html")
+
+
+def _attention(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter) -> Measured:
+    from cxrg.evaluate import classify, leakage
+    from cxrg.evaluate.phantoms import drawn, exact_anatomy
+    from cxrg.model import load
+
+    reporter.say(f"loading model {asked.model}")
+    models = {"frozen": load(asked.model, **asked.loading)}
+    if asked.adapter is not None:
+        models["tuned"] = load(asked.model, adapter=asked.adapter, **asked.loading)
+    readers = [_reader(name, model, asked) for name, model in models.items()]
+    exact = data.format == _PHANTOMS
+    source = exact_anatomy(settings.seed) if exact and asked.masks is None else _source(asked)
+    common: dict[str, Any] = {
+        "open_image": _opener(data, settings, models["frozen"].side),
+        "advance": _advancer(reporter),
+    }
+    if asked.measure == "leakage":
+        return leakage.measure(data, readers, source, settings, **common)
+    if exact:
+        common["drawn"] = lambda sample: drawn(sample, settings.seed)
+    return classify.measure(data, readers, source, settings, **common)
+
+
+def _anatomy(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter) -> Measured:
+    from functools import partial
+
+    from cxrg.evaluate import outlines
+    from cxrg.evaluate.phantoms import exact_anatomy
+    from cxrg.image import CxrImage, read_image
+
+    def read(image: Path | CxrImage) -> CxrImage:
+        return image if isinstance(image, CxrImage) else read_image(image, side=_ANATOMY_SIDE)
+
+    measure = partial(outlines.measure, data, read, _source(asked), settings)
+    return measure(
+        open_image=_opener(data, settings, _ANATOMY_SIDE),
+        advance=_advancer(reporter),
+        exact=exact_anatomy(settings.seed) if data.format == _PHANTOMS else None,
+        facts={"source": "masks" if asked.masks else "shipped segmenter"},
+    )
+
+
+def _source(asked: Asked) -> Source:
+    if asked.masks is not None:
+        from cxrg.anatomy.folder import mask_folder
+
+        return mask_folder(asked.masks)
+    from cxrg.anatomy.segmenter import shipped
+
+    return shipped()
+
+
+def _reader(name: str, model: Model, asked: Asked) -> Reader:
+    """A model read as its options say, and as plain attention."""
+    from cxrg.evaluate.leakage import Reader
+    from cxrg.evaluate.method import LatentDiffusion
+
+    options = resolve(asked.preset, model.card, **asked.knobs)
+    plain = replace(options, normalise="none", mask="none")
+    return Reader(
+        name=name,
+        maps={
+            "attention": LatentDiffusion.of(model, plain),
+            "heatmap": LatentDiffusion.of(model, options),
+        },
+    )
+
+
+def _opener(data: Dataset, settings: Settings, side: int) -> Open:
+    from cxrg.evaluate.phantoms import opener
+    from cxrg.evaluate.run import open_file
+
+    return opener(settings.seed, side) if data.format == _PHANTOMS else open_file
+
+
+def _advancer(reporter: Reporter) -> Any:
+    def advance(name: str, done: int) -> None:
+        reporter.say(name)
+        for _ in range(done):
+            reporter.advance()
+
+    return advance

@@ -1,0 +1,162 @@
+"""Grounded classification: is a finding there, told from where its name's attention lies.
+
+The score of a finding in an image is the mean of its map inside its plausible anatomy minus the
+mean outside (``findings.toml`` says which anatomy; the experiment is named in arXiv 2506.10633, the
+score is our own choice). Beside it stands the presence score, the map's highest place, which knows
+no anatomy. AUC is over images, exact (Mann-Whitney), with intervals over patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg.anatomy import Source
+from cxrg.evaluate.aggregate import NAN, Mean, Resampling, interval
+from cxrg.evaluate.datasets import Dataset
+from cxrg.evaluate.findings import finding_of, findings
+from cxrg.evaluate.leakage import MAPS, Reader
+from cxrg.evaluate.measures import LONGEST, Advance, Measured, Table, each_image, union
+from cxrg.evaluate.metrics import auc_of
+from cxrg.evaluate.run import Open, Settings, choose, open_file, reduce
+from cxrg.evaluate.sample import Sample
+from cxrg.phantom.queries import covers
+
+Heat = NDArray[np.float32]
+Labels = dict[str, bool]
+"""Whether a concept is there; concepts that nobody looked for are missing."""
+SCORES = (*MAPS, "presence")
+_FEWEST = 5
+"""Positives and negatives that a finding needs to count in the mean."""
+
+
+def margin(heat: Heat, mask: Heat) -> float:
+    """The mean of a map (H, W) inside a mask minus outside; NaN where either has no seen pixel.
+
+    A pixel is inside from a share of one half; NaN pixels were not seen and do not count.
+    """
+    seen = np.isfinite(heat)
+    inside, outside = heat[seen & (mask >= 0.5)], heat[seen & (mask < 0.5)]
+    if not inside.size or not outside.size:
+        return NAN
+    return float(inside.mean(dtype=np.float64) - outside.mean(dtype=np.float64))
+
+
+def labels_of(samples: Iterable[Sample]) -> Labels:
+    """What an image's samples say of each known finding.
+
+    What is there makes the wider concepts true (a pneumonia is an opacity); what is denied makes
+    the narrower ones false. Said both ways, a concept counts as there.
+    """
+    there: set[str] = set()
+    gone: set[str] = set()
+    for sample in samples:
+        finding = finding_of(sample.category)
+        if finding is None:
+            continue
+        if sample.present:
+            there |= {c for c in findings() if _means(c, finding.concept)}
+        else:
+            gone |= {c for c in findings() if _means(finding.concept, c)}
+    return {concept: concept in there for concept in findings() if concept in there | gone}
+
+
+def labels_of_kinds(kinds: Sequence[str]) -> Labels:
+    """The labels of an image in which every finding is known, by the kinds that are there."""
+    return {c: any(_means(c, kind) for kind in kinds) for c in findings()}
+
+
+def _means(concept: str, kind: str) -> bool:
+    """Whether a concept is the kind itself, or a wider word for it."""
+    return concept == kind or covers(concept, kind)
+
+
+def measure(
+    dataset: Dataset,
+    readers: Sequence[Reader],
+    source: Source,
+    settings: Settings,
+    *,
+    open_image: Open = open_file,
+    advance: Advance = lambda name, count: None,
+    drawn: Callable[[Sample], Sequence[str]] | None = None,
+) -> Measured:
+    """AUC of every finding that some images have and others lack.
+
+    ``drawn`` gives all kinds of findings in a sample's image, where they are known (phantoms);
+    otherwise the data set's own positives and negatives count. The rest is as in
+    :func:`cxrg.evaluate.leakage.measure`.
+    """
+    chosen = choose(dataset.samples, settings)
+    read = readers[0].maps[MAPS[0]].read
+    records: list[dict[str, Any]] = []
+    for image, masks, samples in each_image(dataset, chosen, read, source, open_image, advance):
+        labels = labels_of_kinds(drawn(samples[0])) if drawn else labels_of(samples)
+        if not labels:
+            continue
+        scores: dict[str, dict[str, float]] = {concept: {} for concept in labels}
+        for reader in readers:
+            for kind, method in reader.maps.items():
+                for concept, found in zip(
+                    labels, method.ground(image, [_prompt(c) for c in labels]), strict=True
+                ):
+                    mask = union(masks, findings()[concept].plausible)
+                    value = margin(reduce(found.heatmap, LONGEST), mask)
+                    scores[concept][f"{reader.name}/{kind}"] = value
+                    scores[concept][f"{reader.name}/presence"] = float(found.score)
+        first = samples[0]
+        records.append(
+            {"id": first.id, "patient": first.patient, "labels": labels, "scores": scores}
+        )
+    facts = {
+        "dataset": dataset.name,
+        "readers": {reader.name: reader.maps[MAPS[1]].facts for reader in readers},
+        "images": len(records),
+    }
+    tables = [_table(records, reader.name, settings.seed) for reader in readers]
+    return Measured(
+        name="classification", facts=facts, tables=tuple(tables), records=tuple(records)
+    )
+
+
+def _prompt(concept: str) -> str:
+    return "lung opacity" if concept == "opacity" else concept
+
+
+def _table(records: Sequence[Mapping[str, Any]], reader: str, seed: int) -> Table:
+    """AUC by finding and score, and the mean over findings with enough of both."""
+    head = ("finding", "there", "not there", *SCORES)
+    rows: list[tuple[str | Mean, ...]] = []
+    values: dict[str, list[tuple[float, NDArray[np.float64]]]] = {name: [] for name in SCORES}
+    draw = Resampling.of([r["patient"] for r in records], seed=seed) if records else None
+    for concept in findings():
+        keep = np.array([concept in r["labels"] for r in records], dtype=bool)
+        part = [r for r in records if concept in r["labels"]]
+        there = np.array([r["labels"][concept] for r in part], dtype=bool)
+        if draw is None or there.all() or not there.any():
+            continue
+        cells = []
+        for name in SCORES:
+            scores = np.array([r["scores"][concept][f"{reader}/{name}"] for r in part])
+            draws = draw.only(keep).auc(scores, there)
+            low, high = interval(draws)
+            value = auc_of(scores[there], scores[~there])
+            cells.append(Mean(value=value, low=low, high=high, n=len(part)))
+            if min(there.sum(), (~there).sum()) >= _FEWEST:
+                values[name].append((value, draws))
+        rows.append((concept, str(there.sum()), str((~there).sum()), *cells))
+    if values[SCORES[0]]:
+        title = f"mean of {len(values[SCORES[0]])} with {_FEWEST} or more of each"
+        rows.append((title, "", "", *(_mean(values[name]) for name in SCORES)))
+    return Table(title=f"AUC by finding, {reader}", head=head, rows=tuple(rows))
+
+
+def _mean(values: Sequence[tuple[float, NDArray[np.float64]]]) -> Mean:
+    """The mean AUC over findings, with the interval of the same resamples' means."""
+    draws = np.mean([draw for _, draw in values], axis=0)
+    low, high = interval(draws)
+    value = float(np.mean([value for value, _ in values]))
+    return Mean(value=value, low=low, high=high, n=len(values))

@@ -1,0 +1,181 @@
+"""What the measures beside grounding share: going through images, tables of means, and files.
+
+A measure writes three files: ``NAME.json`` (facts, tables, problems), ``NAME.jsonl`` (a record per
+sample) and ``NAME.html`` (the same tables for people, with pictures where there are any).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg import __version__
+from cxrg.anatomy import LOCATIONS, Source, Structures, locate
+from cxrg.artefacts.files import whole
+from cxrg.artefacts.record import NOTICE
+from cxrg.errors import InputError
+from cxrg.evaluate.aggregate import Mean
+from cxrg.evaluate.datasets import Dataset
+from cxrg.evaluate.page import STYLE
+from cxrg.evaluate.run import Open
+from cxrg.evaluate.sample import Sample
+from cxrg.image import CxrImage
+
+LONGEST = 512
+"""Masks and heatmaps are compared at no more pixels than this on the longest side."""
+Read = Callable[["Path | CxrImage"], CxrImage]
+Advance = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of names and means; ``head`` names both."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str | Mean, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The outcome of a measure."""
+
+    name: str
+    facts: dict[str, Any]
+    tables: tuple[Table, ...]
+    records: tuple[dict[str, Any], ...]
+    pictures: dict[str, bytes] = field(default_factory=dict)
+
+
+def each_image(
+    dataset: Dataset,
+    chosen: Sequence[Sample],
+    read: Read,
+    source: Source,
+    opened: Open,
+    advance: Advance,
+) -> Iterator[tuple[CxrImage, NDArray[np.float32], list[Sample]]]:
+    """Each image with the masks ``(20, h, w)`` of its locations and its samples.
+
+    Masks are reduced to :data:`LONGEST`. Images that cannot be read, or in which no anatomy is
+    found, are added to the data set's problems.
+    """
+    groups: dict[Path, list[Sample]] = {}
+    for sample in chosen:
+        groups.setdefault(sample.image, []).append(sample)
+    for path, samples in groups.items():
+        try:
+            image = read(opened(samples[0]))
+            masks = locate(reduced(source(image)))
+        except InputError as error:
+            dataset.problems.add("no anatomy", samples[0].id, str(error))
+        else:
+            yield image, masks, samples
+        advance(path.name, len(samples))
+
+
+def reduced(structures: Structures) -> dict[str, NDArray[np.bool_]]:
+    """Structures with at most :data:`LONGEST` pixels on the longest side."""
+    found = {}
+    for name, mask in structures.items():
+        factor = LONGEST / max(mask.shape)
+        size = (max(round(mask.shape[1] * factor), 1), max(round(mask.shape[0] * factor), 1))
+        small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        found[name] = mask if factor >= 1 else small >= 0.5
+    return found
+
+
+def union(masks: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
+    """The union (h, w) of some of the twenty locations."""
+    return np.asarray(masks[[LOCATIONS.index(name) for name in names]].max(axis=0))
+
+
+def write(measured: Measured, dataset: Dataset, out: Path) -> None:
+    """Write the three files, and each picture as ``NAME.png``."""
+    report = {
+        "schema": f"cxrg.{measured.name}/1",
+        "cxrg": __version__,
+        **measured.facts,
+        "problems": dataset.problems.counts(),
+        "tables": [_told(table) for table in measured.tables],
+        "notice": NOTICE,
+    }
+    files = {
+        f"{measured.name}.json": _json(report, indent=1) + "\n",
+        f"{measured.name}.jsonl": "".join(_json(r) + "\n" for r in measured.records),
+        f"{measured.name}.html": _page(measured),
+    }
+    for name, text in files.items():
+        with whole(out / name) as file:
+            file.write(text.encode())
+    for name, data in measured.pictures.items():
+        with whole(out / f"{name}.png") as file:
+            file.write(data)
+
+
+def cell(value: str | Mean) -> str:
+    """A table's cell for people."""
+    if isinstance(value, str):
+        return value
+    if not math.isfinite(value.value):
+        return "-"
+    between = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
+    return f"{value.value:.3f}{between}"
+
+
+def _told(table: Table) -> dict[str, Any]:
+    rows = [
+        {
+            name: value if isinstance(value, str) else asdict(value)
+            for name, value in zip(table.head, row, strict=True)
+        }
+        for row in table.rows
+    ]
+    return {"title": table.title, "rows": rows}
+
+
+def _json(value: Any, *, indent: int | None = None) -> str:
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def _page(measured: Measured) -> str:
+    title = escape(f"{measured.name}: {measured.facts['dataset']}")
+    body = [f"<h1>{title}</h1><p class=small>{escape(NOTICE)}. Intervals: 95 %, bootstrap over "]
+    body.append("patients. This page can show patients' images: keep it where the data may be.</p>")
+    for data in measured.pictures.values():
+        coded = base64.b64encode(data).decode()
+        body.append(f'<p><img alt="" style="max-width:100%" src="data:image/png;base64,{coded}">')
+    for table in measured.tables:
+        head = "".join(f"<th>{escape(name)}</th>" for name in table.head)
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell(value))}</td>' for value in row)}</tr>"
+            for row in table.rows
+        )
+        body.append(f"<h2>{escape(table.title)}</h2><div class=scroll><table><tr>{head}</tr>")
+        body.append(f"{rows}</table></div>")
+    facts = escape(_json(measured.facts, indent=1))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(body)}"
+        f"<details><summary>facts</summary><pre>{facts}</pre></details></body></html>\n"
+    )
