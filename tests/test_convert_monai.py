@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from cxrg.card import known_cards
 from cxrg.cli import main
+from cxrg.context import Context
 from cxrg.convert import keys
 from cxrg.convert.monai import import_monai, is_published, map_autoencoder, map_unet
 from cxrg.errors import ModelError
@@ -89,7 +91,8 @@ def test_the_autoencoder_gives_what_monai_gives(package: str, model: Model) -> N
 def test_the_unet_gives_what_monai_gives(package: str, model: Model) -> None:
     _, wanted = oracle.stored(package)
     given = oracle.inputs()
-    close(model.denoise(given["latents"], given["timesteps"], given["context"]), wanted["unet"])
+    context = Context(embeds=given["context"])
+    close(model.denoise(given["latents"], given["timesteps"], context), wanted["unet"])
 
 
 @torch.no_grad()
@@ -198,34 +201,30 @@ def test_preset_paper_is_what_monai_itself_would_have_given(
     for network in own.values():
         network.load_state_dict(oracle.weights(oracle.shapes_of(network)))
 
-    def denoise(z: Tensor, t: int, *, encoder_hidden_states: Tensor) -> Any:
-        times = torch.full((len(z),), t)
-        return SimpleNamespace(
-            sample=own["unet"](z, timesteps=times, context=encoder_hidden_states)
-        )
+    stages = (own["unet"].down_blocks, own["unet"].middle_block, own["unet"].up_blocks)
+    named = [each for stage in stages for each in stage.named_modules()]
+    blocks = [block for name, block in named if name.endswith("attn2")]
+    for block in blocks:
+        block.save_attn = True
+    seen: list[Tensor] = []
 
-    def capture(_: Any, z: Tensor, t: int, *, encoder_hidden_states: Tensor) -> list[Tensor]:
-        stages = (own["unet"].down_blocks, own["unet"].middle_block, own["unet"].up_blocks)
-        blocks = [
-            block
-            for stage in stages
-            for name, block in stage.named_modules()
-            if name.endswith("attn2")
-        ]
-        for block in blocks:
-            block.save_attn = True
-        denoise(z, t, encoder_hidden_states=encoder_hidden_states)
-        return [block.att_mat for block in blocks]
+    def denoise(z: Tensor, *, timestep: Tensor, encoder_hidden_states: Tensor) -> Any:
+        sample = own["unet"](z, timesteps=timestep, context=encoder_hidden_states)
+        seen.extend(block.att_mat for block in blocks)
+        return SimpleNamespace(sample=sample)
 
     model, image = small(imported, tmp_path / "small"), picture()
-    monkeypatch.setattr(naive, "capture", capture)
+    monkeypatch.setattr(naive, "explicit_attention", lambda _: nullcontext(seen))
     vae = SimpleNamespace(
         config=SimpleNamespace(in_channels=1, scaling_factor=0.3),
         encode=lambda x: SimpleNamespace(latent=own["autoencoder"].encode(x)[0]),
     )
     parts = ("text_encoder", "tokenizer", "card")
     theirs = SimpleNamespace(
-        vae=vae, denoiser=denoise, **{name: getattr(model, name) for name in parts}
+        vae=vae,
+        denoiser=denoise,
+        text_encoder_2=None,
+        **{name: getattr(model, name) for name in parts},
     )
     scheduler = json.loads((imported / "scheduler" / "scheduler_config.json").read_text())
     wanted = naive.heatmap(theirs, scheduler, image.pixels, PHRASE, **SHORT)
