@@ -234,6 +234,7 @@ def _refuse_unusual(name: str, attention: Any) -> None:
         ("its projections are fused; call unfuse_qkv_projections()", attention.fused_projections),
         ("it has added key projections", attention.added_kv_proj_dim is not None),
         ("keys are shared between heads", attention.inner_dim != attention.inner_kv_dim),
+        ("it is linear, without probabilities", "Linear" in type(attention.processor).__name__),
     ):
         if unusual:
             raise ModelError(f"{name}: not handled, {why}; choose other layers or another model")

@@ -26,7 +26,7 @@ from test_check import edit, run, use
 from test_ground import PHRASE, picture
 from transformers import T5Config, T5EncoderModel
 
-from cxrg.attention import _AllRead, watch
+from cxrg.attention import AllRead, watch
 from cxrg.capacity import row_bytes
 from cxrg.card import Card
 from cxrg.check import check_folder
@@ -256,7 +256,7 @@ def test_a_pass_stops_after_the_last_watched_block(family, models) -> None:
     try:
         with (
             watch(model.denoiser, layers, torch.ones(1, 300), stop_early=True),
-            pytest.raises(_AllRead),
+            pytest.raises(AllRead),
         ):
             model.denoise(z, 500, context)
     finally:
@@ -448,3 +448,8 @@ print([name for name in sys.modules if name.startswith("diffusers.pipelines.s")]
 """
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert told.stdout.split("\n")[:2] == ["[]", "[]"], told.stderr
+
+
+def test_linear_self_attention_completes_nothing(models: dict[str, Model]) -> None:
+    with pytest.raises(ModelError, match=r"attn1: not handled, it is linear"):
+        ground(picture(), PHRASE, model=models["sana"], completion="self-attention")
