@@ -19,12 +19,13 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.adapters.vectors import PromptVectors
 from cxrg.adapters.words import places
+from cxrg.anatomy import LOCATIONS
 from cxrg.attention import watch
 from cxrg.model import Model
 from cxrg.tune import losses
 from cxrg.tune.config import LossConfig
 from cxrg.tune.study import Study, Triple
-from cxrg.tune.vocabulary import LOCATIONS, matcher, opposite
+from cxrg.tune.vocabulary import matcher, opposite
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.anatomy import LOCATIONS, of_phantom
 from cxrg.artefacts.files import whole
 from cxrg.phantom import language, queries
 from cxrg.tune.study import Study, Triple, coarse, plain
-from cxrg.tune.vocabulary import LOCATIONS, SIDES, finding_named, locations_of
+from cxrg.tune.vocabulary import finding_named, locations_of
 
 if TYPE_CHECKING:
     from cxrg.phantom.sample import Phantom
@@ -30,32 +31,6 @@ FIRST_SEED = 2**39
 SHARD = 50
 WORDINGS = 4
 """Phrases per triple beside its template."""
-
-_PARTS = {
-    "lung": "lung",
-    "upper": "upper zone",
-    "mid": "mid zone",
-    "lower": "lower zone",
-    "apical": "apex",
-    "basal": "lung base",
-    "hilum": "hilum",
-    "costophrenic angle": "costophrenic angle",
-    "hemidiaphragm": "hemidiaphragm",
-}
-
-
-def anatomy(regions: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:
-    """A phantom's regions by the names of `LOCATIONS`."""
-    masks = {
-        f"{side} {name}": regions[f"{side} {part}"]
-        for side in SIDES
-        for part, name in _PARTS.items()
-        if f"{side} {part}" in regions
-    }
-    if "heart" in regions:
-        masks["heart"] = regions["heart"]
-        masks["mediastinum"] = regions["heart and mediastinum"] & ~regions["heart"]
-    return masks
 
 
 def triples(phantom: Phantom, masks: NDArray[np.uint8], words: Random) -> tuple[Triple, ...]:
@@ -115,7 +90,7 @@ def _render(shard: tuple[int, Path], *, seed: int, side: int, grid: int) -> None
     rows: list[tuple[str, str, str, str]] = []
     for index in range(first, first + SHARD):
         phantom = render(FIRST_SEED + seed * 10**6 + index, side=side)
-        cells = coarse(anatomy(phantom.regions), grid)
+        cells = coarse(of_phantom(phantom), grid)
         images.append(np.round(phantom.image * 255).astype(np.uint8))
         masks.append(cells)
         for triple in triples(phantom, cells, Random(f"{seed} {index}")):

@@ -14,6 +14,9 @@ import torch
 from cxrg import __version__
 from cxrg.adapters import NO_PADDING
 from cxrg.adapters.vectors import write_vectors
+from cxrg.anatomy import LOCATIONS
+from cxrg.anatomy.folder import mask_folder
+from cxrg.anatomy.segmenter import shipped
 from cxrg.artefacts.files import whole
 from cxrg.artefacts.record import NOTICE
 from cxrg.errors import InputError, UsageError
@@ -28,7 +31,7 @@ from cxrg.tune.objective import Source
 from cxrg.tune.phantoms import render_studies
 from cxrg.tune.study import Study
 from cxrg.tune.table import read_studies
-from cxrg.tune.vocabulary import FINDINGS, LOCATIONS
+from cxrg.tune.vocabulary import FINDINGS
 
 ADAPTER, RUN, CHECKPOINT, LOG, CURVES = (
     "adapter.safetensors",
@@ -184,7 +187,7 @@ def _studies(config: TuneConfig, base: Model, pool: Path, progress: Progress) ->
     if config.data.table:
         studies += read_studies(
             Path(config.data.table),
-            Path(config.data.masks),
+            mask_folder(Path(config.data.masks)) if config.data.masks else shipped(),
             side=base.side,
             grid=grid,
             report=lambda done, of: progress("reading images", done, of),

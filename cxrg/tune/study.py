@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.tune.vocabulary import LOCATIONS, matcher
+from cxrg.anatomy import LOCATIONS
+from cxrg.tune.vocabulary import matcher
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,8 +7,7 @@ from functools import cache
 from importlib import resources
 
 from cxrg.adapters.words import Matcher
-
-SIDES = ("left", "right")
+from cxrg.anatomy.locations import SIDES
 
 # Where a finding lies if the report does not say it (methods of anatomy-grounded prompt tuning).
 _DEFAULTS = {
@@ -42,7 +41,6 @@ def terms() -> dict[str, dict[str, tuple[str, ...]]]:
     }
 
 
-LOCATIONS = tuple(terms()["locations"])
 FINDINGS = tuple(terms()["findings"])
 
 
