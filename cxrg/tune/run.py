@@ -101,9 +101,10 @@ def tune(
         state.resume(out / CHECKPOINT)
 
         def save(now: State) -> None:
-            now.save(out / CHECKPOINT)
             line = {"stage": "held out", "step": now.step, **now.energies[now.step]}
             file.write(json.dumps(line) + "\n")
+            file.flush()  # a run that is killed keeps the line of every checkpoint
+            now.save(out / CHECKPOINT)
 
         course.run(state, log, save)
     write_vectors(out / ADAPTER, state.kept(), _card(course, state))
