@@ -104,11 +104,11 @@ def _watched(
             model.denoiser,
             layers,
             weights.expand(rows, -1, -1),
-            alike=how.completion,
+            alike=how.alike,
             readout=how.readout,
         ) as recorder:
             outputs = model.denoise(z.expand(rows, -1, -1, -1), t, Context.join(part))
-        seen.append(read_maps(recorder, layers))
+        seen.append(read_maps(recorder, layers, how))
         return outputs
 
     outputs = torch.cat(list(capacity.run([model.embedding(""), prompt.context], few)))

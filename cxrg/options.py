@@ -29,7 +29,7 @@ Fit = Literal["pad", "crop"]
 Route = Literal["ddim", "noise", "redraw"]
 Reduce = Literal["mean", "sum"]
 Readout = Literal["softmax", "entmax15", "sparsemax"]
-Completion = Literal["off", "self-attention"]
+Completion = Literal["off", "self-attention", "iterated"]
 Normalise = Literal["minmax", "final", "competition", "none"]
 Enlarge = Literal["bilinear", "nearest"]
 Merging = Literal["off", "paper", "elementwise"]
@@ -60,7 +60,8 @@ class Options:
         reduce: how the chosen tokens' probabilities join: ``mean`` or ``sum``.
         readout: scores to probabilities: ``softmax``, as in the network, or sparse
             (``entmax15``, ``sparsemax``); the network itself runs as ever.
-        completion: ``self-attention`` spreads every map over the positions that look alike.
+        completion: ``self-attention`` spreads every map over the positions that look alike;
+            ``iterated`` does so again and again, far likeness suppressed.
         normalise: ``minmax`` scales every layer and step and the final map to [0, 1]; ``final``
             scales the final map only, so that confident layers and steps weigh more;
             ``competition`` scales the chosen tokens' share of all the phrase's tokens; ``none``

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from cxrg.attention import AllRead, AttentionMaps, Beside, Layers, Recorder, watch
 from cxrg.capacity import Capacity
-from cxrg.completion import complete
+from cxrg.completion import complete, complete_iterated
 from cxrg.context import Context
 from cxrg.errors import ModelError
 from cxrg.layers import self_attention_layers
 from cxrg.model import Model
-from cxrg.options import Options, Readout, Reduce
+from cxrg.options import Completion, Options, Readout, Reduce
 from cxrg.phrase import Prompt
 
 
@@ -35,13 +35,15 @@ class Reading:
     Attributes:
         reduce: join a phrase's tokens by ``mean`` or ``sum``.
         readout: scores to probabilities, see `cxrg.readout`.
-        completion: self-attention layers that complete the maps, see `cxrg.completion`; or none.
+        completion: how self-attention completes the maps, see `cxrg.completion`.
+        alike: the self-attention layers that complete them.
         beside: what is read beside the chosen tokens, see `AttentionMaps`.
     """
 
     reduce: Reduce = "mean"
     readout: Readout = "softmax"
-    completion: tuple[str, ...] = ()
+    completion: Completion = "off"
+    alike: tuple[str, ...] = ()
     beside: tuple[Beside, ...] = ()
 
     @classmethod
@@ -52,7 +54,8 @@ class Reading:
         return cls(
             reduce=options.reduce,
             readout=options.readout,
-            completion=self_attention_layers(model) if options.completion != "off" else (),
+            completion=options.completion,
+            alike=self_attention_layers(model) if options.completion != "off" else (),
             beside=start + span,
         )
 
@@ -150,7 +153,7 @@ def _read(
             model.denoiser,
             layers,
             weights,
-            alike=how.completion,
+            alike=how.alike,
             readout=how.readout,
             stop_early=True,
         ) as recorder,
@@ -161,13 +164,15 @@ def _read(
             torch.tensor(times),
             Context.join([prompt.context for prompt in prompts]),
         )
-    return read_maps(recorder, layers)
+    return read_maps(recorder, layers, how)
 
 
-def read_maps(recorder: Recorder, layers: Sequence[str]) -> Layers:
+def read_maps(recorder: Recorder, layers: Sequence[str], how: Reading) -> Layers:
     """What a forward pass left, ``(B, K, h, w)`` per layer, completed where that was asked for."""
     maps = {name: recorder.maps[name] for name in layers}
-    maps = complete(maps, recorder.alike) if recorder.alike else maps
+    if how.completion != "off":
+        finish = complete if how.completion == "self-attention" else complete_iterated
+        maps = finish(maps, recorder.alike)
     return {name: each.cpu().numpy() for name, each in maps.items()}
 
 

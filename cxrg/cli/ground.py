@@ -144,7 +144,8 @@ def ground(
         str | None, _knob("HOW", "Probabilities: softmax, or sparse: entmax15 or sparsemax.")
     ] = None,
     completion: Annotated[
-        str | None, _knob("HOW", "Spread maps over alike positions: self-attention or off.")
+        str | None,
+        _knob("HOW", "Spread maps over alike positions: self-attention, iterated or off."),
     ] = None,
     normalise: Annotated[
         str | None,
