@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from cxrg import model
 from cxrg.card import Card
+from cxrg.check import check_folder
 from cxrg.checkpoint import identity
 from cxrg.checkpoint.identity import fingerprint
 from cxrg.errors import ModelError, UsageError
@@ -70,6 +73,26 @@ def test_a_family_is_read(family, channels, prediction, length, folders, capfd) 
         assert not any(weight.requires_grad for weight in network.parameters())
     # A library does not print, and its dependencies neither.
     assert capfd.readouterr() == ("", "")
+
+
+@torch.no_grad()
+def test_averaged_weights_are_taken_where_training_left_them(tmp_path: Path) -> None:
+    folder = tiny_models.gen2ground(tmp_path / "model")
+    plain = load(folder, device="cpu")
+    average = EMAModel(
+        plain.denoiser.parameters(),
+        model_cls=UNet2DConditionModel,
+        model_config=plain.denoiser.config,
+    )
+    average.shadow_params = [weight + 1 for weight in average.shadow_params]
+    average.save_pretrained(folder / "unet_ema")
+    loaded = load(folder, device="cpu")
+    assert loaded.identity != plain.identity
+    for weight, before in zip(
+        loaded.denoiser.parameters(), plain.denoiser.parameters(), strict=True
+    ):
+        assert torch.equal(weight, before + 1)
+    assert not check_folder(folder).problems
 
 
 def test_the_latent_is_the_scaled_posterior_mean(folders) -> None:

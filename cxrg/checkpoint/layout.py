@@ -1,7 +1,9 @@
 """What a diffusers folder is: its parts, its family, and whether that family is handled.
 
 Every folder holds ``vae/``, ``text_encoder/``, ``tokenizer/``, ``scheduler/`` and a denoiser, in
-``unet/`` or ``transformer/``. Stable Diffusion XL has a second text encoder with its tokenizer.
+``unet/`` or ``transformer/``; where training left averaged weights beside the last ones, in
+``unet_ema/`` (diffusers' ``EMAModel``), those are taken. Stable Diffusion XL has a second
+text encoder with its tokenizer.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from cxrg.errors import ModelError
 
 Config = Mapping[str, Any]
 
-DENOISERS = ("unet", "transformer")
+DENOISERS = ("unet_ema", "unet", "transformer")
 SECOND = ("text_encoder_2", "tokenizer_2")
 EVERY_PART = ("vae", *DENOISERS, "text_encoder", "tokenizer", "scheduler", *SECOND)
 CONFIG_FILES = {
@@ -36,9 +38,8 @@ EXTRAS = {
 
 
 def denoiser_part(folder: Path) -> str:
-    """``unet`` or ``transformer``, whichever the folder has."""
-    has_transformer = (folder / "transformer").is_dir() and not (folder / "unet").is_dir()
-    return "transformer" if has_transformer else "unet"
+    """The first of `DENOISERS` that the folder has; ``unet`` where it has none."""
+    return next((part for part in DENOISERS if (folder / part).is_dir()), "unet")
 
 
 def part_names(folder: Path) -> tuple[str, ...]:
@@ -141,7 +142,7 @@ def _wants_size(pixart: Config) -> bool:
 
 def family(configs: Mapping[str, Config]) -> str:
     """What kind of model the configurations describe, in words."""
-    denoiser = configs.get("unet") or configs.get("transformer")
+    denoiser = next((configs[part] for part in DENOISERS if part in configs), None)
     if not denoiser:
         return "not known without unet/config.json"
     name, vae = class_name(denoiser), configs.get("vae", {})
