@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import bisect
 
 from cxrg.attention import attention_to, watch
+from cxrg.context import Context
 from cxrg.layers import cross_attention_layers
 from cxrg.model import load
 from cxrg.readout import entmax15, probabilities, sparsemax
@@ -75,7 +76,7 @@ def test_the_network_runs_as_ever(readout: str, tmp_path) -> None:
     model = load(tiny_models.sd2(tmp_path / "sd2"), device="cpu")
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, 4, 8, 8, generator=generator)
-    context = torch.randn(2, 9, tiny_models.WIDTH, generator=generator)
+    context = Context(embeds=torch.randn(2, 9, tiny_models.WIDTH, generator=generator))
     names = [layer.name for layer in cross_attention_layers(model.denoiser, 8)]
     plain = model.denoise(z, 300, context)
     maps = {}

@@ -76,12 +76,12 @@ def test_the_default_reads_plain_softmax_and_nothing_more(model: Model, tmp_path
     with torch.inference_mode(), naive.explicit_attention(model.denoiser) as seen:
         z0 = model.encode(read_image(image, side=128, fit="pad").pixels)
         for t in options.timesteps:
-            alpha = float(model.alphas_cumprod[t])
+            alpha = float(model.schedule.alpha[t]) ** 2
             for _ in range(options.draws):
                 noise = torch.randn(z0.shape, generator=generator)
                 z = alpha**0.5 * z0 + (1 - alpha) ** 0.5 * noise
                 seen.clear()
-                model.denoise(z, t, model.embedding(phrase)[None])
+                model.denoise(z, t, model.embedding(phrase))
                 for layer in wanted:
                     tokens = seen[layer][0].mean(0)[:, 1 : length - 1].sum(1)
                     grid = tokens.view(1, 1, 16, 16)
