@@ -121,9 +121,10 @@ def fade(heat: Heat) -> Heat:
     top = float(heat.max())
     if top <= 0 or threshold <= 0:
         return heat
-    powers = (heat / np.float32(threshold)) ** FADE_ORDER
-    highest = (top / threshold) ** FADE_ORDER
-    return np.asarray(powers / (1 + powers) * (1 + highest) / highest, np.float32)
+    with np.errstate(divide="ignore", over="ignore"):  # 0 becomes infinite, and 0 again
+        faint = (np.float32(threshold) / heat) ** FADE_ORDER
+    # Every step rounds without changing the order.
+    return np.asarray(np.float32(1 + (threshold / top) ** FADE_ORDER) / (1 + faint), np.float32)
 
 
 def mask_background(heat: Heat, mask: Mask) -> Heat:
