@@ -99,7 +99,7 @@ def evaluations(model: Model, options: Options) -> int:
     elif options.path == "redraw":
         reads = redraw_count(model, options)
     else:
-        count = len(timestep_list(options.steps, len(model.alphas_cumprod)))
+        count = len(timestep_list(options.steps, len(model.schedule)))
         start, stop = window_indices(options.window, count)
         reads = stop - start
     return count_evaluations(model, options, reads)
