@@ -32,7 +32,7 @@ TINY = {
     "batch = 32": "batch = 16",
     "warmup = 200": "warmup = 10",
     "checkpoint_every = 200": "checkpoint_every = 15",
-    "snapshots = [400, 1000, 2000, 4000]": "snapshots = [20]",
+    "snapshots = [400, 1000, 2000, 4000, 8000]": "snapshots = [20]",
 }
 
 _DENIALS = ("no ", "not ", "without", "free of", "absen")
@@ -115,6 +115,23 @@ def test_targets_are_mask_or_part_of_the_box() -> None:
     shown = finding[finding.amax((1, 2)) > 0][0].numpy()
     assert shown[1, 1] == 1
     np.testing.assert_allclose(shown[1:3, 1:3].ravel(), [1, 0.6, 0.6, 0.6], atol=1e-6)
+
+
+def test_thin_findings_have_no_box() -> None:
+    made = pool()
+    made = replace(made, query=np.array([w.replace("opacity", "pneumothorax") for w in made.query]))
+    batch = batches.draw(
+        made,
+        batches.make_deck(made),
+        np.random.default_rng(0),
+        Random(0),
+        size=200,
+        caption_drop=0.0,
+        box_share=0.6,
+    )
+    finding = batch.target[[i for i, o in enumerate(batch.index) if o == 0]]
+    shown = finding[finding.amax((1, 2)) > 0][0].numpy()
+    np.testing.assert_allclose(shown[1:3, 1:3].ravel(), [1, 0, 0, 0], atol=1e-6)
 
 
 def test_unlabelled_lungs_do_not_count_against_a_finding() -> None:

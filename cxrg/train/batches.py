@@ -79,6 +79,14 @@ def _pick(deck: Deck, pool: Pool, kind: int, rng: np.random.Generator) -> tuple[
     return row, int(pool.owner[row])
 
 
+_THIN = ("pneumothorax", "atelectasis")
+
+
+def _boxed(kind: int, words: str) -> bool:
+    """Whether readers' boxes reach as far as the finding: a line's or a rim's middle is empty."""
+    return kind == PRESENT and from_words(words).concept not in _THIN
+
+
 def draw(
     pool: Pool,
     deck: Deck,
@@ -92,13 +100,18 @@ def draw(
     """Draw ``size`` answers by the shares above and word their phrases.
 
     The target of a cell is its share of the finding's mask, or ``box_share`` of its share of the
-    finding's bounding boxes where that is more: readers draw boxes around, not along.
+    finding's bounding boxes where that is more: readers draw boxes around, not along. Thin findings
+    and all that is no finding have their mask alone.
     """
     present = [k for k in SHARES if deck.rows[k].size]
     share = np.array([SHARES[k] for k in present])
     of_kind = rng.choice(present, size=size, p=share / share.sum())
     rows, owner = np.array([_pick(deck, pool, int(k), rng) for k in of_kind]).T
-    target = np.maximum(pool.mask[rows], box_share * pool.box[rows]).astype(np.float32) / 255
+    boxed = np.array(
+        [_boxed(int(k), str(pool.query[row])) for k, row in zip(of_kind, rows, strict=False)]
+    )
+    boxes = box_share * boxed[:, None, None] * pool.box[rows]
+    target = np.maximum(pool.mask[rows], boxes).astype(np.float32) / 255
     target[of_kind == ABSENT] = 0
     weight = np.ones_like(target)
     described = np.ones(size, np.float32)
