@@ -129,9 +129,10 @@ def test_it_is_switched_on_by_an_option(model: Model) -> None:
         resolve("fast", completion="iseg")
 
 
-@pytest.mark.parametrize("completion", ["self-attention", "iterated"])
+# Ten iterations, the least taken off in each, enlarge what float32 rounds off.
+@pytest.mark.parametrize(("completion", "tolerance"), [("self-attention", 0.0), ("iterated", 1e-4)])
 def test_rows_of_one_evaluation_are_completed_by_themselves(
-    completion: Completion, model: Model
+    completion: Completion, tolerance: float, model: Model
 ) -> None:
     prompts = [encode_phrase(model, text) for text in ("left opacity", "effusion")]
     generator = torch.Generator().manual_seed(0)
@@ -144,4 +145,6 @@ def test_rows_of_one_evaluation_are_completed_by_themselves(
     for one, other in zip(alone, together, strict=True):
         for name in layers:
             assert one.layers[name].shape == (2, 4, 4)
-            np.testing.assert_allclose(one.layers[name], other.layers[name], rtol=1e-4, atol=2e-6)
+            np.testing.assert_allclose(
+                one.layers[name], other.layers[name], rtol=1e-4, atol=tolerance
+            )
