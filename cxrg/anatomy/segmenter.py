@@ -105,12 +105,19 @@ def _both(full: list[Heat]) -> tuple[tuple[Heat, Heat], tuple[Heat, Heat]]:
     return (full[0], full[1]), (full[1], full[0])
 
 
-def whole_part(mask: Mask) -> Mask:
-    """The largest connected part of a mask with its holes filled; all False where it is empty."""
+def largest_part(mask: Mask) -> Mask:
+    """The largest connected part of a mask; all False where it is empty."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count < 2:
         return mask
-    part = labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))
+
+
+def whole_part(mask: Mask) -> Mask:
+    """The largest connected part of a mask with its holes filled; all False where it is empty."""
+    if not mask.any():
+        return mask
+    part = largest_part(mask)
     # What the frame's background cannot reach from outside is a hole.
     padded = np.pad(~part, 1, constant_values=True).astype(np.uint8)
     _, outside = cv2.connectedComponents(padded, connectivity=4)

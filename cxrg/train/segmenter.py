@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from cxrg.anatomy.segmenter import chances, largest_part
 from cxrg.phantom.regions import Mask
 from cxrg.train.config import SegmenterConfig
 from cxrg.train.descent import Descent
@@ -70,20 +71,10 @@ def train_segmenter(
     return net
 
 
-@torch.inference_mode()
 def segment(net: UNet2DModel, image: NDArray[np.float32]) -> dict[str, Mask]:
     """Masks of ``STRUCTURES`` in one image ``(side, side)`` in [0, 1]; largest part of each."""
-    x = torch.from_numpy(image)[None, None] * 2 - 1
-    chance = net(x, torch.zeros((), dtype=torch.long)).sample.sigmoid()[0].numpy()
-    return {n: _largest(c > 0.5) for n, c in zip(STRUCTURES, chance, strict=True)}
-
-
-def _largest(mask: Mask) -> Mask:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if count < 2:
-        return mask
-    biggest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    return np.asarray(labels == biggest)
+    chance = chances(net, image)
+    return {n: largest_part(c > 0.5) for n, c in zip(STRUCTURES, chance, strict=True)}
 
 
 def plausible(masks: dict[str, Mask]) -> bool:
