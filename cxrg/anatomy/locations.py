@@ -47,6 +47,16 @@ LOCATIONS: tuple[str, ...] = (
 )
 """The twenty locations in the order of :func:`locate`'s first axis."""
 
+ZONE_PARTS = {
+    "upper": "upper zone",
+    "mid": "mid zone",
+    "lower": "lower zone",
+    "apical": "apex",
+    "basal": "lung base",
+    "costophrenic angle": "costophrenic angle",
+}
+"""A zone as phrases say it, and the location that it names on a side."""
+
 _BANDS = {
     "upper zone": (0.0, 1 / 3),
     "mid zone": (1 / 3, 2 / 3),

@@ -11,21 +11,12 @@ import re
 from dataclasses import dataclass, replace
 
 from cxrg.anatomy.folder import canonical
-from cxrg.anatomy.locations import SIDES
+from cxrg.anatomy.locations import SIDES, ZONE_PARTS
 from cxrg.evaluate.categories import make_phrase, place_of
 from cxrg.evaluate.findings import finding_of, plain
 from cxrg.evaluate.sample import Sample
 
 FORMS = ("sentence", "template")
-_ZONES = {
-    "upper": "upper zone",
-    "mid": "mid zone",
-    "lower": "lower zone",
-    "apical": "apex",
-    "basal": "lung base",
-    "costophrenic angle": "costophrenic angle",
-}
-"""A zone as phrases say it, and the location it names; any other is only somewhere in the lung."""
 _DRAWS = 50  # sentences of the grammar tried until one spells out its side
 
 
@@ -75,7 +66,7 @@ def locations_of(sample: Sample) -> tuple[str, ...]:
     if sample.zone == "retrocardiac":
         return ("heart",)
     sides = (sample.side,) if sample.side in SIDES else SIDES
-    part = _ZONES.get(sample.zone or "", "lung")
+    part = ZONE_PARTS.get(sample.zone or "", "lung")  # any other zone is somewhere in the lung
     return tuple(f"{side} {part}" for side in sides)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 
 from cxrg.adapters.words import Matcher
-from cxrg.anatomy.locations import SIDES
+from cxrg.anatomy.locations import SIDES, ZONE_PARTS
 
 # Where a finding lies if the report does not say it (methods of anatomy-grounded prompt tuning).
 _DEFAULTS = {
@@ -16,14 +16,8 @@ _DEFAULTS = {
     "pneumothorax": "{side} apex",
 }
 _ZONES = {
-    None: "{side} lung",
-    "upper": "{side} upper zone",
-    "mid": "{side} mid zone",
-    "lower": "{side} lower zone",
-    "apical": "{side} apex",
-    "basal": "{side} lung base",
-    "perihilar": "{side} hilum",
-    "costophrenic angle": "{side} costophrenic angle",
+    zone: f"{{side}} {part}"
+    for zone, part in ({None: "lung", "perihilar": "hilum"} | ZONE_PARTS).items()
 }
 
 
