@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxrg.cli.debug import Debug
+from cxrg.cli.knobs import check_masks
 from cxrg.cli.terminal import complain, progress, write
-from cxrg.errors import EXIT_SOME_FAILED, InputError, UsageError
+from cxrg.errors import EXIT_SOME_FAILED, InputError
 
 if TYPE_CHECKING:
     from cxrg.anatomy import Source
@@ -45,8 +46,7 @@ def anatomy(
 
     cxrg evaluate labels.csv --measure leakage --masks masks/
     """
-    if masks is not None and not masks.is_dir():
-        raise UsageError(f"no folder {masks}; --masks names the folder of the masks")
+    check_masks(masks)
     from cxrg.anatomy.folder import mask_folder
     from cxrg.anatomy.segmenter import shipped
 

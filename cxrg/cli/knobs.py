@@ -1,4 +1,4 @@
-"""``--set KNOB=VALUE``, ``--device`` and ``--adapter``, as several commands take them."""
+"""``--set KNOB=VALUE``, ``--device``, ``--adapter`` and ``--masks``, for several commands."""
 
 from __future__ import annotations
 
@@ -40,3 +40,13 @@ def check_adapter(adapter: Path | None) -> None:
     """
     if adapter is not None and not adapter.expanduser().exists():
         raise ModelError(f"{adapter}: no such adapter; give a .safetensors file")
+
+
+def check_masks(masks: Path | None) -> None:
+    """Complain of a folder of masks that is not there, before anything slow is imported.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if masks is not None and not masks.is_dir():
+        raise UsageError(f"no folder {masks}; --masks names the folder of the masks")

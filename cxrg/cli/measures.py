@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrg.cli.knobs import check_masks
 from cxrg.cli.terminal import Reporter, table, write
 from cxrg.errors import UsageError
 from cxrg.options import resolve
@@ -48,8 +49,7 @@ def check_measure(measure: str, masks: Path | None) -> None:
         raise UsageError(f"measure {measure!r} is not known; use one of {', '.join(MEASURES)}")
     if masks is not None and measure == GROUNDING:
         raise UsageError("--masks is for leakage, classification and anatomy; set --measure")
-    if masks is not None and not masks.is_dir():
-        raise UsageError(f"no folder {masks}; --masks names the folder of the masks")
+    check_masks(masks)
 
 
 def run_measure(
