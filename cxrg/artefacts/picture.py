@@ -134,11 +134,11 @@ def _draw_box(panel: Pixels, box: Box, scale: tuple[float, float], number: int, 
     cv2.rectangle(panel, (x0, y0), (x1, y1), _TEXT, line, cv2.LINE_AA)
     label = f"{number}" if box.score is None else f"{number}  {box.score:.2f}"
     small = round(unit * 0.8)
-    wide, tall = _measure(label, small, _BOLD) + small, round(small * 1.5)
+    wide, tall = text_width(label, small, _BOLD) + small, round(small * 1.5)
     left = min(max(x0 - line // 2, 0), max(panel.shape[1] - wide, 0))
     bottom = y0 if y0 >= tall else y0 + tall
     cv2.rectangle(panel, (left, bottom - tall), (left + wide, bottom), _TEXT, cv2.FILLED)
-    _write(panel, label, (left + small // 2, bottom - round(small * 0.42)), small, _DARK, _BOLD)
+    write_text(panel, label, (left + small // 2, bottom - round(small * 0.42)), small, _DARK, _BOLD)
 
 
 def _lay_out(panel: Pixels, grounding: Grounding, unit: int, *, top: float | None) -> Pixels:
@@ -152,21 +152,21 @@ def _lay_out(panel: Pixels, grounding: Grounding, unit: int, *, top: float | Non
     canvas = np.full((head + height + round(2.6 * unit), unit + width + bar, 3), _GROUND, np.uint8)
     canvas[head : head + height, unit : unit + width] = panel
     for row, line in enumerate(title):
-        _write(canvas, line, (unit, unit + leading * row + big), big, _TEXT, _BOLD)
+        write_text(canvas, line, (unit, unit + leading * row + big), big, _TEXT, _BOLD)
     baseline = unit + leading * len(title) + round(unit * 1.35)
     colour = _FOUND if grounding.status == "found" else _NOT_FOUND
-    _write(canvas, _status(grounding), (unit, baseline), unit, colour, _BOLD)
+    write_text(canvas, _status(grounding), (unit, baseline), unit, colour, _BOLD)
     if top is not None:
         _draw_bar(canvas, (2 * unit + width, head, height), top, unit)
     foot = head + height + round(1.5 * unit)
     small = round(unit * 0.85)
-    _write(canvas, NOTICE, (unit, foot), small, _DIM)
+    write_text(canvas, NOTICE, (unit, foot), small, _DIM)
     made = f"{grounding.model.name}, preset {grounding.options.preset}"
     if np.isnan(grounding.heatmap).any():
         made += ", darkened where not seen"
-    room = inner - _measure(NOTICE, small) - 2 * unit
-    if _measure(made, small) <= room:
-        _write(canvas, made, (unit + width - _measure(made, small), foot), small, _DIM)
+    room = inner - text_width(NOTICE, small) - 2 * unit
+    if text_width(made, small) <= room:
+        write_text(canvas, made, (unit + width - text_width(made, small), foot), small, _DIM)
     return canvas
 
 
@@ -184,17 +184,18 @@ def _draw_bar(canvas: Pixels, place: tuple[int, int, int], top: float, unit: int
     ramp = _palette()[np.linspace(255, 0, low - high).round().astype(np.uint8)]
     canvas[high:low, left : left + unit] = ramp[:, None, :]
     small = round(unit * 0.75)
-    _write(canvas, "attention", (left, head + unit), small, _DIM)
+    write_text(canvas, "attention", (left, head + unit), small, _DIM)
     for tick in np.linspace(0, 1, 5):
         y = round(low - 1 - tick * (low - 1 - high))
         cv2.line(canvas, (left + unit, y), (left + unit + unit // 3, y), _TEXT, 1)
         text = f"{tick * top:.2f}" if top >= 0.1 else f"{tick * top:.1e}"
-        _write(canvas, text, (left + round(unit * 1.5), y + small // 3), small, _TEXT)
+        write_text(canvas, text, (left + round(unit * 1.5), y + small // 3), small, _TEXT)
 
 
-def _write(
+def write_text(
     canvas: Pixels, text: str, at: tuple[int, int], size: int, colour: Colour, weight: int = _PLAIN
 ) -> None:
+    """Write text of a size in pixels; ``at`` is the left end of its base line, x before y."""
     cv2.putText(canvas, text, at, colour, _font(), size, weight)
 
 
@@ -203,7 +204,7 @@ def _font() -> cv2.FontFace:
     return cv2.FontFace("sans")
 
 
-def _measure(text: str, size: int, weight: int = _PLAIN) -> int:
+def text_width(text: str, size: int, weight: int = _PLAIN) -> int:
     """Width in pixels."""
     return int(cv2.getTextSize((0, 0), text, (0, 0), _font(), size, weight)[2])
 
@@ -213,7 +214,7 @@ def _wrap(text: str, size: int, width: int) -> list[str]:
     lines = [""]
     for word in _pieces(text, size, width):
         longer = f"{lines[-1]} {word}".strip()
-        if _measure(longer, size, _BOLD) <= width:
+        if text_width(longer, size, _BOLD) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
@@ -221,7 +222,7 @@ def _wrap(text: str, size: int, width: int) -> list[str]:
             break
     if len(lines) > _TITLE_LINES:
         last = lines[_TITLE_LINES - 1]
-        while _measure(last + " …", size, _BOLD) > width:
+        while text_width(last + " …", size, _BOLD) > width:
             last = last[:-1]
         lines = [*lines[: _TITLE_LINES - 1], last + " …"]
     return lines
@@ -232,7 +233,7 @@ def _pieces(text: str, size: int, width: int) -> Iterator[str]:
     for word in text.split():
         start = 0
         for end in range(1, len(word) + 1):
-            if _measure(word[start:end], size, _BOLD) > width:
+            if text_width(word[start:end], size, _BOLD) > width:
                 yield word[start : end - 1]
                 start = end - 1
         yield word[start:]

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.artefacts.picture import text_width, write_text
 from cxrg.artefacts.record import NOTICE
 
-SIDE, GAP, HEAD, LINE = 260, 10, 62, 18
+SIDE, GAP, HEAD, LINE, SIZE = 260, 10, 62, 18, 14
 _GROUND, _TEXT, _DIM, _OUTLINE = (255, 255, 255), (25, 25, 25), (95, 95, 95), (90, 200, 250)
 _OPACITY = 0.65
 
@@ -104,13 +104,8 @@ def _lines(text: str) -> list[str]:
 
 
 def _write(canvas: Pixels, text: str, x: int, y: int, colour: tuple[int, int, int]) -> None:
-    cv2.putText(canvas, text, (x, y), colour, _font(), 14, 400)
-
-
-@cache
-def _font() -> cv2.FontFace:
-    return cv2.FontFace("sans")
+    write_text(canvas, text, (x, y), SIZE, colour)
 
 
 def _measure(text: str) -> int:
-    return int(cv2.getTextSize((0, 0), text, (0, 0), _font(), 14, 400)[2])
+    return text_width(text, SIZE)
