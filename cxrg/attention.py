@@ -183,7 +183,7 @@ def watch(
             whose maps are ``(B, h, w)``; or ``(B, K, L)`` for maps ``(B, K, h, w)``.
         alike: full names of self-attention modules whose projections are kept.
         readout: scores to probabilities, see `cxrg.readout`.
-        stop_early: end a pass after its last watched layer, see `read`.
+        stop_early: end a pass after its last watched layer, with `AllRead`.
 
     Raises:
         ModelError: a layer's probabilities cannot be had from its projections.

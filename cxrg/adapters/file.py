@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from cxrg.checkpoint.networks import UNSAFE
 from cxrg.errors import ModelError
 
-UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
 # peft's and diffusers' own names for the one file of an adapter's folder.
 IN_FOLDER = ("adapter_model", "pytorch_lora_weights", "learned_embeds")
 

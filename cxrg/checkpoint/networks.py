@@ -52,7 +52,7 @@ def autoencoder_class(folder: Path, config: Mapping[str, Any]) -> Any:
 
 
 def denoiser_class(config: Mapping[str, Any]) -> Any:
-    """The denoiser's class, once `layout.check_denoiser` has passed it."""
+    """The denoiser's class, once `layout.check_family` has passed it."""
     name = layout.class_name(config)
     if name == layout.PIXART:
         from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel

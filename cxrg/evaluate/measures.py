@@ -27,6 +27,7 @@ from cxrg.errors import InputError
 from cxrg.evaluate.aggregate import Mean
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.page import STYLE
+from cxrg.evaluate.report import plain
 from cxrg.evaluate.run import Open
 from cxrg.evaluate.sample import Sample
 from cxrg.image import CxrImage
@@ -89,9 +90,10 @@ def reduced(structures: Structures) -> dict[str, NDArray[np.bool_]]:
     found = {}
     for name, mask in structures.items():
         factor = LONGEST / max(mask.shape)
-        size = (max(round(mask.shape[1] * factor), 1), max(round(mask.shape[0] * factor), 1))
-        small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        found[name] = mask if factor >= 1 else small >= 0.5
+        if factor < 1:
+            size = (max(round(mask.shape[1] * factor), 1), max(round(mask.shape[0] * factor), 1))
+            mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+        found[name] = mask
     return found
 
 
@@ -145,17 +147,7 @@ def _told(table: Table) -> dict[str, Any]:
 
 
 def _json(value: Any, *, indent: int | None = None) -> str:
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
+    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _page(measured: Measured) -> str:

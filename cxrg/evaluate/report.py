@@ -200,17 +200,18 @@ def build(
         },
         "thresholds": list(SWEEP),
         "parts": {
-            name: {**_plain(asdict(part)), "verdict": verdict(part)} for name, part in parts.items()
+            name: {**plain(asdict(part)), "verdict": verdict(part)} for name, part in parts.items()
         },
         "published": [asdict(value) for value in values],
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same as JSON can hold it: numbers of six decimals, null where there is none."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
