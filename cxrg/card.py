@@ -17,7 +17,7 @@ from typing import Any, Literal
 from cxrg.errors import ModelError
 
 ImageRange = Literal["0..1", "-1..1"]
-Weights = Literal["shipped", "download", "request", "import"]
+Weights = Literal["shipped", "download", "request", "import", "trained"]
 
 PACKAGE = Path(__file__).parent
 WEIGHTS = PACKAGE / "weights"
@@ -30,7 +30,7 @@ class Card:
 
     Attributes:
         weights: how the weights come: in this package, from the hub, on request from their
-            authors, or in another format that must be converted first.
+            authors, in another format that must be converted first, or by ``cxrg train``.
         image_range: the range that the autoencoder takes and gives.
         side: pixels of the model's square; None: the denoiser's sample size says it.
         text_length: tokens of a padded prompt; None: the tokenizer says it (300 for transformers).
@@ -86,7 +86,7 @@ def card_from(facts: Mapping[str, Any], *, origin: str) -> Card:
 
 
 _ALLOWED = {
-    "weights": ("shipped", "download", "request", "import"),
+    "weights": ("shipped", "download", "request", "import", "trained"),
     "image_range": ("0..1", "-1..1"),
     "dtype": ("float32", "bfloat16"),
 }

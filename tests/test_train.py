@@ -88,6 +88,14 @@ def test_a_config_with_a_misspelt_key_is_refused_by_name(tmp_path: Path) -> None
         read_config(path)
 
 
+def test_settings_on_top_replace_those_of_the_file() -> None:
+    settings = read_config(RECIPE, {"diffusion.attention_weight": "0", "name": "plain"})
+    assert (settings.diffusion.attention_weight, settings.name) == (0, "plain")
+    assert Path(settings.data.backgrounds).is_absolute()
+    with pytest.raises(UsageError, match=r"'stepps' is not known; see .*compact.toml"):
+        read_config(RECIPE, {"diffusion.stepps": "1"})
+
+
 def test_queries_survive_as_words() -> None:
     for words in ("opacity|left|lower", "pneumothorax||", "lung|right|"):
         assert to_words(from_words(words)) == words
@@ -235,7 +243,12 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").touch()
     with pytest.raises(UsageError, match="--resume"):
-        run(recipe(tmp_path), out=tmp_path / "out", resume=False, progress=lambda *_: None)
+        run(
+            read_config(recipe(tmp_path)),
+            out=tmp_path / "out",
+            resume=False,
+            progress=lambda *_: None,
+        )
 
 
 def test_backgrounds_without_two_plausible_lungs_are_left_out(
@@ -295,22 +308,21 @@ def test_a_short_run_learns_goes_on_and_loads(
 ) -> None:
     from cxrg import ground, load
 
-    config, out = recipe(tmp_path), tmp_path / "out"
-    short, long = "steps = 8\nlearning_rate = 5e-4", "steps = 120\nlearning_rate = 2e-3"
-    text = config.read_text().replace(short, long)
-    config.write_text(text)
-    assert "steps = 120" in text
-    folder = run(config, out=out, resume=False, progress=lambda *_: None)
+    changes = {"diffusion.steps": "120", "diffusion.learning_rate": "2e-3"}
+    settings, out = read_config(recipe(tmp_path), changes), tmp_path / "out"
+    assert settings.diffusion.steps == 120
+    folder = run(settings, out=out, resume=False, progress=lambda *_: None)
     assert capfd.readouterr().err == ""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     look = [line["loss"] for line in lines if line["stage"] == "diffusion/attention"]
     assert np.mean(look[-3:]) < 0.93 * look[0]
     before = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
-    again = run(config, out=out, resume=True, progress=lambda *_: None)
+    again = run(settings, out=out, resume=True, progress=lambda *_: None)
     assert (again / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before
     early = load(str(out / "model-20"))
     assert "320 images seen" in early.card.trained_on
     model = load(str(folder))
+    assert model.card.weights == "trained"
     path = tmp_path / "x.png"
     cv2.imwrite(str(path), np.tile(np.arange(90, dtype=np.uint8), (80, 1)))
     found = ground(path, "left basal opacity", model=model)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cxrg.adapters.vectors import PromptVectors
-from cxrg.anatomy import LOCATIONS
+from cxrg.anatomy import LOCATIONS, locate
 from cxrg.anatomy.folder import mask_folder
 from cxrg.cli import main
 from cxrg.errors import InputError, UsageError
@@ -127,6 +127,7 @@ def test_settings_are_defaults_then_the_file_then_those_on_top(tmp_path: Path) -
         ({"timesteps": "[500, 300]"}, "first, last"),
         ({"prefix": "0", "residuals": "false"}, "nothing is learnt"),
         ({"data.phantoms": "0"}, "no data"),
+        ({"data.anatomy": "drawn"}, "exact or geometric"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, str], told: str) -> None:
@@ -201,7 +202,9 @@ def test_phantoms_are_kept_and_read_as_they_were(tmp_path: Path, monkeypatch) ->
     phantoms._render((0, path), seed=3, side=SIDE, grid=GRID)
     told: list[tuple[int, int]] = []
     keep = {"seed": 3, "side": SIDE, "grid": GRID, "folder": tmp_path}
-    studies = phantoms.render_studies(2, **keep, report=lambda *at: told.append(at))
+    studies = phantoms.render_studies(
+        2, **keep, anatomy="exact", report=lambda *at: told.append(at)
+    )
     assert len(studies) == 2
     assert not told
     phantom = render(phantoms.FIRST_SEED + 3 * 10**6 + 1, side=SIDE)
@@ -213,6 +216,11 @@ def test_phantoms_are_kept_and_read_as_they_were(tmp_path: Path, monkeypatch) ->
     assert studies[1].triples == again
     for triple in (t for study in studies for t in study.triples):
         assert triple.phrases == plain(triple.location, triple.finding, triple.phrases)
+    ruled = phantoms.render_studies(2, **keep, anatomy="geometric", report=nothing)[1].masks
+    lungs = {name: phantom.regions[name] for name in ("left lung", "right lung")}
+    expected = coarse(dict(zip(LOCATIONS, locate(lungs), strict=True)), GRID)
+    np.testing.assert_array_equal(ruled, expected)
+    assert not np.array_equal(ruled, studies[1].masks)
 
 
 # --- terms ----------------------------------------------------------------------------------------

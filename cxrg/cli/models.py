@@ -30,6 +30,7 @@ _WEIGHTS = {
     "download": "fetched on first use",
     "request": "from the authors, on request",
     "import": "another format: convert first",
+    "trained": "trained with cxrg train",
 }
 # What a reader looks for, and is told so where it is not known.
 _EXPECTED = ("licence", "access", "hub_id", "revision", "trained_on", "text_encoder")

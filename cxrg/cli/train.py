@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cxrg.cli.knobs import read_knobs
 from cxrg.cli.terminal import progress, write
 
 
@@ -15,15 +16,35 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and model.")] = Path(
         "runs/train"
     ),
+    set_knobs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SETTING=VALUE",
+            help="One setting, such as diffusion.steps=2000; may be repeated.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> None:
-    """Train a compact latent diffusion model and write it as a diffusers folder."""
-    from cxrg.train import run
+    """Train a compact latent diffusion model and write it as a diffusers folder.
+
+    Examples:
+
+    cxrg train --config cxrg/train/compact.toml --out runs/compact
+
+    cxrg train --config cxrg/train/compact.toml --out runs/compact --resume
+
+    cxrg train --config cxrg/train/compact.toml --out runs/plain --set diffusion.attention_weight=0
+    """
+    from cxrg.train.config import read_config
+
+    settings = read_config(config, read_knobs(set_knobs or []))
+    from cxrg.train.run import run
 
     with progress(1, quiet=quiet) as reporter:
-        model = run(config, out=out, resume=resume, progress=reporter.at)
+        model = run(settings, out=out, resume=resume, progress=reporter.at)
     if not quiet:
         write(str(model))

@@ -2,7 +2,3 @@
 
 Each stage leaves its result in the run's folder and is not repeated when the run goes on.
 """
-
-from cxrg.train.run import run
-
-__all__ = ["run"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cxrg.errors import InputError
+from cxrg.settings import lay_over_each, read_toml
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,19 +123,22 @@ def _table(kind: type[_T], values: dict[str, Any], where: str) -> _T:
     return kind(**frozen)
 
 
-def read_config(path: Path) -> TrainConfig:
-    """Read a training configuration.
+def read_config(path: Path, changes: Mapping[str, str] | None = None) -> TrainConfig:
+    """Read a training configuration; its paths start from its folder.
+
+    Args:
+        path: a TOML file with all settings of ``compact.toml``.
+        changes: settings on top, by name such as ``diffusion.steps``, as TOML writes them.
 
     Raises:
-        InputError: the file is missing, is not TOML, or has unknown or missing keys.
+        InputError: the file cannot be read, or has unknown or missing keys.
+        UsageError: a setting on top is not known, or its value cannot be meant.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML ({error}); correct it") from error
+    raw = read_toml(path)
+    lay_over_each(raw, changes or {}, known=str(path))
     tables: dict[str, Any] = {
         name: _table(kind, raw.pop(name, {}), f"{path}: [{name}]") for name, kind in _TABLES.items()
     }
-    return _table(TrainConfig, {**raw, **tables}, f"{path}: top level")
+    settings = _table(TrainConfig, {**raw, **tables}, f"{path}: top level")
+    backgrounds = str((path.parent / settings.data.backgrounds).resolve())
+    return replace(settings, data=replace(settings.data, backgrounds=backgrounds))

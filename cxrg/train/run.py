@@ -20,7 +20,7 @@ from cxrg.phantom import sample
 from cxrg.train import diffusion
 from cxrg.train.autoencoder import encode_all, train_autoencoder
 from cxrg.train.backgrounds import read_backgrounds
-from cxrg.train.config import TrainConfig, read_config
+from cxrg.train.config import TrainConfig
 from cxrg.train.export import export
 from cxrg.train.log import Log, Progress
 from cxrg.train.pool import Background, Pool, make_pool, read_pool
@@ -28,11 +28,11 @@ from cxrg.train.segmenter import STRUCTURES, train_segmenter
 from cxrg.train.text import new_text_encoder, train_tokenizer
 
 
-def run(config: Path, *, out: Path, resume: bool, progress: Progress) -> Path:
+def run(settings: TrainConfig, *, out: Path, resume: bool, progress: Progress) -> Path:
     """Train a compact model.
 
     Args:
-        config: TOML file, see `cxrg.train.config`.
+        settings: see `cxrg.train.config`.
         out: the run's folder: checkpoints, ``log.jsonl``, ``model/``, and ``model-STEP/`` for every
             snapshot.
         resume: go on with what the folder holds; without it the folder must be new or empty.
@@ -42,16 +42,15 @@ def run(config: Path, *, out: Path, resume: bool, progress: Progress) -> Path:
         The diffusers-format folder of the trained model.
 
     Raises:
-        InputError: the configuration or the backgrounds cannot be read.
+        InputError: the backgrounds cannot be read.
         UsageError: the folder holds a run and ``resume`` is not given.
     """
-    settings = read_config(config)
     if out.exists() and any(out.iterdir()) and not resume:
         raise UsageError(f"{out}: holds files already; give --resume or another --out")
     out.mkdir(parents=True, exist_ok=True)
     with (out / "log.jsonl").open("a", encoding="utf-8") as file, quiet_libraries():
         log = Log(file=file, progress=progress)
-        pool = _pool(settings, config.parent, out, log)
+        pool = _pool(settings, out, log)
         vae = _autoencoder(settings, pool, out, log)
         tokenizer = _tokenizer(settings, out)
         latents = _latents(vae, pool, out)
@@ -83,9 +82,9 @@ def _segmenter(settings: TrainConfig, out: Path, log: Log) -> UNet2DModel:
     return net
 
 
-def _pool(settings: TrainConfig, beside: Path, out: Path, log: Log) -> Pool:
+def _pool(settings: TrainConfig, out: Path, log: Log) -> Pool:
     data = settings.data
-    folder = (beside / data.backgrounds).resolve()
+    folder = Path(data.backgrounds)
     if data.drawn_on_real and not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder; correct [data] backgrounds or set drawn_on_real = 0"

@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from cxrg.errors import InputError, UsageError
+from cxrg.errors import UsageError
+from cxrg.settings import is_number, lay_over, lay_over_each, read_toml
+
+DEFAULTS = "cxrg/tune/default.toml"
+
+
+Anatomy = Literal["exact", "geometric"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +35,7 @@ class DataConfig:
     """What is learnt from; see ``default.toml``."""
 
     phantoms: int
+    anatomy: Anatomy
     table: str
     masks: str
     template: float
@@ -66,26 +73,24 @@ class TuneConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise UsageError(f"{name} {value!r} cannot be meant; use a whole number from {low}")
         for name in ("learning_rate", "clip"):
-            if not _number(getattr(self, name)) or getattr(self, name) <= 0:
+            if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be a number above 0")
         shares = {"ema": self.ema, "data.template": self.data.template}
         for name, value in {**shares, "data.held_out": self.data.held_out}.items():
-            if not _number(value) or not 0 <= value <= 1:
+            if not is_number(value) or not 0 <= value <= 1:
                 raise UsageError(f"{name} {value!r} cannot be meant; use a number from 0 to 1")
         for item in fields(LossConfig):
             value = getattr(self.loss, item.name)
-            if not _number(value) or value < 0:
+            if not is_number(value) or value < 0:
                 raise UsageError(f"loss.{item.name} {value!r} cannot be meant; use 0 or more")
+        if self.data.anatomy not in get_args(Anatomy):
+            raise UsageError("data.anatomy must be exact or geometric")
         if not (self.prefix or self.residuals):
             raise UsageError("nothing is learnt; set prefix above 0 or residuals to true")
         if len(self.timesteps) not in (0, 2) or list(self.timesteps) != sorted(self.timesteps):
             raise UsageError("timesteps must be [] or [first, last]")
         if not (self.data.phantoms or self.data.table):
             raise UsageError("no data; set data.phantoms or data.table")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def read_config(path: Path | None = None, changes: Mapping[str, str] | None = None) -> TuneConfig:
@@ -105,48 +110,13 @@ def read_config(path: Path | None = None, changes: Mapping[str, str] | None = No
         resources.files("cxrg.tune").joinpath("default.toml").read_text(encoding="utf-8")
     )
     if path is not None:
-        given = _read(path)
+        given = read_toml(path)
         data = given.get("data", {})
         for name in ("table", "masks"):
             if isinstance(data, dict) and isinstance(data.get(name), str) and data[name]:
                 data[name] = str(path.parent / data[name])
-        _lay_over(told, given, str(path))
-    for name, text in (changes or {}).items():
-        table, _, key = name.rpartition(".")
-        _lay_over(told, {table: {key: _value(text)}} if table else {key: _value(text)}, "--set")
+        lay_over(told, given, origin=str(path), known=DEFAULTS)
+    lay_over_each(told, changes or {}, known=DEFAULTS)
     told |= {"loss": LossConfig(**told["loss"]), "data": DataConfig(**told["data"])}
     frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
     return TuneConfig(**frozen)
-
-
-def _lay_over(told: dict[str, Any], given: Mapping[str, Any], origin: str) -> None:
-    """Replace settings by those given; every name must be known."""
-    for name, value in given.items():
-        if name not in told or isinstance(told[name], dict) != isinstance(value, dict):
-            raise UsageError(f"{origin}: setting {name!r} is not known; see cxrg/tune/default.toml")
-        if isinstance(value, dict):
-            _lay_over(told[name], value, origin)
-            continue
-        wanted = type(told[name])
-        fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
-        if not fits and not (wanted is float and _number(value)):
-            kind = {"str": "text", "bool": "true or false", "list": "a list"}
-            use = kind.get(wanted.__name__, "a number")
-            raise UsageError(f"{origin}: {name} {value!r} cannot be meant; use {use}")
-        told[name] = value
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read; give a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML ({error}); correct it") from error

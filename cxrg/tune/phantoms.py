@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.anatomy import LOCATIONS, of_phantom
+from cxrg.anatomy import LOCATIONS, locate, of_phantom
 from cxrg.artefacts.files import whole
 from cxrg.phantom import language, queries
+from cxrg.tune.config import Anatomy
 from cxrg.tune.study import Study, Triple, coarse, plain
 from cxrg.tune.vocabulary import finding_named, locations_of
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FIRST_SEED = 2**39
 """Training of models takes seeds below this one, evaluation those from 2**40 on."""
 SHARD = 50
+LUNGS = ("left lung", "right lung")
 WORDINGS = 4
 """Phrases per triple beside its template."""
 
@@ -57,6 +59,7 @@ def render_studies(
     seed: int,
     side: int,
     grid: int,
+    anatomy: Anatomy,
     folder: Path,
     report: Callable[[int, int], None],
 ) -> list[Study]:
@@ -66,6 +69,7 @@ def render_studies(
         seed: which phantoms; the first ones are the same for every count.
         side: pixels of the model's square.
         grid: cells along a side of the masks.
+        anatomy: ``exact`` masks, or ``geometric`` ones by rules from the two lungs.
         report: called with shards done and shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,7 @@ def render_studies(
         with context.Pool(min(os.cpu_count() or 1, len(missing))) as workers:
             for done, _ in enumerate(workers.imap_unordered(render, missing), start=1):
                 report(done, len(missing))
-    return [study for path in paths for study in _read(path)][:count]
+    return [study for path in paths for study in _read(path, anatomy)][:count]
 
 
 def _render(shard: tuple[int, Path], *, seed: int, side: int, grid: int) -> None:
@@ -86,13 +90,17 @@ def _render(shard: tuple[int, Path], *, seed: int, side: int, grid: int) -> None
     from cxrg.phantom.sample import render
 
     first, path = shard
-    images, masks = [], []
+    images: list[NDArray[np.uint8]] = []
+    masks: dict[Anatomy, list[NDArray[np.uint8]]] = {"exact": [], "geometric": []}
     rows: list[tuple[str, str, str, str]] = []
     for index in range(first, first + SHARD):
         phantom = render(FIRST_SEED + seed * 10**6 + index, side=side)
-        cells = coarse(of_phantom(phantom), grid)
+        exact = of_phantom(phantom)
+        ruled = locate({name: exact[name] for name in LUNGS})
+        cells = coarse(exact, grid)
         images.append(np.round(phantom.image * 255).astype(np.uint8))
-        masks.append(cells)
+        masks["exact"].append(cells)
+        masks["geometric"].append(coarse(dict(zip(LOCATIONS, ruled, strict=True)), grid))
         for triple in triples(phantom, cells, Random(f"{seed} {index}")):
             said = "\n".join(triple.phrases)
             rows.append((str(index - first), triple.location, triple.finding, said))
@@ -100,15 +108,15 @@ def _render(shard: tuple[int, Path], *, seed: int, side: int, grid: int) -> None
         np.savez_compressed(
             file,
             images=np.stack(images),
-            masks=np.stack(masks),
+            **{name: np.stack(cells) for name, cells in masks.items()},  # type: ignore[arg-type]  # arrays, no flags
             rows=np.array(rows, np.str_).reshape(-1, 4),
             first=np.array(first),
         )
 
 
-def _read(path: Path) -> Iterator[Study]:
+def _read(path: Path, anatomy: Anatomy) -> Iterator[Study]:
     with np.load(path, allow_pickle=False) as shard:
-        images, masks, rows = shard["images"], shard["masks"], shard["rows"]
+        images, masks, rows = shard["images"], shard[anatomy], shard["rows"]
         first = int(shard["first"])
     said: list[list[Triple]] = [[] for _ in images]
     for owner, location, finding, phrases in rows.tolist():
@@ -118,6 +126,6 @@ def _read(path: Path) -> Iterator[Study]:
         yield Study(
             pixels=images[index],
             masks=masks[index],
-            triples=tuple(own),
+            triples=tuple(t for t in own if masks[index, LOCATIONS.index(t.location)].any()),
             patient=f"phantom {first + index}",
         )

@@ -182,6 +182,7 @@ def _studies(config: TuneConfig, base: Model, pool: Path, progress: Progress) ->
             seed=config.seed,
             side=base.side,
             grid=grid,
+            anatomy=config.data.anatomy,
             folder=pool,
             report=lambda done, of: progress("rendering phantoms", done, of),
         )

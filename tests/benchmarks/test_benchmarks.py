@@ -57,3 +57,14 @@ def test_grid(tmp_path: Path) -> None:
     assert all(re.match(r"0\.\d{3} \(", row[2]) for row in rows)
     assert rows[0][-1] == ""
     assert re.match(r"[+-]0\.\d{3} \(", rows[1][-1])
+
+
+def test_tuning(tmp_path: Path) -> None:
+    small = ("steps=2", "batch=2", "warmup=0", "data.phantoms=50", "check_every=1")
+    knobs = [text for change in small for text in ("--set", change)]
+    line = ("--line", "prefix=1 loss.nce=0")
+    cells = table("tuning.py", "phantoms", "--count", "3", "--out", str(tmp_path), *line, *knobs)
+    frozen, tuned = cells[2:]
+    assert frozen[:3] == ["frozen", "", ""]
+    assert re.match(r"0\.\d{3} to 0\.\d{3}", tuned[1])
+    assert all(re.match(r"-?\d\.\d{3}<br>[+-]\d\.\d{3} \(", cell) for cell in tuned[3:])

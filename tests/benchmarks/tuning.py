@@ -1,0 +1,127 @@
+"""What prompt tuning does, and which of its parts: a Markdown table of ablations.
+
+``python tests/benchmarks/tuning.py phantoms ../shared/data/realval/manifest.csv --model DIR``
+
+Each line is a tuning run with settings of its own (``cxrg tune --set``), scored on the findings
+whose phrase names a place, beside the frozen model: the held-out share of attention in the named
+place for the words of place and of finding, then for each data set metrics and, below them, the
+paired difference tuned less frozen with its 95 % interval over patients. Lines of your own:
+``--line "prefix=4 loss.nce=0"``, repeated. Runs stay under ``--out`` and go on where they stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common import markdown
+from grid import METRICS, score
+
+from cxrg.evaluate.aggregate import Mean
+from cxrg.evaluate.categories import group_of
+from cxrg.evaluate.compare import compare
+from cxrg.evaluate.datasets import Dataset, read_dataset
+from cxrg.evaluate.phantoms import phantoms
+from cxrg.evaluate.record import METHOD
+from cxrg.evaluate.report import part_of
+from cxrg.evaluate.run import Settings
+from cxrg.model import load
+from cxrg.options import resolve
+from cxrg.tune.config import read_config
+from cxrg.tune.run import Tuned, tune
+from cxrg.tune.vocabulary import matcher
+
+FROZEN = "frozen"
+LINES = (
+    "",
+    "prefix=0",
+    *(f"prefix={count}" for count in (1, 4, 16)),
+    "residuals=false",
+    *(f"loss.{name}=0" for name in ("inside", "outside", "dice", "nce", "diffusion", "residual")),
+    "data.anatomy=geometric",
+)
+
+
+def placed(data: Dataset) -> Dataset:
+    """The findings of a data set whose phrase names one of the twenty places."""
+    names = matcher("locations")
+    return replace(
+        data,
+        samples=tuple(
+            sample
+            for sample in data.samples
+            if sample.present and group_of(sample.category) == "finding" and names(sample.phrase)
+        ),
+    )
+
+
+def tuned(line: str, model: str, shared: Sequence[str], out: Path) -> Tuned:
+    """The run of one line, made or gone on with."""
+    changes = dict(text.split("=", 1) for text in (*shared, *line.split()))
+    folder = out / (line.replace(" ", "_") or "default")
+    config = read_config(None, changes)
+    return tune(config, model=model, out=folder, pool=out / "pool", resume=True)
+
+
+def cells(
+    folder: Path, frozen: Path, data: Dataset, model: str, adapter: Path | None, settings: Settings
+) -> Iterator[str]:
+    """Each metric's mean, and its difference from the frozen model's."""
+    loaded = load(model, adapter=adapter)
+    records = score(loaded, resolve("fast", loaded.card), data, settings, folder)
+    means = part_of(records).maps[METHOD]
+    gaps = None if adapter is None else compare(folder, frozen).parts["all"]
+    for metric in METRICS:
+        gap = "" if gaps is None else f"<br>{_interval(gaps[metric].micro)}"
+        yield f"{means[metric].micro.value:.3f}{gap}"
+
+
+def _interval(mean: Mean) -> str:
+    return f"{mean.value:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("datasets", nargs="+", help="phantoms, or a manifest.csv")
+    parser.add_argument("--model", default="compact")
+    parser.add_argument("--line", action="append", help='"SETTING=VALUE ..."; repeatable')
+    parser.add_argument("--set", action="append", default=[], help="SETTING=VALUE of every line")
+    parser.add_argument("--count", type=int, default=80, help="phantoms")
+    parser.add_argument("--limit", type=int, default=0, help="samples of a data set; 0: all")
+    parser.add_argument("--longest", type=int, default=256, help="score at this size; 0: own size")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("tuning"))
+    asked = parser.parse_args(arguments)
+    settings = Settings(controls=False, limit=asked.limit, seed=asked.seed, longest=asked.longest)
+    sets = {
+        name: placed(
+            phantoms(asked.count, asked.seed) if name == "phantoms" else read_dataset(Path(name))
+        )
+        for name in asked.datasets
+    }
+    head = ["tuned with", "place words inside", "finding words inside"]
+    head += [f"{data.name} {metric}" for data in sets.values() for metric in METRICS.values()]
+    print(markdown(head, []), flush=True)
+    for line in (FROZEN, *(LINES if asked.line is None else asked.line)):
+        shares = ["", ""]
+        adapter = None
+        if line != FROZEN:
+            run = tuned(line, asked.model, asked.set, asked.out / "runs")
+            shares = [
+                f"{run.frozen[name]:.3f} to {run.tuned[name]:.3f}"
+                for name in ("location", "finding")
+            ]
+            adapter = run.adapter
+        row = [line or "all as in default.toml", *shares]
+        for data in sets.values():
+            folder = asked.out / data.name / (line.replace(" ", "_") or "default")
+            row += cells(
+                folder, asked.out / data.name / FROZEN, data, asked.model, adapter, settings
+            )
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
