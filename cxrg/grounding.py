@@ -63,6 +63,9 @@ class Grounding:
             0 to 1, comparable between phrases of one model and one set of options only.
         heatmap: float32 ``(H, W)`` in [0, 1], the source image's pixels; NaN where never seen.
         canonical: float32 ``(S, S)`` in [0, 1], the same on the model's square.
+        canonical_attention: float32 ``(S, S)`` in [0, 1], what the heatmap was made of: the mean
+            attention probability over layers and steps, smoothed. Where biases are merged, the
+            merged map before its background is masked.
         boxes: in pixels of the source image, the highest score first.
         tokens: the tokens whose attention was read.
         layers: the layers that were read.
@@ -80,6 +83,7 @@ class Grounding:
     score: float
     heatmap: NDArray[np.float32]
     canonical: NDArray[np.float32]
+    canonical_attention: NDArray[np.float32]
     boxes: tuple[Box, ...]
     tokens: tuple[str, ...]
     layers: tuple[str, ...]
@@ -89,11 +93,16 @@ class Grounding:
     warnings: tuple[str, ...]
     timings: Mapping[str, float]
 
+    @property
+    def attention(self) -> NDArray[np.float32]:
+        """``canonical_attention`` in the source image's pixels ``(H, W)``, NaN where never seen."""
+        return self.image.frame.restore(self.canonical_attention)
+
 
 def heatmaps(
     maps: AttentionMaps, frame: Frame, options: Options, free: FreeRun | None = None
-) -> tuple[NDArray[np.float32], float]:
-    """A phrase's map on the square, background included, and its presence score.
+) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """A phrase's map on the square, background included, its attention, and its presence score.
 
     Args:
         maps: the phrase's attention.
@@ -102,7 +111,8 @@ def heatmaps(
         free: a free run, where biases are merged.
 
     Returns:
-        float32 ``(S, S)`` in [0, 1], and the score in [0, 1].
+        The map and the attention of which it was made, see `Grounding`, both float32 ``(S, S)`` in
+        [0, 1], and the score in [0, 1].
     """
     height, width = frame.source
     seen = frame.to_canonical(Box(0, 0, width, height))
@@ -116,12 +126,14 @@ def heatmaps(
     score = min(max(presence(absolute), 0.0), 1.0)
     if free:
         merged = merge(scale(_plain(read, free.side, options)), maps, free, options.bbm)
-        return scale(finish(enlarge(merged, frame.side, options.enlarge))), score
+        heat = scale(finish(enlarge(merged, frame.side, options.enlarge)))
+        return heat, heat, score
+    attention = absolute.clip(0, 1)
     if options.normalise == "none":
-        return absolute.clip(0, 1), score
+        return attention, attention, score
     if options.normalise == "final":
-        return scale(absolute), score
-    return scale(finish(_plain(read, frame.side, options))), score
+        return scale(absolute), attention, score
+    return scale(finish(_plain(read, frame.side, options))), attention, score
 
 
 def _plain(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
@@ -142,7 +154,7 @@ def make_grounding(
     free: FreeRun | None = None,
 ) -> Grounding:
     """What a phrase's maps, and a free run's, say; ``timings`` is left empty."""
-    heat, score = heatmaps(maps, image.frame, options, free)
+    heat, attention, score = heatmaps(maps, image.frame, options, free)
     absent = options.absent_below is not None and score < options.absent_below
     found = (
         ()
@@ -164,6 +176,7 @@ def make_grounding(
         score=score,
         heatmap=image.frame.restore(canonical),
         canonical=canonical,
+        canonical_attention=attention,
         boxes=boxes,
         tokens=prompt.selected_tokens,
         layers=tuple(maps.layers),

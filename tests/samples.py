@@ -63,6 +63,7 @@ def grounding(of: CxrImage, phrase: str = "left basal opacity", **changes: Any) 
         "score": 0.42,
         "heatmap": of.frame.restore(canonical),
         "canonical": canonical,
+        "canonical_attention": canonical / 2,
         "boxes": (box,),
         "tokens": ("left", "basal", "opacity"),
         "layers": ("mid_block",),

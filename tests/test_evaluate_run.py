@@ -113,6 +113,20 @@ def test_a_run_goes_on_where_it_was_cut(data: Dataset, tmp_path: Path) -> None:
     assert again.calls == []
 
 
+def test_any_text_outlasts_a_cut(tmp_path: Path) -> None:
+    # Ends of a line to Unicode, none to JSON; and a letter of two bytes, cut between them.
+    data = read_dataset(manifest(tmp_path, patients=2, phrase="{} n\u2028\x85 n\u00f6dule"))
+    out = tmp_path / "out"
+    records = records_of(data, out)
+    text = (out / SAMPLES).read_bytes()
+    assert load(out / SAMPLES) == records
+    (out / SAMPLES).write_bytes(text[: text.rindex("\u00f6".encode()) + 1])
+    method = Fake()
+    assert records_of(data, out, method) == records
+    assert len(method.calls) == 1
+    assert (out / SAMPLES).read_bytes() == text
+
+
 def test_an_interrupted_run_keeps_its_images(data: Dataset, tmp_path: Path) -> None:
     class Stops(Fake):
         def image_only(self, image: object) -> None:

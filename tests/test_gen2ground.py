@@ -120,6 +120,13 @@ def test_merging_changes_the_map_and_the_ways_differ(model: Model, image: CxrIma
         assert np.abs(maps[one] - maps[other]).mean() > 1e-3
 
 
+def test_attention_of_merged_biases_is_the_merged_map(model: Model, image: CxrImage) -> None:
+    plain = ground(image, PHRASE, model=model, normalise="none", **PLAIN)
+    found = ground(image, PHRASE, model=model, preset="gen2ground")
+    np.testing.assert_array_equal(found.canonical_attention, plain.canonical)
+    assert not np.array_equal(found.canonical, plain.canonical)
+
+
 def test_the_mask_and_its_box_are_the_published_ones(model: Model, image: CxrImage) -> None:
     shown = ground(image, PHRASE, model=model, bbm="off", **PLAIN)
     cut = ground(image, PHRASE, model=model, preset="gen2ground", bbm="off")

@@ -131,6 +131,20 @@ def test_probabilities_stay_absolute_without_normalisation(models) -> None:
     assert total.score == pytest.approx(np.sort(total.canonical.ravel())[-16:].mean(), abs=1e-6)
 
 
+@pytest.mark.parametrize("normalise", ["minmax", "final", "competition", "none"])
+def test_attention_comes_with_every_heatmap(models, normalise) -> None:
+    image, model = picture(40, 64), models["compact"]
+    knobs = {"tokens": "0", "draws": 1}
+    plain = ground(image, PHRASE, model=model, normalise="none", mask="none", **knobs)
+    found = ground(image, PHRASE, model=model, normalise=normalise, mask="otsu", **knobs)
+    # More is read for a competition, which may round differently.
+    rounding = 1e-6 if normalise == "competition" else 0
+    np.testing.assert_allclose(found.canonical_attention, plain.canonical, rtol=rounding)
+    np.testing.assert_allclose(found.attention, plain.heatmap, rtol=rounding)
+    assert found.attention.shape == (40, 64)
+    assert not np.array_equal(found.canonical, plain.canonical)
+
+
 def test_final_scales_the_last_map_and_nothing_before_it(models) -> None:
     image, model = picture(), models["compact"]
     plain = ground(image, PHRASE, model=model, normalise="none", mask="none")

@@ -15,6 +15,7 @@ others are left alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -63,6 +64,14 @@ def mask_folder(folder: Path) -> Callable[[CxrImage], Structures]:
         return {name: np.isin(values, numbers) for name, numbers in labels.items()}
 
     return find
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest of a folder's file names and sizes, which tells one set of masks from another."""
+    told = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        told.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+    return told.hexdigest()
 
 
 def _parts(folder: Path) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,8 @@ from cxrg.options import resolve
 if TYPE_CHECKING:
     from cxrg.anatomy import Source
     from cxrg.evaluate.datasets import Dataset
-    from cxrg.evaluate.leakage import Reader
     from cxrg.evaluate.measures import Measured
     from cxrg.evaluate.run import Open, Settings
-    from cxrg.model import Model
 
 GROUNDING = "grounding"
 MEASURES = (GROUNDING, "leakage", "classification", "anatomy")
@@ -61,7 +59,7 @@ def run_measure(
     measured = (
         _anatomy(asked, data, settings, reporter)
         if asked.measure == "anatomy"
-        else _attention(asked, data, settings, reporter)
+        else _attention(asked, data, settings, out, reporter)
     )
     write_files(measured, data, out)
     return measured
@@ -79,8 +77,11 @@ def show(measured: Measured, out: Path) -> None:
     write(f"{out / measured.name}.html")
 
 
-def _attention(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter) -> Measured:
+def _attention(
+    asked: Asked, data: Dataset, settings: Settings, out: Path, reporter: Reporter
+) -> Measured:
     from cxrg.evaluate import classify, leakage
+    from cxrg.evaluate.method import LatentDiffusion
     from cxrg.evaluate.phantoms import drawn, exact_anatomy
     from cxrg.model import load
 
@@ -88,18 +89,23 @@ def _attention(asked: Asked, data: Dataset, settings: Settings, reporter: Report
     models = {"frozen": load(asked.model, **asked.loading)}
     if asked.adapter is not None:
         models["tuned"] = load(asked.model, adapter=asked.adapter, **asked.loading)
-    readers = [_reader(name, model, asked) for name, model in models.items()]
-    exact = data.format == _PHANTOMS
-    source = exact_anatomy(settings.seed) if exact and asked.masks is None else _source(asked)
+    readers = {
+        name: LatentDiffusion.of(model, resolve(asked.preset, model.card, **asked.knobs))
+        for name, model in models.items()
+    }
+    rendered = data.format == _PHANTOMS
+    exact = rendered and asked.masks is None
+    source = exact_anatomy(settings.seed) if exact else _source(asked)
     common: dict[str, Any] = {
+        "facts": {"source": "phantoms"} if exact else _source_facts(asked),
         "open_image": _opener(data, settings, models["frozen"].side),
         "advance": _advancer(reporter),
     }
     if asked.measure == "leakage":
-        return leakage.measure(data, readers, source, settings, **common)
-    if exact:
+        return leakage.measure(data, readers, source, settings, out, **common)
+    if rendered:
         common["drawn"] = lambda sample: drawn(sample, settings.seed)
-    return classify.measure(data, readers, source, settings, **common)
+    return classify.measure(data, readers, source, settings, out, **common)
 
 
 def _anatomy(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter) -> Measured:
@@ -117,7 +123,7 @@ def _anatomy(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter
         open_image=_opener(data, settings, _ANATOMY_SIDE),
         advance=_advancer(reporter),
         exact=exact_anatomy(settings.seed) if data.format == _PHANTOMS else None,
-        facts={"source": "masks" if asked.masks else "shipped segmenter"},
+        facts=_source_facts(asked),
     )
 
 
@@ -131,20 +137,12 @@ def _source(asked: Asked) -> Source:
     return shipped()
 
 
-def _reader(name: str, model: Model, asked: Asked) -> Reader:
-    """A model read as its options say, and as plain attention."""
-    from cxrg.evaluate.leakage import Reader
-    from cxrg.evaluate.method import LatentDiffusion
+def _source_facts(asked: Asked) -> dict[str, str]:
+    if asked.masks is None:
+        return {"source": "shipped segmenter"}
+    from cxrg.anatomy.folder import fingerprint
 
-    options = resolve(asked.preset, model.card, **asked.knobs)
-    plain = replace(options, normalise="none", mask="none")
-    return Reader(
-        name=name,
-        maps={
-            "attention": LatentDiffusion.of(model, plain),
-            "heatmap": LatentDiffusion.of(model, options),
-        },
-    )
+    return {"source": "masks", "masks": fingerprint(asked.masks)}
 
 
 def _opener(data: Dataset, settings: Settings, side: int) -> Open:

@@ -9,7 +9,8 @@ no anatomy. AUC is over images, exact (Mann-Whitney), with intervals over patien
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,29 @@ from cxrg.anatomy import Source
 from cxrg.evaluate.aggregate import NAN, Mean, Resampling, interval
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.findings import finding_of, findings
-from cxrg.evaluate.leakage import MAPS, Reader
-from cxrg.evaluate.measures import LONGEST, Advance, Measured, Table, each_image, union
+from cxrg.evaluate.measures import (
+    MAPS,
+    Advance,
+    Book,
+    Fields,
+    Heat,
+    Measured,
+    Table,
+    describe,
+    each_image,
+    maps_of,
+    union,
+)
+from cxrg.evaluate.method import Method
 from cxrg.evaluate.metrics import auc_of
-from cxrg.evaluate.run import Open, Settings, choose, open_file, reduce
+from cxrg.evaluate.run import Open, Settings, by_image, choose, open_file
 from cxrg.evaluate.sample import Sample
 from cxrg.phantom.queries import covers
 
-Heat = NDArray[np.float32]
+if TYPE_CHECKING:
+    from cxrg.image import CxrImage
+
+NAME = "classification"
 Labels = dict[str, bool]
 """Whether a concept is there; concepts that nobody looked for are missing."""
 SCORES = (*MAPS, "presence")
@@ -76,10 +92,12 @@ def _means(concept: str, kind: str) -> bool:
 
 def measure(
     dataset: Dataset,
-    readers: Sequence[Reader],
+    readers: Mapping[str, Method],
     source: Source,
     settings: Settings,
+    out: Path,
     *,
+    facts: Mapping[str, Any],
     open_image: Open = open_file,
     advance: Advance = lambda name, count: None,
     drawn: Callable[[Sample], Sequence[str]] | None = None,
@@ -91,35 +109,51 @@ def measure(
     :func:`cxrg.evaluate.leakage.measure`.
     """
     chosen = choose(dataset.samples, settings)
-    read = readers[0].maps[MAPS[0]].read
-    records: list[dict[str, Any]] = []
-    for image, masks, samples in each_image(dataset, chosen, read, source, open_image, advance):
-        labels = labels_of_kinds(drawn(samples[0])) if drawn else labels_of(samples)
-        if not labels:
-            continue
-        scores: dict[str, dict[str, float]] = {concept: {} for concept in labels}
-        for reader in readers:
-            for kind, method in reader.maps.items():
-                for concept, found in zip(
-                    labels, method.ground(image, [_prompt(c) for c in labels]), strict=True
-                ):
-                    mask = union(masks, findings()[concept].plausible)
-                    value = margin(reduce(found.heatmap, LONGEST), mask)
-                    scores[concept][f"{reader.name}/{kind}"] = value
-                    scores[concept][f"{reader.name}/presence"] = float(found.score)
+    run = describe(dataset, readers, settings, facts)
+    book = Book(out, NAME, run)
+
+    def question(samples: Sequence[Sample]) -> Fields:
         first = samples[0]
-        records.append(
-            {"id": first.id, "patient": first.patient, "labels": labels, "scores": scores}
-        )
-    facts = {
-        "dataset": dataset.name,
-        "readers": {reader.name: reader.maps[MAPS[1]].facts for reader in readers},
-        "images": len(records),
-    }
-    tables = [_table(records, reader.name, settings.seed) for reader in readers]
+        labels = labels_of_kinds(drawn(first)) if drawn else labels_of(samples)
+        return {"id": first.id, "patient": first.patient, "labels": labels}
+
+    def done(samples: Sequence[Sample]) -> bool:
+        return book.answers([question(samples)])
+
+    read = next(iter(readers.values())).read
+    images = each_image(dataset, chosen, read, source, open_image, advance, done=done)
+    for image, masks, samples in images:
+        asked = question(samples)
+        if asked["labels"]:
+            book.add([asked | {"scores": _scores(image, masks, asked["labels"], readers)}])
+    ids = [samples[0].id for samples in by_image(chosen).values()]
+    records = [book.records[i] for i in ids if i in book.records]
     return Measured(
-        name="classification", facts=facts, tables=tuple(tables), records=tuple(records)
+        name=NAME,
+        facts={
+            "dataset": dataset.name,
+            "readers": run["readers"],
+            **facts,
+            "images": len(records),
+        },
+        tables=tuple(_table(records, reader, settings.seed) for reader in readers),
+        records=tuple(book.records.values()),
     )
+
+
+def _scores(
+    image: CxrImage, masks: Heat, concepts: Iterable[str], readers: Mapping[str, Method]
+) -> dict[str, dict[str, float]]:
+    """By concept, then ``READER/SCORE``."""
+    scores: dict[str, dict[str, float]] = {concept: {} for concept in concepts}
+    for name, method in readers.items():
+        answers = method.ground(image, [_prompt(concept) for concept in scores])
+        for (concept, values), found in zip(scores.items(), answers, strict=True):
+            mask = union(masks, findings()[concept].plausible)
+            for kind, heat in maps_of(found).items():
+                values[f"{name}/{kind}"] = margin(heat, mask)
+            values[f"{name}/presence"] = float(found.score)
+    return scores
 
 
 def _prompt(concept: str) -> str:

@@ -9,41 +9,51 @@ Each phrase is asked as a report's sentence and as "{location} {finding}", of th
 tuned one where there is one, and again with the patient's other side in the words and the same
 mask: a model that reads the location leaks more then. ``uniform`` is the leak of a map that is the
 same everywhere. Attention is the mean probability over layers and timesteps; the heatmap is what
-the run's options make of it.
+the run's options make of it (`cxrg.grounding.Grounding`).
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.anatomy import Source, locate
+from cxrg.anatomy import Source
 from cxrg.evaluate.aggregate import NAN, Mean, Resampling, difference, mean_of
 from cxrg.evaluate.categories import GROUPS, group_of
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.leakage_figure import Row, figure
-from cxrg.evaluate.measures import LONGEST, Advance, Measured, Table, each_image, union
+from cxrg.evaluate.measures import (
+    LONGEST,
+    MAPS,
+    Advance,
+    Book,
+    Fields,
+    Heat,
+    Measured,
+    Table,
+    describe,
+    each_image,
+    maps_of,
+    union,
+)
 from cxrg.evaluate.method import Method
 from cxrg.evaluate.run import Open, Settings, choose, open_file, reduce
 from cxrg.evaluate.sample import Sample
 from cxrg.evaluate.sayings import FORMS, Saying, saying
 
-Heat = NDArray[np.float32]
-MAPS = ("attention", "heatmap")
+if TYPE_CHECKING:
+    from cxrg.image import CxrImage
+
+Maps = Mapping[str, Mapping[str, Heat]]
+"""By phrase and kind."""
+NAME = "leakage"
 SHOWN = 6
 """Rows of the figure."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
-    """One model, read in two ways: ``maps`` has a method for each of :data:`MAPS`."""
-
-    name: str
-    maps: Mapping[str, Method]
 
 
 def leak(heat: Heat, mask: Heat) -> float:
@@ -60,80 +70,73 @@ def leak(heat: Heat, mask: Heat) -> float:
 
 def measure(
     dataset: Dataset,
-    readers: Sequence[Reader],
+    readers: Mapping[str, Method],
     source: Source,
     settings: Settings,
+    out: Path,
     *,
+    facts: Mapping[str, Any],
     open_image: Open = open_file,
     advance: Advance = lambda name, count: None,
 ) -> Measured:
     """Leakage of every sample that is there and whose words name a location.
 
+    Goes on with what the folder has. Only the images of the figure are read again for it.
+
     Args:
         dataset: the samples.
-        readers: the model, and perhaps a tuned one.
+        readers: the model, and perhaps a tuned one, by name.
         source: where anatomy comes from.
         settings: ``limit`` and ``seed`` count here.
+        out: the folder of the run.
+        facts: what else decides the numbers, such as which source it is.
         open_image: how a sample's image is opened.
         advance: called with the image's name and samples after each image.
+
+    Raises:
+        InputError: a problem, where the data set is read strictly; or a spoilt record.
+        UsageError: the folder holds another run.
     """
     asked = {s.id: said for s in dataset.samples if s.present and (said := saying(s))}
     chosen = [s for s in choose(dataset.samples, settings) if s.id in asked]
-    read = readers[0].maps[MAPS[0]].read
-    records: list[dict[str, Any]] = []
-    for image, masks, samples in each_image(dataset, chosen, read, source, open_image, advance):
-        sayings = [asked[sample.id] for sample in samples]
-        phrases = _phrases(sayings)
-        found = {
-            (reader.name, kind): _heatmaps(method, image, phrases)
-            for reader in readers
-            for kind, method in reader.maps.items()
-        }
+    questions = {s.id: _question(s, asked[s.id]) for s in chosen}
+    shown = _shown(chosen, asked, settings.seed)
+    run = describe(dataset, readers, settings, facts)
+    book = Book(out, NAME, run)
+    rows: list[Row] = []
+
+    def done(samples: Sequence[Sample]) -> bool:
+        pictured = any(s.id in shown for s in samples)
+        return not pictured and book.answers(questions[s.id] for s in samples)
+
+    read = next(iter(readers.values())).read
+    images = each_image(dataset, chosen, read, source, open_image, advance, done=done)
+    for image, masks, samples in images:
+        sayings = [asked[s.id] for s in samples]
+        found = {name: _maps(method, image, sayings) for name, method in readers.items()}
+        records = []
         for sample, said in zip(samples, sayings, strict=True):
-            records.append(_record(sample, said, union(masks, said.locations), found))
-    facts = {
-        "dataset": dataset.name,
-        "readers": {reader.name: reader.maps[MAPS[1]].facts for reader in readers},
-        "samples": len(records),
-    }
-    shown = _rows(records, chosen, readers, source, asked, open_image)
+            mask = union(masks, said.locations)
+            records.append(questions[sample.id] | _answer(said, mask, found))
+            if sample.id in shown:
+                rows.append(_row(image, mask, said, records[-1], found))
+        book.add(records)
+    records = [book.records[s.id] for s in chosen if s.id in book.records]
     return Measured(
-        name="leakage",
-        facts=facts,
-        tables=tuple(_tables(records, [r.name for r in readers], settings.seed)),
-        records=tuple(records),
-        pictures={"leakage": figure(shown)} if shown else {},
+        name=NAME,
+        facts={
+            "dataset": dataset.name,
+            "readers": run["readers"],
+            **facts,
+            "samples": len(records),
+        },
+        tables=tuple(_tables(records, list(readers), settings.seed)),
+        records=tuple(book.records.values()),
+        pictures=_pictures(rows),
     )
 
 
-def _phrases(sayings: Sequence[Saying]) -> list[str]:
-    texts = [
-        text for said in sayings for each in (said.right, said.wrong) for text in each.values()
-    ]
-    return list(dict.fromkeys(texts))
-
-
-def _heatmaps(method: Method, image: Any, phrases: Sequence[str]) -> dict[str, Heat]:
-    found = method.ground(image, phrases)
-    return {p: reduce(f.heatmap, LONGEST) for p, f in zip(phrases, found, strict=True)}
-
-
-def _record(
-    sample: Sample,
-    said: Saying,
-    mask: Heat,
-    found: Mapping[tuple[str, str], Mapping[str, Heat]],
-) -> dict[str, Any]:
-    leaks = {
-        f"{reader}/{form}/{kind}": {
-            side: leak(maps[phrases[form]], mask)
-            for side, phrases in (("right", said.right), ("wrong", said.wrong))
-            if phrases
-        }
-        for (reader, kind), maps in found.items()
-        for form in FORMS
-    }
-    any_map = next(iter(next(iter(found.values())).values()))
+def _question(sample: Sample, said: Saying) -> Fields:
     return {
         "id": sample.id,
         "patient": sample.patient,
@@ -141,12 +144,35 @@ def _record(
         "category": sample.category,
         "locations": list(said.locations),
         "phrases": {"right": said.right, "wrong": said.wrong},
-        "uniform": leak(np.where(np.isfinite(any_map), np.float32(1), any_map), mask),
-        "leak": leaks,
     }
 
 
-def _tables(records: Sequence[dict[str, Any]], readers: Sequence[str], seed: int) -> list[Table]:
+def _maps(method: Method, image: CxrImage, sayings: Sequence[Saying]) -> Maps:
+    texts = [
+        text for said in sayings for each in (said.right, said.wrong) for text in each.values()
+    ]
+    phrases = list(dict.fromkeys(texts))
+    found = method.ground(image, phrases)
+    return {phrase: maps_of(each) for phrase, each in zip(phrases, found, strict=True)}
+
+
+def _answer(said: Saying, mask: Heat, found: Mapping[str, Maps]) -> Fields:
+    leaks = {
+        f"{reader}/{form}/{kind}": {
+            side: leak(maps[phrases[form]][kind], mask)
+            for side, phrases in (("right", said.right), ("wrong", said.wrong))
+            if phrases
+        }
+        for reader, maps in found.items()
+        for kind in MAPS
+        for form in FORMS
+    }
+    any_map = next(iter(found.values()))[said.right[FORMS[0]]][MAPS[0]]
+    uniform = np.where(np.isfinite(any_map), np.float32(1), any_map)
+    return {"uniform": leak(uniform, mask), "leak": leaks}
+
+
+def _tables(records: Sequence[Fields], readers: Sequence[str], seed: int) -> list[Table]:
     """For each group and map: leaks by reader and form; and differences between them."""
     tables = []
     for group in GROUPS:
@@ -161,7 +187,7 @@ def _tables(records: Sequence[dict[str, Any]], readers: Sequence[str], seed: int
 
 
 def _leaks(
-    part: Sequence[dict[str, Any]],
+    part: Sequence[Fields],
     draw: Resampling,
     readers: Sequence[str],
     group: str,
@@ -185,7 +211,7 @@ def _leaks(
 
 
 def _differences(
-    part: Sequence[dict[str, Any]], draw: Resampling, readers: Sequence[str], group: str
+    part: Sequence[Fields], draw: Resampling, readers: Sequence[str], group: str
 ) -> Table:
     """Paired differences: template against sentence, and each further reader against the first."""
     pairs = [(f"{r}/template", f"{r}/sentence") for r in readers]
@@ -204,50 +230,38 @@ def _differences(
     return Table(title=f"{group}: differences of leaks", head=("pair", *MAPS), rows=tuple(rows))
 
 
-def column(records: Sequence[dict[str, Any]], key: str, side: str) -> NDArray[np.float64]:
+def column(records: Sequence[Fields], key: str, side: str) -> NDArray[np.float64]:
     """One leak of each record; NaN where it was not asked."""
     return np.array([record["leak"][key].get(side, NAN) for record in records], dtype=float)
 
 
-def _rows(
-    records: Sequence[dict[str, Any]],
-    chosen: Sequence[Sample],
-    readers: Sequence[Reader],
-    source: Source,
-    asked: Mapping[str, Saying],
-    opened: Open,
-) -> list[Row]:
-    """The figure's rows: one-sided samples at equal steps of the sentence's leak, least first."""
-    key = f"{readers[0].name}/{FORMS[0]}/{MAPS[0]}"
-    sided = [r for r in records if r["phrases"]["wrong"] and np.isfinite(r["leak"][key]["right"])]
-    sided = [r for r in sided if r["group"] == "finding"] or sided
-    of_each = {record["patient"]: record for record in reversed(sided)}  # each patient's first
-    sided = sorted(
-        of_each.values(), key=lambda record: (record["leak"][key]["right"], record["id"])
-    )
-    picks = np.linspace(0, len(sided) - 1, min(SHOWN, len(sided))).round().astype(int)
-    samples = {sample.id: sample for sample in chosen}
-    return [_row(sided[i], samples[sided[i]["id"]], readers, source, asked, opened) for i in picks]
+def _shown(chosen: Sequence[Sample], asked: Mapping[str, Saying], seed: int) -> set[str]:
+    """The figure's samples: one-sided, if possible findings, drawn at random among patients.
+
+    They are known before anything is measured, so that no other maps need to be kept.
+    """
+    sided = [s for s in chosen if asked[s.id].wrong]
+    sided = [s for s in sided if group_of(s.category) == "finding"] or sided
+    of_each = {s.patient: s.id for s in reversed(sided)}  # each patient's first
+    return set(random.Random(seed).sample(list(of_each.values()), min(SHOWN, len(of_each))))
 
 
 def _row(
-    record: dict[str, Any],
-    sample: Sample,
-    readers: Sequence[Reader],
-    source: Source,
-    asked: Mapping[str, Saying],
-    opened: Open,
+    image: CxrImage, mask: Heat, said: Saying, record: Fields, found: Mapping[str, Maps]
 ) -> Row:
-    image = readers[0].maps[MAPS[0]].read(opened(sample))
-    said = asked[sample.id]
     wordings = [(form, "right", said.right[form]) for form in FORMS]
     wordings.append((FORMS[-1], "wrong", said.wrong[FORMS[-1]]))
     panels = []
-    for reader in readers:
-        found = reader.maps[MAPS[0]].ground(image, [text for _, _, text in wordings])
-        for (form, side, text), each in zip(wordings, found, strict=True):
-            value = record["leak"][f"{reader.name}/{form}/{MAPS[0]}"][side]
+    for reader, maps in found.items():
+        for form, side, text in wordings:
+            value = record["leak"][f"{reader}/{form}/{MAPS[0]}"][side]
             told = form if side == "right" else f"{form}, wrong side"
-            panels.append((f"{reader.name}, {told}", text, each.heatmap, value))
-    mask = union(locate(source(image)), said.locations)
-    return Row(grey=image.grey, mask=mask, location=" + ".join(said.locations), panels=panels)
+            panels.append((f"{reader}, {told}", text, maps[text][MAPS[0]], value))
+    grey = reduce(image.grey, LONGEST)
+    return Row(grey=grey, mask=mask, location=" + ".join(said.locations), panels=panels)
+
+
+def _pictures(rows: Sequence[Row]) -> dict[str, bytes]:
+    """The figure, the least leak of the first wording first; none where nothing was measured."""
+    rows = [row for row in rows if np.isfinite(row.leak)]
+    return {NAME: figure(sorted(rows, key=lambda row: row.leak))} if rows else {}

@@ -1,8 +1,8 @@
 """The figure of leakage: an X-ray with the named anatomy, and where each wording's attention lies.
 
-One row per sample: the picture with the location's outline, then attention for the sentence, for
-the template, and for a tuned model, each with the share that leaks. Attention is drawn from 0 to
-its own highest value.
+One row per sample, drawn by lot, the least leak first: the picture with the location's outline,
+then attention for the sentence, for the template, and for a tuned model, each with the share that
+leaks. Attention is drawn from 0 to its own highest value.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ class Row:
     mask: Heat
     location: str
     panels: Sequence[tuple[str, str, Heat, float]]
+
+    @property
+    def leak(self) -> float:
+        """Of the first panel."""
+        return self.panels[0][3]
 
 
 def figure(rows: Sequence[Row]) -> bytes:

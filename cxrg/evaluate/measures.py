@@ -1,7 +1,9 @@
 """What the measures beside grounding share: going through images, tables of means, and files.
 
 A measure writes three files: ``NAME.json`` (facts, tables, problems), ``NAME.jsonl`` (a record per
-sample) and ``NAME.html`` (the same tables for people, with pictures where there are any).
+sample) and ``NAME.html`` (the same tables for people, with pictures where there are any). Those
+that run a model go on where they stopped: records are appended image by image, and
+``NAME.run.json`` says what runs.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -24,16 +26,22 @@ from cxrg.anatomy import LOCATIONS, Source, Structures, locate
 from cxrg.artefacts.files import whole
 from cxrg.artefacts.record import NOTICE
 from cxrg.errors import InputError
-from cxrg.evaluate.aggregate import Mean
+from cxrg.evaluate.aggregate import NAN, Mean
 from cxrg.evaluate.datasets import Dataset
+from cxrg.evaluate.method import Found, Method
 from cxrg.evaluate.page import STYLE
 from cxrg.evaluate.report import plain
-from cxrg.evaluate.run import Open
+from cxrg.evaluate.resume import append, as_line, claim, identify, resume
+from cxrg.evaluate.run import Open, Settings, by_image, reduce
 from cxrg.evaluate.sample import Sample
 from cxrg.image import CxrImage
 
 LONGEST = 512
 """Masks and heatmaps are compared at no more pixels than this on the longest side."""
+MAPS = ("attention", "heatmap")
+"""What is measured of a phrase: the mean attention, and what the run's options make of it."""
+Heat = NDArray[np.float32]
+Fields = dict[str, Any]
 Read = Callable[["Path | CxrImage"], CxrImage]
 Advance = Callable[[str, int], None]
 
@@ -49,13 +57,68 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The outcome of a measure."""
+    """The outcome of a measure; ``records`` are all in its folder, also those beyond a limit."""
 
     name: str
-    facts: dict[str, Any]
+    facts: Fields
     tables: tuple[Table, ...]
-    records: tuple[dict[str, Any], ...]
+    records: tuple[Fields, ...]
     pictures: dict[str, bytes] = field(default_factory=dict)
+
+
+class Book:
+    """A measure's records by id, kept in a file as they come.
+
+    A record is a question, which is known before the network runs (``id`` and all that decides what
+    is asked), with its answers. Of several with one id the last counts; `write` keeps it alone.
+
+    Args:
+        out: the measure's folder.
+        name: of the measure.
+        facts: what decides the answers.
+
+    Raises:
+        InputError: a line of the file is no record.
+        UsageError: the folder holds another run of this measure.
+    """
+
+    def __init__(self, out: Path, name: str, facts: Mapping[str, Any]) -> None:
+        self._path = out / f"{name}.jsonl"
+        claim(out / f"{name}.run.json", self._path, facts)
+        self.records: dict[str, Fields] = {r["id"]: r for r in resume(self._path, _parse)}
+
+    def answers(self, questions: Iterable[Fields]) -> bool:
+        """Whether all these questions have their answers."""
+        return all(q.items() < self.records.get(q["id"], {}).items() for q in questions)
+
+    def add(self, records: Sequence[Fields]) -> None:
+        """Keep the records of one image."""
+        append(self._path, map(as_line, records))
+        self.records |= {record["id"]: record for record in records}
+
+
+def _parse(line: str) -> Fields:
+    """A record from its line; nulls are undefined numbers."""
+    undefined = lambda fields: {k: NAN if v is None else v for k, v in fields.items()}  # noqa: E731
+    fields: Fields = json.loads(line, object_hook=undefined)
+    if not isinstance(fields["id"], str):
+        raise TypeError(fields["id"])
+    return fields
+
+
+def describe(
+    dataset: Dataset,
+    readers: Mapping[str, Method],
+    settings: Settings,
+    facts: Mapping[str, Any],
+) -> Fields:
+    """What decides the answers; the limit does not, so a run may be made longer."""
+    return {
+        "dataset": identify(dataset),
+        "readers": {name: method.facts for name, method in readers.items()},
+        "settings": {"seed": settings.seed},
+        **facts,
+    }
 
 
 def each_image(
@@ -65,24 +128,30 @@ def each_image(
     source: Source,
     opened: Open,
     advance: Advance,
-) -> Iterator[tuple[CxrImage, NDArray[np.float32], list[Sample]]]:
+    *,
+    done: Callable[[Sequence[Sample]], bool] = lambda samples: False,
+) -> Iterator[tuple[CxrImage, Heat, list[Sample]]]:
     """Each image with the masks ``(20, h, w)`` of its locations and its samples.
 
     Masks are reduced to :data:`LONGEST`. Images that cannot be read, or in which no anatomy is
-    found, are added to the data set's problems.
+    found, are added to the data set's problems; those whose samples are ``done`` are not opened.
     """
-    groups: dict[Path, list[Sample]] = {}
-    for sample in chosen:
-        groups.setdefault(sample.image, []).append(sample)
-    for path, samples in groups.items():
-        try:
-            image = read(opened(samples[0]))
-            masks = locate(reduced(source(image)))
-        except InputError as error:
-            dataset.problems.add("no anatomy", samples[0].id, str(error))
-        else:
-            yield image, masks, samples
+    for path, samples in by_image(chosen).items():
+        if not done(samples):
+            try:
+                image = read(opened(samples[0]))
+                masks = locate(reduced(source(image)))
+            except InputError as error:
+                dataset.problems.add("no anatomy", samples[0].id, str(error))
+            else:
+                yield image, masks, samples
         advance(path.name, len(samples))
+
+
+def maps_of(found: Found) -> dict[str, Heat]:
+    """A phrase's :data:`MAPS`, with at most :data:`LONGEST` pixels on the longest side."""
+    maps = (found.attention, found.heatmap)
+    return {kind: reduce(heat, LONGEST) for kind, heat in zip(MAPS, maps, strict=True)}
 
 
 def reduced(structures: Structures) -> dict[str, NDArray[np.bool_]]:
@@ -97,7 +166,7 @@ def reduced(structures: Structures) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
-def union(masks: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
+def union(masks: Heat, names: Sequence[str]) -> Heat:
     """The union (h, w) of some of the twenty locations."""
     return np.asarray(masks[[LOCATIONS.index(name) for name in names]].max(axis=0))
 
@@ -114,7 +183,7 @@ def write(measured: Measured, dataset: Dataset, out: Path) -> None:
     }
     files = {
         f"{measured.name}.json": _json(report, indent=1) + "\n",
-        f"{measured.name}.jsonl": "".join(_json(r) + "\n" for r in measured.records),
+        f"{measured.name}.jsonl": "".join(map(as_line, measured.records)),
         f"{measured.name}.html": _page(measured),
     }
     for name, text in files.items():
@@ -135,7 +204,7 @@ def cell(value: str | Mean) -> str:
     return f"{value.value:.3f}{between}"
 
 
-def _told(table: Table) -> dict[str, Any]:
+def _told(table: Table) -> Fields:
     rows = [
         {
             name: value if isinstance(value, str) else asdict(value)

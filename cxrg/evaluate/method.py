@@ -29,6 +29,8 @@ class Found(Protocol):
     @property
     def heatmap(self) -> NDArray[np.float32]: ...
     @property
+    def attention(self) -> NDArray[np.float32]: ...
+    @property
     def boxes(self) -> tuple[Box, ...]: ...
     @property
     def status(self) -> str: ...
@@ -127,7 +129,7 @@ class LatentDiffusion:
             ((_, maps),) = read_each(model, [(latents, start)], layers, how=how, capacity=capacity)
             merging = options.bbm != "off"
             free = free_run(model, start, layers, options, capacity) if merging else None
-        heat, _ = heatmaps(maps, image.frame, options, free)
+        heat, _, _ = heatmaps(maps, image.frame, options, free)
         return image.frame.restore(mask_background(heat, options.mask))
 
     def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:

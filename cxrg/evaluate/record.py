@@ -7,9 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from cxrg.errors import InputError
+from cxrg.evaluate import resume
 from cxrg.geometry import Box
 
 METHOD = "method"
@@ -49,7 +48,7 @@ class Record:
 
     def line(self) -> str:
         """The record as one line of strict JSON; undefined values are null."""
-        return json.dumps(_plain(asdict(self)), ensure_ascii=False, allow_nan=False) + "\n"
+        return resume.as_line(asdict(self))
 
 
 def parse(line: str) -> Record:
@@ -73,18 +72,7 @@ def load(path: Path) -> list[Record]:
     Raises:
         InputError: another line is no record.
     """
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(parse(line))
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{path.name} line {number} is no sample of an evaluation; start in a new folder"
-            ) from error
-    return records
+    return resume.load(path, parse)
 
 
 def corners(boxes: Iterable[Box]) -> list[Corners]:
@@ -98,13 +86,3 @@ def corners(boxes: Iterable[Box]) -> list[Corners]:
 def as_boxes(rows: Sequence[Sequence[float]]) -> tuple[Box, ...]:
     """The inverse of :func:`corners`."""
     return tuple(Box(*row) for row in rows)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -7,11 +7,8 @@ stopped; with others it is refused.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +17,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.artefacts.files import whole
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate import metrics
 from cxrg.evaluate.categories import group_of, named_side
 from cxrg.evaluate.controls import MAP_CONTROLS, MeanBox, map_control, shuffled_phrases
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Found, Method
-from cxrg.evaluate.record import METHOD, Record, corners, load
+from cxrg.evaluate.record import METHOD, Record, corners, parse
+from cxrg.evaluate.resume import append, claim, identify, resume
 from cxrg.evaluate.sample import Sample
 
 if TYPE_CHECKING:
@@ -89,20 +86,16 @@ def run(
         UsageError: the folder holds another run.
     """
     chosen = choose(dataset.samples, settings)
-    _claim(out, dataset, method, settings)
-    done = {record.id: record for record in _resume(out / SAMPLES)}
+    claim(out / RUN, out / SAMPLES, describe(dataset, method, settings))
+    done = {record.id: record for record in resume(out / SAMPLES, parse)}
     helper = _Helper(dataset, settings)
-    with (out / SAMPLES).open("a", encoding="utf-8") as file:
-        for image, samples in _by_image(chosen).items():
-            missing = [sample for sample in samples if sample.id not in done]
-            if missing:
-                records = _image(missing, dataset, method, helper, open_image)
-                # One write per image: a run that is cut short loses at most its last line.
-                file.write("".join(record.line() for record in records))
-                file.flush()
-                os.fsync(file.fileno())
-                done |= {record.id: record for record in records}
-            advance(image.name, len(samples))
+    for image, samples in by_image(chosen).items():
+        missing = [sample for sample in samples if sample.id not in done]
+        if missing:
+            records = _image(missing, dataset, method, helper, open_image)
+            append(out / SAMPLES, [record.line() for record in records])
+            done |= {record.id: record for record in records}
+        advance(image.name, len(samples))
     records = [done[sample.id] for sample in chosen if sample.id in done]
     if not records:
         kinds = ", ".join(f"{n} {kind}" for kind, n in dataset.problems.counts().items())
@@ -114,13 +107,14 @@ def choose(samples: Sequence[Sample], settings: Settings) -> list[Sample]:
     """The samples to score, in order; with a limit whole images drawn at random fill it."""
     if not settings.limit or settings.limit >= len(samples):
         return list(samples)
-    groups = list(_by_image(samples).values())
+    groups = list(by_image(samples).values())
     random.Random(settings.seed).shuffle(groups)
     taken = {sample.id for sample in [s for group in groups for s in group][: settings.limit]}
     return [sample for sample in samples if sample.id in taken]
 
 
-def _by_image(samples: Iterable[Sample]) -> dict[Path, list[Sample]]:
+def by_image(samples: Iterable[Sample]) -> dict[Path, list[Sample]]:
+    """The samples of each image, in order."""
     groups: dict[Path, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.image, []).append(sample)
@@ -273,51 +267,11 @@ def reduce(heatmap: Heat, longest: int) -> Heat:
     return small
 
 
-def _claim(out: Path, dataset: Dataset, method: Method, settings: Settings) -> None:
-    """Write what this run is, or find that the folder holds the same run.
-
-    Raises:
-        UsageError: it holds another.
-    """
-    facts = describe(dataset, method, settings)
-    path = out / RUN
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            before = {}
-        differing = [key for key in facts if before.get(key) != facts[key]]
-        if differing:
-            raise UsageError(
-                f"{out} holds another run ({', '.join(differing)} differ); choose another --out"
-            )
-    elif (out / SAMPLES).exists():
-        raise UsageError(f"{out} holds samples of an unknown run; choose another --out")
-    with whole(path) as file:
-        file.write((json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
-
-
 def describe(dataset: Dataset, method: Method, settings: Settings) -> dict[str, Any]:
     """What decides a run's numbers; the limit does not, so a run may be made longer."""
-    told = hashlib.sha256()
-    for sample in dataset.samples:
-        told.update(repr((sample.id, sample.image.name, sample.phrase, sample.boxes)).encode())
-        told.update(repr((sample.category, sample.patient, sample.side, sample.region)).encode())
     kept = {key: value for key, value in asdict(settings).items() if key != "limit"}
     return {
-        "dataset": {"name": dataset.name, "format": dataset.format, "sha256": told.hexdigest()},
-        "method": json.loads(json.dumps(method.facts)),
+        "dataset": identify(dataset),
+        "method": method.facts,
         "settings": kept,
     }
-
-
-def _resume(path: Path) -> Iterator[Record]:
-    """The records already there; a line that was cut short is taken off the file."""
-    if not path.is_file():
-        return
-    records = load(path)
-    text = "".join(record.line() for record in records)
-    if path.stat().st_size != len(text.encode()):
-        with whole(path) as file:
-            file.write(text.encode())
-    yield from records
