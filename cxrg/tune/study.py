@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS
-from cxrg.tune.vocabulary import matcher
+from cxrg.vocabulary import matcher
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,7 +24,7 @@ _ZONES = {
 @cache
 def terms() -> dict[str, dict[str, tuple[str, ...]]]:
     """Tables ``locations`` and ``findings``: what each name is called, sides filled in."""
-    text = resources.files("cxrg.tune").joinpath("vocabulary.toml").read_text(encoding="utf-8")
+    text = resources.files("cxrg").joinpath("vocabulary.toml").read_text(encoding="utf-8")
     return {
         table: {
             name.format(side=side): tuple(term.format(side=side) for term in entry["terms"])
