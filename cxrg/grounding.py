@@ -18,6 +18,7 @@ from cxrg.heatmap import (
     compete,
     confine,
     enlarge,
+    geometric_mean,
     mask_background,
     presence,
     scale,
@@ -27,7 +28,7 @@ from cxrg.image import CxrImage
 from cxrg.invert import timestep_list, window_indices
 from cxrg.model import Model
 from cxrg.options import Options
-from cxrg.phrase import Prompt
+from cxrg.phrase import PARTS, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,7 @@ class Grounding:
     Attributes:
         image: which image.
         phrase: the phrase.
+        asked: what the network was asked: the phrase, or its template.
         status: ``not found`` where the score is below ``options.absent_below``, or where nothing
             rises above the threshold; then there are no boxes.
         score: how strongly the phrase is present, the highest attention probability in the image;
@@ -76,6 +78,7 @@ class Grounding:
 
     image: ImageRef
     phrase: str
+    asked: str
     status: Literal["found", "not found"]
     score: float
     heatmap: NDArray[np.float32]
@@ -117,16 +120,24 @@ def heatmaps(
     if free:
         merged = merge(scale(_plain(read, free.side, options)), maps, free, options.bbm)
         return scale(finish(enlarge(merged, frame.side, options.enlarge))), score
-    if options.normalise == "none":
-        return absolute.clip(0, 1), score
-    if options.normalise == "final":
-        return scale(absolute), score
-    return scale(finish(_plain(read, frame.side, options))), score
+    same = options.normalise in ("none", "final") and "finding" not in read.beside
+    heat = absolute if same else finish(_plain(read, frame.side, options))
+    return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), score
 
 
 def _plain(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
-    """One map ``(side, side)`` of all layers and steps, as option ``normalise`` says."""
+    """One map ``(side, side)`` of all layers and steps, as option ``normalise`` says.
+
+    Finding and location are joined when each is one map: in a product of single layers and steps,
+    the noisiest of them would have a veto.
+    """
     each = options.normalise == "minmax"
+    if "finding" in maps.beside:
+        finding, location = (
+            aggregate(maps.beside[part], side, how=options.enlarge, normalise=each)
+            for part in PARTS
+        )
+        return geometric_mean(finding, location, options.alpha)
     heat = aggregate(maps.layers, side, how=options.enlarge, normalise=each)
     if options.normalise != "competition":
         return heat
@@ -160,6 +171,7 @@ def make_grounding(
             frame=image.frame,
         ),
         phrase=prompt.text,
+        asked=prompt.asked,
         status="found" if boxes else "not found",
         score=score,
         heatmap=image.frame.restore(canonical),
