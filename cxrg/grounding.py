@@ -98,6 +98,10 @@ def heatmaps(
 ) -> tuple[NDArray[np.float32], float]:
     """A phrase's map on the square, background included, and its presence score.
 
+    The score is of the chosen tokens' absolute map, whatever the heatmap is made of. So it is with
+    a template, of all its tokens: finding and location are parts of one softmax, whose geometric
+    mean is at most a half, far below the scale that ``absent_below`` was set on.
+
     Args:
         maps: the phrase's attention.
         frame: how the image lies on the square.
