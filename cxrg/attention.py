@@ -8,7 +8,7 @@ with the bias by which transformers hide padding, and none in U-Nets. Forward ho
 ``to_k`` hand over ``Q`` and ``K``; the softmax is taken outside, so the network keeps its fused
 kernel and its output is bit-identical. Heads are averaged and the phrase's tokens joined on the
 spot: what stays is one ``(h, w)`` map per layer and row, and where they are wanted, one of the
-start token and one of all the phrase's tokens.
+start token, one of all the phrase's tokens, one of the finding's and one of the location's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cxrg.layers import grid_of
 from cxrg.options import Readout
 from cxrg.readout import probabilities
 
-Beside = Literal["start", "span"]
+Beside = Literal["start", "span", "finding", "location"]
 Layers = dict[str, NDArray[np.float32]]
 See = Callable[[str, Any, Tensor], None]
 
@@ -41,7 +41,7 @@ class AttentionMaps:
         layers: of the chosen tokens, joined.
         timesteps: where they were read.
         beside: of the start token (``start``), and of all the phrase's tokens, summed (``span``),
-            where these were asked for.
+            where these were asked for; of a template's ``finding`` and ``location``, each joined.
     """
 
     layers: Layers

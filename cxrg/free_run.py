@@ -82,7 +82,7 @@ def _run(
     joined = {
         name: np.stack([maps[name] for maps in reversed(collected)], axis=1) for name in layers
     }
-    return FreeRun(maps=as_maps(joined, tuple(times), how), side=side)
+    return FreeRun(maps=as_maps(joined, tuple(times), how, prompt), side=side)
 
 
 def _watched(

@@ -28,7 +28,7 @@ from cxrg.invert import check_path, ddim_latents, noise_latents
 from cxrg.layers import choose_layers
 from cxrg.model import Model, load
 from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
-from cxrg.phrase import check_phrase, encode_phrase
+from cxrg.phrase import Prompt, check_phrase, encode_phrase, encode_template
 from cxrg.reading import Reading, read_each
 from cxrg.redraw import redraw_count, redraw_latents
 
@@ -166,10 +166,7 @@ def _ground_each(
         latents = list(latents_of(model, mean, std, options, capacity))
         clock.lap("invert")
         requests = (
-            (
-                [(t, z[row : row + 1]) for t, z in latents],
-                encode_phrase(model, text, options.tokens),
-            )
+            ([(t, z[row : row + 1]) for t, z in latents], _prompt(model, text, options))
             for row, (_, texts) in enumerate(group)
             for text in texts
         )
@@ -186,6 +183,13 @@ def _ground_each(
             clock.lap("post-process")
             yield replace(result, timings=dict(clock.laps))
             clock.skip()
+
+
+def _prompt(model: Model, text: str, options: Options) -> Prompt:
+    """A phrase as the options ask for it."""
+    if options.evidence == "template":
+        return encode_template(model, text)
+    return encode_phrase(model, text, options.tokens)
 
 
 def _settle(

@@ -18,6 +18,7 @@ from cxrg.heatmap import (
     compete,
     confine,
     enlarge,
+    geometric_mean,
     mask_background,
     presence,
     scale,
@@ -27,7 +28,7 @@ from cxrg.image import CxrImage
 from cxrg.invert import timestep_list, window_indices
 from cxrg.model import Model
 from cxrg.options import Options
-from cxrg.phrase import Prompt
+from cxrg.phrase import PARTS, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,7 @@ class Grounding:
     Attributes:
         image: which image.
         phrase: the phrase.
+        asked: what the network was asked: the phrase, or its template.
         status: ``not found`` where the score is below ``options.absent_below``, or where nothing
             rises above the threshold; then there are no boxes.
         score: how strongly the phrase is present, the highest attention probability in the image;
@@ -79,6 +81,7 @@ class Grounding:
 
     image: ImageRef
     phrase: str
+    asked: str
     status: Literal["found", "not found"]
     score: float
     heatmap: NDArray[np.float32]
@@ -103,6 +106,10 @@ def heatmaps(
     maps: AttentionMaps, frame: Frame, options: Options, free: FreeRun | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     """A phrase's map on the square, background included, its attention, and its presence score.
+
+    The score is of the chosen tokens' absolute map, whatever the heatmap is made of. So it is with
+    a template, of all its tokens: finding and location are parts of one softmax, whose geometric
+    mean is at most a half, far below the scale that ``absent_below`` was set on.
 
     Args:
         maps: the phrase's attention.
@@ -129,16 +136,24 @@ def heatmaps(
         heat = scale(finish(enlarge(merged, frame.side, options.enlarge)))
         return heat, heat, score
     attention = absolute.clip(0, 1)
-    if options.normalise == "none":
-        return attention, attention, score
-    if options.normalise == "final":
-        return scale(absolute), attention, score
-    return scale(finish(_plain(read, frame.side, options))), attention, score
+    same = options.normalise in ("none", "final") and "finding" not in read.beside
+    heat = absolute if same else finish(_plain(read, frame.side, options))
+    return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), attention, score
 
 
 def _plain(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
-    """One map ``(side, side)`` of all layers and steps, as option ``normalise`` says."""
+    """One map ``(side, side)`` of all layers and steps, as option ``normalise`` says.
+
+    Finding and location are joined when each is one map: in a product of single layers and steps,
+    the noisiest of them would have a veto.
+    """
     each = options.normalise == "minmax"
+    if "finding" in maps.beside:
+        finding, location = (
+            aggregate(maps.beside[part], side, how=options.enlarge, normalise=each)
+            for part in PARTS
+        )
+        return geometric_mean(finding, location, options.alpha)
     heat = aggregate(maps.layers, side, how=options.enlarge, normalise=each)
     if options.normalise != "competition":
         return heat
@@ -172,6 +187,7 @@ def make_grounding(
             frame=image.frame,
         ),
         phrase=prompt.text,
+        asked=prompt.asked,
         status="found" if boxes else "not found",
         score=score,
         heatmap=image.frame.restore(canonical),

@@ -9,7 +9,8 @@ Merging, a Gaussian mixture's mask. Preset ``fast`` goes to the timestep by addi
 inverting. A model's card may replace knobs of a preset.
 
 ``readout``, ``completion`` and ``normalise=competition`` are published refinements without
-parameters that any preset can switch on.
+parameters that any preset can switch on. ``evidence=template`` is an own design after
+anatomy-grounded prompt tuning (arXiv 2506.10633, whose details are not public).
 
 This module imports neither torch nor diffusers: the command line builds its help from it.
 """
@@ -27,6 +28,7 @@ from cxrg.errors import UsageError
 
 Fit = Literal["pad", "crop"]
 Route = Literal["ddim", "noise", "redraw"]
+Evidence = Literal["phrase", "template"]
 Reduce = Literal["mean", "sum"]
 Readout = Literal["softmax", "entmax15", "sparsemax"]
 Completion = Literal["off", "self-attention", "iterated"]
@@ -57,6 +59,15 @@ class Options:
         tokens: ``all``, ``content``, ``tagged`` (the first token of every adjective, noun and
             verb; ``tagged:NAME`` asks an installed spaCy pipeline), ``disease`` (words that name
             a disease), ``word:WORD``, or indices among the phrase's own tokens.
+        evidence: what the network is asked and the heatmap made of: the ``phrase``, its chosen
+            tokens joined; or its ``template``, "{location} {finding}" in the vocabulary's names,
+            of which the finding's tokens and the location's make a map each and the heatmap is
+            their weighted geometric mean. The presence score is that of all the template's tokens
+            joined, so ``absent_below`` keeps its meaning. A phrase that does not name one finding
+            at one place (two sides are two places) is asked and read as with ``phrase``, and a
+            warning says so.
+        alpha: the finding's weight in that mean, the location has the rest: 1 reads the finding's
+            tokens only, 0 the location's (``template``).
         reduce: how the chosen tokens' probabilities join: ``mean`` or ``sum``.
         readout: scores to probabilities: ``softmax``, as in the network, or sparse
             (``entmax15``, ``sparsemax``); the network itself runs as ever.
@@ -95,6 +106,8 @@ class Options:
     seed: int = 0
     layers: str | int | tuple[str, ...] = "card"
     tokens: str | tuple[int, ...] = "all"
+    evidence: Evidence = "phrase"
+    alpha: float = 0.5
     reduce: Reduce = "mean"
     readout: Readout = "softmax"
     completion: Completion = "off"
@@ -127,6 +140,7 @@ class Options:
         _require(bool(self.layers), "layers", self, "use card, paper, all, a map side, or names")
         merges = self.bbm == "off" or self.path == "redraw"
         _require(merges, "bbm", self, "it goes with path redraw; use off, or preset gen2ground")
+        _check_evidence(self)
         size = self.batch
         fits = 1 <= size <= 4096 if isinstance(size, int) else size == "auto"
         _require(fits, "batch", self, "use 1 to 4096, or auto")
@@ -136,6 +150,7 @@ class Options:
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "path": get_args(Route),
+    "evidence": get_args(Evidence),
     "reduce": get_args(Reduce),
     "readout": get_args(Readout),
     "completion": get_args(Completion),
@@ -150,6 +165,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("steps", 1, 1000),
     ("draws", 1, 1000),
     ("seed", 0, 2**63 - 1),
+    ("alpha", 0, 1),
     ("sigma", 0, 0.5),
     ("min_area", 0, 1),
 )
@@ -164,6 +180,21 @@ _NAMED_LAYERS = ("card", "paper", "all")
 def _require(fits: bool, knob: str, options: Options, remedy: str) -> None:
     if not fits:
         raise UsageError(f"{knob} {getattr(options, knob)!r} cannot be meant; {remedy}")
+
+
+def _check_evidence(options: Options) -> None:
+    """Complain of knobs that have no meaning for two maps, of the finding and of the location."""
+    if options.evidence == "phrase":
+        return
+    for fits, why in (
+        (options.tokens == "all", "it chooses the tokens itself; use tokens=all"),
+        (options.bbm == "off", "Bimodal Bias Merging is defined for one map; use bbm=off"),
+        (
+            options.normalise != "competition",
+            "finding and location would compete with each other; use normalise=final",
+        ),
+    ):
+        _require(fits, "evidence", options, why)
 
 
 def _threshold_fits(threshold: str | float) -> bool:
@@ -297,6 +328,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "seed": _whole,
     "layers": _layers,
     "tokens": _tokens,
+    "alpha": float,
     "sigma": float,
     "threshold": _threshold,
     "min_area": float,
@@ -311,6 +343,7 @@ _FORMS = {
     "seed": "a whole number",
     "layers": "card, paper, all, a map side such as 16, or module names",
     "tokens": _TOKENS.removeprefix("use "),
+    "alpha": "a number from 0 to 1",
     "sigma": "a fraction of the side",
     "threshold": _THRESHOLDS.removeprefix("use "),
     "min_area": "a fraction of the area",

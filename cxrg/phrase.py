@@ -2,21 +2,28 @@
 
 The span holds the phrase's own tokens, without start, end and padding tokens (as in the released
 code of arXiv 2404.12920: positions 1 .. L-2). Within it either all tokens count, or those of some
-words (`cxrg.words`), or of each word its first (arXiv 2507.12236).
+words (`cxrg.words`), or of each word its first (arXiv 2507.12236). A phrase may also be asked as
+its template, "{location} {finding}" (`cxrg.vocabulary`), whose two parts are then read apart.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from cxrg.context import Context
 from cxrg.errors import PhraseError
 from cxrg.model import Model
+from cxrg.vocabulary import template_of
 from cxrg.words import WORD, Spans, content_words, disease_words, tagged_words
+
+NO_TEMPLATE = "phrase does not name one finding at one place; it was asked as it is"
+Part = Literal["finding", "location"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -25,19 +32,23 @@ class Prompt:
 
     Attributes:
         text: the phrase.
+        asked: what the network is told: the phrase, or its template.
         context: what the network is conditioned on, one row.
         span: positions of the phrase's own tokens in ``embeds``.
         tokens: the tokens of the span, as the tokenizer writes them.
         selected: positions in ``embeds`` whose attention is read.
         warnings: what a reader should know, such as words that were cut.
+        parts: of a template, the positions of its finding and its location; else empty.
     """
 
     text: str
+    asked: str
     context: Context
     span: slice
     tokens: tuple[str, ...]
     selected: tuple[int, ...]
     warnings: tuple[str, ...]
+    parts: Mapping[Part, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def embeds(self) -> Tensor:
@@ -64,12 +75,35 @@ def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all"
     span, own, selected, warnings = _parse(model, text, tokens)
     return Prompt(
         text=text,
+        asked=text,
         context=model.embedding(text),
         span=span,
         tokens=own,
         selected=selected,
         warnings=warnings,
     )
+
+
+def encode_template(model: Model, text: str) -> Prompt:
+    """Tokenise and embed a phrase's template; a phrase that has none as it is, with a warning.
+
+    Raises:
+        PhraseError: the phrase is empty, or has no token that the model reads.
+    """
+    template = template_of(text)
+    parts: dict[Part, tuple[int, ...]] = {}
+    if template:
+        prompt = encode_phrase(model, template.text)
+        places = _tokenise(model.tokenizer, template.text)[1][: len(prompt.tokens)]
+        end = len(template.location)
+        words = {"location": (0, end), "finding": (end + 1, len(template.text))}
+        for part in PARTS:
+            covering = _covering(places, [words[part]])
+            parts[part] = tuple(prompt.span.start + index for index in covering)
+    if not (parts and all(parts.values())):  # or so few tokens are read that a part is cut
+        plain = encode_phrase(model, text)
+        return replace(plain, warnings=(*plain.warnings, NO_TEMPLATE))
+    return replace(prompt, text=text, parts=parts)
 
 
 def check_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all") -> None:

@@ -25,7 +25,7 @@ from cxrg.errors import ModelError
 from cxrg.layers import self_attention_layers
 from cxrg.model import Model
 from cxrg.options import Completion, Options, Readout, Reduce
-from cxrg.phrase import Prompt
+from cxrg.phrase import PARTS, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,12 +51,13 @@ class Reading:
         """What the options ask for."""
         start: tuple[Beside, ...] = ("start",) if options.bbm != "off" else ()
         span: tuple[Beside, ...] = ("span",) if options.normalise == "competition" else ()
+        parts: tuple[Beside, ...] = PARTS if options.evidence == "template" else ()
         return cls(
             reduce=options.reduce,
             readout=options.readout,
             completion=options.completion,
             alike=self_attention_layers(model) if options.completion != "off" else (),
-            beside=start + span,
+            beside=start + span + parts,
         )
 
 
@@ -129,17 +130,22 @@ def read_each(
             joined = {name: np.stack(maps[:count], axis=1) for name, maps in ready.items()}
             for maps in ready.values():
                 del maps[:count]
-            yield prompt, as_maps(joined, timesteps, how)
+            yield prompt, as_maps(joined, timesteps, how, prompt)
 
 
-def as_maps(joined: Layers, timesteps: tuple[int, ...], how: Reading) -> AttentionMaps:
+def as_maps(
+    joined: Layers, timesteps: tuple[int, ...], how: Reading, prompt: Prompt
+) -> AttentionMaps:
     """Maps ``(K, T, h, w)`` per layer, of the chosen tokens and what is read beside them."""
     first, *more = (
         {name: maps[k] for name, maps in joined.items()} for k in range(1 + len(how.beside))
     )
-    return AttentionMaps(
-        layers=first, timesteps=timesteps, beside=dict(zip(how.beside, more, strict=True))
-    )
+    beside = {
+        kind: maps
+        for kind, maps in zip(how.beside, more, strict=True)
+        if kind not in PARTS or kind in prompt.parts
+    }
+    return AttentionMaps(layers=first, timesteps=timesteps, beside=beside)
 
 
 def _read(
@@ -179,13 +185,21 @@ def read_maps(recorder: Recorder, layers: Sequence[str], how: Reading) -> Layers
 def token_weights(prompt: Prompt, how: Reading) -> Tensor:
     """Weights ``(K, L)``: of the chosen tokens, then of what is read beside them.
 
+    A part that the prompt has not, because it is no template, has weights 0.
+
     Raises:
         ModelError: the start token is to be read, and the tokenizer sets none.
     """
     weights = torch.zeros(1 + len(how.beside), prompt.embeds.shape[0])
-    selected = list(prompt.selected)
-    weights[0, selected] = 1.0 if how.reduce == "sum" else 1.0 / len(selected)
+
+    def join(row: int, tokens: Sequence[int]) -> None:
+        weights[row, list(tokens)] = 1.0 if how.reduce == "sum" else 1.0 / max(len(tokens), 1)
+
+    join(0, prompt.selected)
     for row, kind in enumerate(how.beside, start=1):
+        if kind == "finding" or kind == "location":
+            join(row, prompt.parts.get(kind, ()))
+            continue
         if kind == "start" and prompt.span.start == 0:
             raise ModelError("the tokenizer sets no token before a phrase; use bbm=off")
         weights[row, 0 if kind == "start" else prompt.span] = 1.0

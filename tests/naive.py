@@ -72,25 +72,58 @@ def capture(unet: Any, *inputs: Any, **kwargs: Any) -> list[torch.Tensor]:
     return seen
 
 
-@torch.no_grad()
 def heatmap(
     model: Any,
     scheduler: dict[str, Any],
     pixels: NDArray[np.float32],
     phrase: str,
     *,
-    steps: int = 300,
-    window: tuple[int, int] = (120, 180),
-    layers: Sequence[int] = LAYERS,
     mask: bool = True,
+    **how: Any,
 ) -> NDArray[Any]:
     """The published heatmap ``(S, S)`` of one square image ``(S, S)`` in [0, 1].
 
     Without ``mask`` the background stays. Otsu's threshold is a bin of a histogram: where two are
     equally good, rounding in the eighth digit decides, and a comparison of the masked maps fails.
     """
+    (mean,) = mean_maps(model, scheduler, pixels, phrase, [own_tokens(model, phrase)], **how)
+    heat = _minmax(_gaussian(mean, 2.5 * pixels.shape[0] / 512))
+    return np.where(heat > _otsu(heat), heat, 0).astype(np.float32) if mask else heat
+
+
+def template_heatmap(
+    model: Any,
+    scheduler: dict[str, Any],
+    pixels: NDArray[np.float32],
+    location: str,
+    finding: str,
+    *,
+    alpha: float = 0.5,
+    **how: Any,
+) -> NDArray[Any]:
+    """The same of "{location} {finding}", from a map of either: ``minmax(a^alpha b^(1-alpha))``."""
+    own = own_tokens(model, f"{location} {finding}")
+    first = len(own_tokens(model, location))
+    assert len(own) == first + len(own_tokens(model, finding))
+    groups = [own[:first], own[first:]]
+    where, what = mean_maps(model, scheduler, pixels, f"{location} {finding}", groups, **how)
+    return _minmax(_gaussian(what**alpha * where ** (1 - alpha), 2.5 * pixels.shape[0] / 512))
+
+
+@torch.no_grad()
+def mean_maps(
+    model: Any,
+    scheduler: dict[str, Any],
+    pixels: NDArray[np.float32],
+    phrase: str,
+    groups: Sequence[Sequence[int]],
+    *,
+    steps: int = 300,
+    window: tuple[int, int] = (120, 180),
+    layers: Sequence[int] = LAYERS,
+) -> list[NDArray[np.float32]]:
+    """For each group of tokens, by position, one map ``(S, S)``: the mean over layers and steps."""
     given = conditions(model, ["", phrase])
-    own = own_tokens(model, phrase)
     z = _latent(model, pixels)
     ratio = 1000 // steps
     times = list(reversed([t - 1 for t in range(1000, 0, -ratio)]))
@@ -100,19 +133,19 @@ def heatmap(
     if model.text_encoder_2 is not None:
         layers = XL_LAYERS
     side = pixels.shape[0]
-    collected = []
+    collected: list[list[torch.Tensor]] = [[] for _ in groups]
     with explicit_attention(model.denoiser) as seen:
         for index, t in enumerate(times):
             seen.clear()
             label, step = _step(scheduler, t, t - ratio)
             out = model.denoiser(torch.cat([z, z]), timestep=label.expand(2), **given).sample
             if window[0] <= index < window[1]:
-                collected += [_one_map(seen[layer], own, side) for layer in layers]
+                for maps, own in zip(collected, groups, strict=True):
+                    maps += [_one_map(seen[layer], own, side) for layer in layers]
             out = out[:, : z.shape[1]]  # the rest is a learned variance
             guidance = 0
             z = step(z, out[:1] + guidance * (out[1:] - out[:1]))
-    heat = _minmax(_gaussian(torch.cat(collected).mean(0).numpy(), 2.5 * side / 512))
-    return np.where(heat > _otsu(heat), heat, 0).astype(np.float32) if mask else heat
+    return [torch.cat(maps).mean(0).numpy() for maps in collected]
 
 
 def _step(scheduler: dict[str, Any], t: int, s: int) -> tuple[torch.Tensor, Any]:
@@ -192,7 +225,7 @@ def _latent(model: Any, pixels: NDArray[np.float32]) -> torch.Tensor:
     return mean * model.vae.config.scaling_factor
 
 
-def _one_map(probability: torch.Tensor, own: list[int], side: int) -> torch.Tensor:
+def _one_map(probability: torch.Tensor, own: Sequence[int], side: int) -> torch.Tensor:
     """One layer at one step: the phrase's row, heads and tokens averaged, scaled, enlarged."""
     tokens = probability[1].mean(dim=0)[:, own].mean(dim=1)
     grid = round(len(tokens) ** 0.5)

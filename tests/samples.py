@@ -59,6 +59,7 @@ def grounding(of: CxrImage, phrase: str = "left basal opacity", **changes: Any) 
             name=of.path.name, sha256=of.sha256, uid=of.uid, window=of.window, frame=of.frame
         ),
         "phrase": phrase,
+        "asked": phrase,
         "status": "found",
         "score": 0.42,
         "heatmap": of.frame.restore(canonical),

@@ -15,6 +15,7 @@ from cxrg.heatmap import (
     confine,
     enlarge,
     fade,
+    geometric_mean,
     level,
     mask_background,
     otsu,
@@ -184,3 +185,16 @@ def test_the_mixtures_mask_makes_one_box_and_hides_the_background() -> None:
     assert len(boxes_from_heatmap(heat, threshold=0.5)) == 2
     assert boxes_from_heatmap(np.zeros((64, 64), np.float32), threshold="mixture") == ()
     assert boxes_from_heatmap(heat, threshold="mixture", min_area=0.9) == ()
+
+
+def test_the_geometric_mean_is_high_only_where_both_are() -> None:
+    finding = np.array([[0.25, 1.0], [0.0, 0.5]], np.float32)
+    location = np.array([[1.0, 0.0], [0.0, 0.5]], np.float32)
+    expected = np.array([[0.5, 0.0], [0.0, 0.5]])
+    np.testing.assert_allclose(geometric_mean(finding, location, 0.5), expected, rtol=1e-6)
+    assert geometric_mean(finding, location, 0.5).dtype == np.float32
+    tilted = geometric_mean(finding, location, 0.75)
+    np.testing.assert_allclose(tilted[0, 0], 0.25**0.75, rtol=1e-6)
+    # At its ends it is either map itself, zeros included.
+    np.testing.assert_array_equal(geometric_mean(finding, location, 1), finding)
+    np.testing.assert_array_equal(geometric_mean(finding, location, 0), location)

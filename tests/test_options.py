@@ -65,6 +65,8 @@ def test_the_card_changes_a_preset_and_the_caller_changes_both() -> None:
         ("absent_below", "none", None),
         ("absent_below", "0.2", 0.2),
         ("sigma", "0.01", 0.01),
+        ("evidence", "template", "template"),
+        ("alpha", "0.25", 0.25),
     ],
 )
 def test_text_is_read(knob, text, value) -> None:
@@ -93,6 +95,9 @@ def test_text_is_read(knob, text, value) -> None:
         ("mask", "gmm", "mixture"),
         ("bbm", "paper", "it goes with path redraw"),
         ("reduce", "max", "mean or sum"),
+        ("evidence", "sentence", "phrase or template"),
+        ("alpha", 1.5, "from 0 to 1"),
+        ("alpha", "half", "from 0 to 1"),
         ("normalise", "softmax", "minmax or final or competition or none"),
         ("sigma", float("nan"), "from 0 to 0.5"),
         ("threshold", "quantile:2", "quantile:Q"),
@@ -113,6 +118,24 @@ def test_what_cannot_be_meant_is_refused_with_the_remedy(knob, value, remedy) ->
     assert knob in message
     assert remedy in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("preset", "knobs", "remedy"),
+    [
+        ("fast", {"tokens": "content"}, "use tokens=all"),
+        ("fast", {"tokens": "0,1"}, "use tokens=all"),
+        ("fast", {"normalise": "competition"}, "use normalise=final"),
+        ("gen2ground", {"tokens": "all"}, "use bbm=off"),
+    ],
+)
+def test_templates_refuse_what_has_no_meaning_for_two_maps(preset, knobs, remedy) -> None:
+    with pytest.raises(UsageError) as refusal:
+        resolve(preset, evidence="template", **knobs)
+    assert str(refusal.value).startswith("evidence 'template' cannot be meant; ")
+    assert str(refusal.value).endswith(remedy)
+    assert "\n" not in str(refusal.value)
+    assert resolve("gen2ground", evidence="template", tokens="all", bbm="off").alpha == 0.5
 
 
 def test_unknown_names_are_refused_with_the_choices() -> None:

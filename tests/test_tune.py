@@ -31,7 +31,7 @@ from cxrg.tune.loop import NAMES, Course, State, learning_rate, new_vectors
 from cxrg.tune.objective import Batch, Source, read, terms, token_weights
 from cxrg.tune.run import ADAPTER, CURVES, LOG, tune
 from cxrg.tune.study import Study, Triple, coarse, plain
-from cxrg.tune.vocabulary import FINDINGS, finding_named, locations_of, matcher, opposite
+from cxrg.vocabulary import FINDINGS, finding_named, locations_of, matcher, opposite
 
 SIDE, GRID = 64, 8
 

@@ -40,6 +40,7 @@ def record(grounding: Grounding) -> dict[str, Any]:
             "grey": image.window,
         },
         "phrase": grounding.phrase,
+        "asked": grounding.asked,
         "status": grounding.status,
         "score": grounding.score,
         "boxes": [

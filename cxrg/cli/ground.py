@@ -139,6 +139,13 @@ def ground(
         str | None,
         _knob("TOKENS", "all, content, tagged, disease, word:WORD, or indices such as 0,2."),
     ] = None,
+    evidence: Annotated[
+        str | None,
+        _knob("HOW", "phrase, or template: maps of finding and location, geometric mean."),
+    ] = None,
+    alpha: Annotated[
+        str | None, _knob("X", "Weight of the finding, the location has the rest (template).")
+    ] = None,
     reduce: Annotated[str | None, _knob("HOW", "Tokens together: mean or sum.")] = None,
     readout: Annotated[
         str | None, _knob("HOW", "Probabilities: softmax, or sparse: entmax15 or sparsemax.")

@@ -28,7 +28,7 @@ from cxrg.train.log import Report
 from cxrg.tune import losses
 from cxrg.tune.config import TuneConfig
 from cxrg.tune.objective import Source, at, read, terms
-from cxrg.tune.vocabulary import terms as vocabulary
+from cxrg.vocabulary import terms as vocabulary
 
 NAMES = ("prefix", "gate", "residuals")
 LOOKS = 64

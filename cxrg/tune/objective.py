@@ -25,7 +25,7 @@ from cxrg.model import Model
 from cxrg.tune import losses
 from cxrg.tune.config import LossConfig
 from cxrg.tune.study import Study, Triple
-from cxrg.tune.vocabulary import matcher, opposite
+from cxrg.vocabulary import matcher, opposite
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

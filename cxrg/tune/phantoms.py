@@ -22,7 +22,7 @@ from cxrg.artefacts.files import whole
 from cxrg.phantom import language, queries
 from cxrg.tune.config import Anatomy
 from cxrg.tune.study import Study, Triple, coarse, plain
-from cxrg.tune.vocabulary import finding_named, locations_of
+from cxrg.vocabulary import finding_named, locations_of
 
 if TYPE_CHECKING:
     from cxrg.phantom.sample import Phantom

@@ -31,7 +31,7 @@ from cxrg.tune.objective import Source
 from cxrg.tune.phantoms import render_studies
 from cxrg.tune.study import Study
 from cxrg.tune.table import read_studies
-from cxrg.tune.vocabulary import FINDINGS
+from cxrg.vocabulary import FINDINGS
 
 ADAPTER, RUN, CHECKPOINT, LOG, CURVES = (
     "adapter.safetensors",

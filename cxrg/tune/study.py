@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS
-from cxrg.tune.vocabulary import matcher
+from cxrg.vocabulary import Template, matcher
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class Triple:
     @property
     def template(self) -> str:
         """``left lung base pleural effusion``."""
-        return f"{self.location} {self.finding}"
+        return Template(location=self.location, finding=self.finding).text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from cxrg.anatomy import LOCATIONS, Source, anatomy
 from cxrg.errors import InputError
 from cxrg.image import read_image
 from cxrg.tune.study import Study, Triple, coarse, plain
-from cxrg.tune.vocabulary import finding_named, locations_of
+from cxrg.vocabulary import finding_named, locations_of
 
 if TYPE_CHECKING:
     from cxrg.reports import Statement

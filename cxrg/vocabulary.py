@@ -1,10 +1,17 @@
-"""The 20 places and 8 findings that vectors are learnt for; their words are ``vocabulary.toml``."""
+"""The 20 places and 8 findings that vectors are learnt for; their words are ``vocabulary.toml``.
+
+A phrase that names one finding at one of the places is also read as a *template*, "{location}
+{finding}", in the vocabulary's own names (inspired by arXiv 2506.10633, whose details are not
+public).
+"""
 
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from cxrg.adapters.words import Matcher
 from cxrg.anatomy.locations import SIDES, ZONE_PARTS
@@ -21,17 +28,34 @@ _ZONES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Template:
+    """A finding at a place; ``text`` is ``left lung base pleural effusion``."""
+
+    location: str
+    finding: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.location} {self.finding}"
+
+
+@cache
+def _file() -> dict[str, Any]:
+    text = resources.files("cxrg").joinpath("vocabulary.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
 @cache
 def terms() -> dict[str, dict[str, tuple[str, ...]]]:
     """Tables ``locations`` and ``findings``: what each name is called, sides filled in."""
-    text = resources.files("cxrg.tune").joinpath("vocabulary.toml").read_text(encoding="utf-8")
     return {
         table: {
             name.format(side=side): tuple(term.format(side=side) for term in entry["terms"])
-            for name, entry in entries.items()
+            for name, entry in _file()[table].items()
             for side in (SIDES if "{side}" in name else ("",))
         }
-        for table, entries in tomllib.loads(text).items()
+        for table in ("locations", "findings")
     }
 
 
@@ -60,6 +84,33 @@ def locations_of(finding: str, side: str | None, zone: str | None) -> tuple[str,
     pattern = _DEFAULTS.get(finding, _ZONES[None]) if zone is None else _ZONES[zone]
     sides = SIDES if side == "bilateral" else (side,)
     return tuple(pattern.format(side=each) for each in sides if each in SIDES)
+
+
+def template_of(phrase: str) -> Template | None:
+    """The one finding at the one place that a phrase names; None where it says less or more.
+
+    A side alone is that lung: a finding's usual place on a side would be read as there, though the
+    phrase does not speak of it. Without any place, a finding that lies in the middle has its own.
+    Less: no finding or no place of the vocabulary. More: two of either (a bilateral finding has no
+    one place), a place that the vocabulary does not know or knows only with other words ("left
+    upper and lower lobe"), or a denial, which a template cannot say.
+    """
+    findings, places = matcher("findings")(phrase), matcher("locations")(phrase)
+    said, named = ({mention.name for mention in some} for some in (findings, places))
+    rest = list(phrase)
+    for mention in (*findings, *places):
+        rest[mention.start : mention.stop] = " " * (mention.stop - mention.start)
+    if len(said) != 1 or _beyond()("".join(rest)):
+        return None
+    (finding,) = said
+    where = tuple(named) or locations_of(finding, None, None)
+    return Template(location=where[0], finding=finding) if len(where) == 1 else None
+
+
+@cache
+def _beyond() -> Matcher:
+    """Finds what a template cannot say in the rest of a phrase."""
+    return Matcher(_file()["beyond"])
 
 
 def opposite(location: str) -> str | None:
