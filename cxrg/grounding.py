@@ -66,8 +66,7 @@ class Grounding:
         heatmap: float32 ``(H, W)`` in [0, 1], the source image's pixels; NaN where never seen.
         canonical: float32 ``(S, S)`` in [0, 1], the same on the model's square.
         canonical_attention: float32 ``(S, S)`` in [0, 1], what the heatmap was made of: the mean
-            attention probability over layers and steps, smoothed. Where biases are merged, the
-            merged map before its background is masked.
+            attention probability over layers and steps, smoothed.
         boxes: in pixels of the source image, the highest score first.
         tokens: the tokens whose attention was read.
         layers: the layers that were read.
@@ -131,11 +130,10 @@ def heatmaps(
     read = maps.first(int(window_indices(options.window, len(maps.timesteps))[1])) if free else maps
     absolute = finish(aggregate(read.layers, frame.side, how=options.enlarge))
     score = min(max(presence(absolute), 0.0), 1.0)
+    attention = absolute.clip(0, 1)
     if free:
         merged = merge(scale(_plain(read, free.side, options)), maps, free, options.bbm)
-        heat = scale(finish(enlarge(merged, frame.side, options.enlarge)))
-        return heat, heat, score
-    attention = absolute.clip(0, 1)
+        return scale(finish(enlarge(merged, frame.side, options.enlarge))), attention, score
     same = options.normalise in ("none", "final") and "finding" not in read.beside
     heat = absolute if same else finish(_plain(read, frame.side, options))
     return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), attention, score

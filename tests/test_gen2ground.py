@@ -120,11 +120,11 @@ def test_merging_changes_the_map_and_the_ways_differ(model: Model, image: CxrIma
         assert np.abs(maps[one] - maps[other]).mean() > 1e-3
 
 
-def test_attention_of_merged_biases_is_the_merged_map(model: Model, image: CxrImage) -> None:
-    plain = ground(image, PHRASE, model=model, normalise="none", **PLAIN)
+def test_attention_is_that_before_biases_are_merged(model: Model, image: CxrImage) -> None:
+    plain = ground(image, PHRASE, model=model, normalise="none", bbm="off", **PLAIN)
     found = ground(image, PHRASE, model=model, preset="gen2ground")
-    np.testing.assert_array_equal(found.canonical_attention, plain.canonical)
-    assert not np.array_equal(found.canonical, plain.canonical)
+    np.testing.assert_allclose(found.canonical_attention, plain.canonical, atol=1e-6)
+    assert not np.allclose(found.canonical, plain.canonical, atol=1e-2)
 
 
 def test_the_mask_and_its_box_are_the_published_ones(model: Model, image: CxrImage) -> None:

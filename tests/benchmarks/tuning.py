@@ -31,7 +31,7 @@ from cxrg.model import load
 from cxrg.options import resolve
 from cxrg.tune.config import read_config
 from cxrg.tune.run import Tuned, tune
-from cxrg.tune.vocabulary import matcher
+from cxrg.vocabulary import matcher
 
 FROZEN = "frozen"
 LINES = (
