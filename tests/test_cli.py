@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,18 +158,22 @@ def test_models_show_tells_every_known_fact(monkeypatch, capsys) -> None:
     assert err.startswith("cxrg: model 'nothing' is not known; known are ")
 
 
-def test_train_hands_over_what_was_asked(monkeypatch, capsys, tmp_path: Path) -> None:
+def test_train_hands_over_what_was_asked(monkeypatch, capsys) -> None:
     asked = {}
 
-    def fake(config: Path, *, out: Path, resume: bool, progress) -> Path:
+    def fake(settings: Any, *, out: Path, resume: bool, progress) -> Path:
         progress("autoencoder", 3, 10)
-        asked.update(config=config, out=out, resume=resume)
+        asked.update(name=settings.name, steps=settings.diffusion.steps, out=out, resume=resume)
         return out / "model"
 
-    monkeypatch.setattr(import_module("cxrg.train"), "run", fake)
-    code, out, _ = run(monkeypatch, capsys, "train", "--config", "c.toml", "--out", "o", "--resume")
+    monkeypatch.setattr(import_module("cxrg.train.run"), "run", fake)
+    recipe = str(Path(cxrg.__file__).parent / "train" / "compact.toml")
+    changes = ["--set", "name=mine", "--set", "diffusion.steps=7"]
+    code, out, _ = run(
+        monkeypatch, capsys, "train", "--config", recipe, "--out", "o", "--resume", *changes
+    )
     assert (code, out) == (0, "o/model\n")
-    assert asked == {"config": Path("c.toml"), "out": Path("o"), "resume": True}
+    assert asked == {"name": "mine", "steps": 7, "out": Path("o"), "resume": True}
 
 
 def test_an_empty_phrase_is_not_taken_for_this_folder() -> None:
