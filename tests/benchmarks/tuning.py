@@ -41,6 +41,7 @@ LINES = (
     "residuals=false",
     *(f"loss.{name}=0" for name in ("inside", "outside", "dice", "nce", "diffusion", "residual")),
     "data.anatomy=geometric",
+    "prefix=0 loss.residual=0",
 )
 
 
