@@ -30,10 +30,10 @@ from cxrg.evaluate.aggregate import NAN, Mean
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Found, Method
 from cxrg.evaluate.page import STYLE
-from cxrg.evaluate.report import plain
 from cxrg.evaluate.resume import append, as_line, claim, identify, resume
 from cxrg.evaluate.run import Open, Settings, by_image, reduce
 from cxrg.evaluate.sample import Sample
+from cxrg.evaluate.strict import plain
 from cxrg.image import CxrImage
 
 LONGEST = 512

@@ -41,6 +41,7 @@ from cxrg.evaluate.published import published
 from cxrg.evaluate.record import METHOD, Record, as_boxes
 from cxrg.evaluate.run import SWEEP
 from cxrg.evaluate.sample import Problems
+from cxrg.evaluate.strict import plain
 
 SCHEMA = "cxrg.evaluation/1"
 NAMES = (*METRICS, "box_iou")
@@ -204,17 +205,6 @@ def build(
         },
         "published": [asdict(value) for value in values],
     }
-
-
-def plain(value: Any) -> Any:
-    """The same as JSON can hold it: numbers of six decimals, null where there is none."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:

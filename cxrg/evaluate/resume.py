@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cxrg.artefacts.files import whole
 from cxrg.errors import InputError, UsageError
+from cxrg.evaluate.strict import plain
 
 if TYPE_CHECKING:
     from cxrg.evaluate.datasets import Dataset
@@ -107,14 +107,4 @@ def append(path: Path, lines: Iterable[str]) -> None:
 
 def as_line(fields: Mapping[str, Any]) -> str:
     """A record as one line of strict JSON, every digit kept; undefined values are null."""
-    return json.dumps(_finite(fields), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return json.dumps(plain(fields, decimals=None), ensure_ascii=False, allow_nan=False) + "\n"
