@@ -302,6 +302,35 @@ def test_a_stopped_autoencoder_goes_on_as_if_it_had_not_been(
         assert torch.equal(one, other)
 
 
+def test_an_autoencoder_taught_on_small_pictures_codes_larger_ones(tmp_path: Path) -> None:
+    from cxrg.train import autoencoder
+
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64)).astype(np.uint8)
+    small = images.reshape(4, 32, 2, 32, 2).mean((2, 4))
+    shrunk = autoencoder._shrunk(torch.from_numpy(images)[:, None].float(), 32)
+    np.testing.assert_allclose(shrunk[:, 0].numpy(), small, atol=1e-4)
+    settings = replace(read_config(RECIPE).autoencoder, side=32, steps=1, batch=2)
+    model = autoencoder.train_autoencoder(images, settings, 1, lambda *_: None, tmp_path / "a.pt")
+    assert autoencoder.encode_all(model, images).shape == (4, 16, 8, 8)
+
+
+def test_a_level_without_self_attention_attends_to_the_text_alone() -> None:
+    settings = replace(read_config(RECIPE).diffusion, self_attention=(False, True, True))
+    unet = diffusion.new_unet(settings, 16, 4, 24)
+    widths = {
+        name: unet.get_submodule(f"{name}.attentions.0.transformer_blocks.0.attn1.to_k").in_features
+        for name in ("down_blocks.0", "down_blocks.1", "up_blocks.1", "up_blocks.2")
+    }
+    fine, coarse_ = settings.channels[:2]
+    assert fine != 24
+    assert widths == {
+        "down_blocks.0": 24,
+        "down_blocks.1": coarse_,
+        "up_blocks.1": coarse_,
+        "up_blocks.2": 24,
+    }
+
+
 @pytest.mark.slow
 def test_a_short_run_learns_goes_on_and_loads(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

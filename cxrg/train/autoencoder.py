@@ -71,7 +71,7 @@ def train_autoencoder(
     for step in range(descent.resume(checkpoint), config.steps):
         rng = np.random.default_rng([seed, step])
         pick = rng.integers(len(images), size=config.batch)
-        x = torch.from_numpy(images[pick])[:, None].float() / 127.5 - 1
+        x = _shrunk(torch.from_numpy(images[pick])[:, None].float() / 127.5 - 1, config.side)
         latent = model.encode(x).latent
         noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32))
         noise = 0.05 * latent.detach().std() * noise
@@ -86,9 +86,14 @@ def train_autoencoder(
     return model
 
 
+def _shrunk(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Means of squares of pixels, ``(B, 1, side, side)``; smaller images as they are."""
+    return F.avg_pool2d(images, max(images.shape[-1] // side, 1))
+
+
 @torch.inference_mode()
 def encode_all(
-    model: AutoencoderDC, images: NDArray[np.uint8], batch: int = 128
+    model: AutoencoderDC, images: NDArray[np.uint8], batch: int = 32
 ) -> NDArray[np.float32]:
     """Latents ``(N, C, h, w)`` of images ``(N, side, side)``, not yet scaled."""
     parts = []

@@ -38,8 +38,10 @@ class SegmenterConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoencoderConfig:
-    """The image autoencoder: its blocks and the length of its training."""
+    """The image autoencoder: its blocks, the side that pictures are shrunk to while it is trained
+    (it has no notion of place, so it then codes larger ones too), and the training's length."""
 
+    side: int
     channels: tuple[int, ...]
     layers: tuple[int, ...]
     latent_channels: int
@@ -64,12 +66,15 @@ class TextConfig:
 class DiffusionConfig:
     """The denoiser, its objective, and the weight of the attention terms.
 
+    A level with ``attention`` but without ``self_attention`` attends to the text alone, which costs
+    little however fine it is.
     At the steps in ``snapshots`` the averaged weights are also written as a model of their own, so
     that quality can be measured against the images seen.
     """
 
     channels: tuple[int, ...]
     attention: tuple[bool, ...]
+    self_attention: tuple[bool, ...]
     layers: int
     head_width: int
     batch: int

@@ -68,6 +68,7 @@ def new_unet(
         cross_attention_dim=text_width,
         # diffusers reads this as the number of heads (its own historical naming).
         attention_head_dim=tuple(width // config.head_width for width in config.channels),
+        only_cross_attention=tuple(not each for each in config.self_attention),
         norm_num_groups=16,
         use_linear_projection=True,
     )
