@@ -16,6 +16,7 @@ from cxrg.evaluate.categories import GROUPS
 from cxrg.evaluate.record import METHOD, Record, load
 from cxrg.evaluate.report import NAMES, column
 from cxrg.evaluate.run import RUN, SAMPLES
+from cxrg.evaluate.strict import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,5 +107,4 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def as_json(comparison: Comparison) -> str:
     """The comparison as strict JSON; undefined values are null."""
-    text = json.dumps(asdict(comparison))
-    return json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
+    return json.dumps(plain(asdict(comparison), decimals=None), ensure_ascii=False)

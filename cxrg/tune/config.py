@@ -14,7 +14,6 @@ from cxrg.settings import is_number, lay_over, lay_over_each, read_toml
 
 DEFAULTS = "cxrg/tune/default.toml"
 
-
 Anatomy = Literal["exact", "geometric"]
 
 

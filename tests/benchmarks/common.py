@@ -1,4 +1,4 @@
-"""What the benchmarks share: a picture, the tests' oracle, and a table."""
+"""What the benchmarks share: a picture, data sets, the tests' oracle, and a table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # naive.py, the oracle
 
+from cxrg.evaluate.aggregate import Mean
+from cxrg.evaluate.datasets import Dataset, read_dataset
+from cxrg.evaluate.phantoms import phantoms
 from cxrg.geometry import Frame
 from cxrg.image import CxrImage
 from cxrg.phantom.sample import render
@@ -48,6 +51,16 @@ def peak_mebibytes() -> float:
     """Highest resident memory of this process so far."""
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def read_data(name: str, count: int, seed: int) -> Dataset:
+    """The data set of a manifest, or so many ``phantoms``."""
+    return phantoms(count, seed) if name == "phantoms" else read_dataset(Path(name))
+
+
+def signed(mean: Mean) -> str:
+    """A difference with its interval."""
+    return f"{mean.value:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

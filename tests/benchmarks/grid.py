@@ -16,13 +16,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import markdown
+from common import markdown, read_data, signed
 
 from cxrg.evaluate.categories import GROUPS
 from cxrg.evaluate.compare import compare
-from cxrg.evaluate.datasets import Dataset, read_dataset
+from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import LatentDiffusion
-from cxrg.evaluate.phantoms import opener, phantoms
+from cxrg.evaluate.phantoms import opener
 from cxrg.evaluate.record import METHOD, Record
 from cxrg.evaluate.report import part_of
 from cxrg.evaluate.run import Settings, open_file, run
@@ -88,8 +88,7 @@ def row(records: Sequence[Record]) -> list[str]:
 
 def below(first: Path, other: Path, group: str) -> str:
     """The paired difference in mIoU, first less other."""
-    part = compare(first, other).parts[group]["miou"].micro
-    return f"{part.value:+.3f} ({part.low:+.3f} to {part.high:+.3f})"
+    return signed(compare(first, other).parts[group]["miou"].micro)
 
 
 def evaluations(model: Model, options: Options) -> int:
@@ -122,8 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(controls=False, limit=asked.limit, seed=asked.seed, longest=asked.longest)
     lines = asked.line or (REFINEMENTS if asked.lines == "refinements" else LINES)
     for name in asked.datasets:
-        phantom = name == "phantoms"
-        data = phantoms(asked.count, asked.seed) if phantom else read_dataset(Path(name))
+        data = read_data(name, asked.count, asked.seed)
         print(f"\n{data.name}, {model.card.name}\n", flush=True)
         head = ["options", "evaluations", *METRICS.values(), "mIoU below the first line"]
         print(markdown(head, []), flush=True)

@@ -16,18 +16,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common import markdown
+from common import markdown, read_data, signed
 from grid import METRICS, score
 
-from cxrg.evaluate.aggregate import Mean
+from cxrg.cli.knobs import read_knobs
 from cxrg.evaluate.categories import group_of
 from cxrg.evaluate.compare import compare
-from cxrg.evaluate.datasets import Dataset, read_dataset
-from cxrg.evaluate.phantoms import phantoms
+from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.record import METHOD
 from cxrg.evaluate.report import part_of
 from cxrg.evaluate.run import Settings
-from cxrg.model import load
+from cxrg.model import Model, load
 from cxrg.options import resolve
 from cxrg.tune.config import read_config
 from cxrg.tune.run import Tuned, tune
@@ -58,29 +57,27 @@ def placed(data: Dataset) -> Dataset:
     )
 
 
+def folder_of(line: str) -> str:
+    """The name of a line's folder."""
+    return line.replace(" ", "_") or "default"
+
+
 def tuned(line: str, model: str, shared: Sequence[str], out: Path) -> Tuned:
     """The run of one line, made or gone on with."""
-    changes = dict(text.split("=", 1) for text in (*shared, *line.split()))
-    folder = out / (line.replace(" ", "_") or "default")
-    config = read_config(None, changes)
-    return tune(config, model=model, out=folder, pool=out / "pool", resume=True)
+    config = read_config(None, read_knobs((*shared, *line.split())))
+    return tune(config, model=model, out=out / folder_of(line), pool=out / "pool", resume=True)
 
 
 def cells(
-    folder: Path, frozen: Path, data: Dataset, model: str, adapter: Path | None, settings: Settings
+    folder: Path, frozen: Path, data: Dataset, model: Model, settings: Settings
 ) -> Iterator[str]:
     """Each metric's mean, and its difference from the frozen model's."""
-    loaded = load(model, adapter=adapter)
-    records = score(loaded, resolve("fast", loaded.card), data, settings, folder)
+    records = score(model, resolve("fast", model.card), data, settings, folder)
     means = part_of(records).maps[METHOD]
-    gaps = None if adapter is None else compare(folder, frozen).parts["all"]
+    gaps = None if folder == frozen else compare(folder, frozen).parts["all"]
     for metric in METRICS:
-        gap = "" if gaps is None else f"<br>{_interval(gaps[metric].micro)}"
+        gap = "" if gaps is None else f"<br>{signed(gaps[metric].micro)}"
         yield f"{means[metric].micro.value:.3f}{gap}"
-
-
-def _interval(mean: Mean) -> str:
-    return f"{mean.value:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -96,14 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("tuning"))
     asked = parser.parse_args(arguments)
     settings = Settings(controls=False, limit=asked.limit, seed=asked.seed, longest=asked.longest)
-    sets = {
-        name: placed(
-            phantoms(asked.count, asked.seed) if name == "phantoms" else read_dataset(Path(name))
-        )
-        for name in asked.datasets
-    }
+    sets = [placed(read_data(name, asked.count, asked.seed)) for name in asked.datasets]
     head = ["tuned with", "place words inside", "finding words inside"]
-    head += [f"{data.name} {metric}" for data in sets.values() for metric in METRICS.values()]
+    head += [f"{data.name} {metric}" for data in sets for metric in METRICS.values()]
     print(markdown(head, []), flush=True)
     for line in (FROZEN, *(LINES if asked.line is None else asked.line)):
         shares = ["", ""]
@@ -116,11 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             adapter = run.adapter
         row = [line or "all as in default.toml", *shares]
-        for data in sets.values():
-            folder = asked.out / data.name / (line.replace(" ", "_") or "default")
-            row += cells(
-                folder, asked.out / data.name / FROZEN, data, asked.model, adapter, settings
-            )
+        model = load(asked.model, adapter=adapter)
+        for data in sets:
+            folder = asked.out / data.name
+            row += cells(folder / folder_of(line), folder / FROZEN, data, model, settings)
         print(f"| {' | '.join(row)} |", flush=True)
 
 
