@@ -60,7 +60,7 @@ def test_a_whole_folder_is_described_as_load_finds_it(family: str, folders) -> N
         latent = model.encode(torch.zeros(model.side, model.side))
     assert (1, *plan.latent) == tuple(latent.shape)
     assert tuple(layer.name for layer in plan.layers) == choose_layers(model, "card")
-    known = {"shipped": 7, "sdxl": 17, "pixart": 6, "sana": 6}
+    known = {"shipped": 10, "sdxl": 17, "pixart": 6, "sana": 6}
     assert plan.all_layers == known.get(family, 11)
     # methods.md 1.6; a flow is asked where the latent lies, one step of 3 before
     read = (

@@ -32,12 +32,12 @@ def model() -> Model:
     return load("compact", device="cpu")
 
 
-def one_sided(count: int) -> list[tuple[Phantom, str]]:
-    """Phantoms with an opacity in one lung only, and the lung."""
+def one_sided(count: int, side: int) -> list[tuple[Phantom, str]]:
+    """Phantoms of ``side`` pixels with an opacity in one lung only, and the lung."""
     found: list[tuple[Phantom, str]] = []
     seed = FIRST
     while len(found) < count:
-        phantom = render(seed, side=128)
+        phantom = render(seed, side=side)
         sides = {f.side for f in phantom.findings if f.kind in OPACITIES}
         if len(sides) == 1 and "edema" not in {f.kind for f in phantom.findings}:
             found.append((phantom, str(sides.pop())))
@@ -63,18 +63,19 @@ def test_its_card_says_whose_images_it_saw_and_its_readme_what_it_cannot() -> No
 
 def test_the_default_reads_plain_softmax_and_nothing_more(model: Model, tmp_path: Path) -> None:
     """The fast preset's heatmap, from explicit attention by formulae that share no code."""
-    image = tmp_path / "phantom.png"
-    cv2.imwrite(str(image), np.rint(render(FIRST, side=128).image * 255).astype(np.uint8))
+    image, side = tmp_path / "phantom.png", model.side
+    cv2.imwrite(str(image), np.rint(render(FIRST, side=side).image * 255).astype(np.uint8))
     phrase = "left lung opacity"
     found = ground(image, phrase, model=model, mask="none", absent_below="none")
     options = found.options
-    names = [layer.name for layer in cross_attention_layers(model.denoiser, 16)]
+    layers = cross_attention_layers(model.denoiser, side // model.factor)
+    names = [layer.name for layer in layers]
     wanted = [names.index(name) for name in found.layers]
     length = len(model.tokenizer(phrase)["input_ids"])
     generator = torch.Generator().manual_seed(options.seed)
     collected = []
     with torch.inference_mode(), naive.explicit_attention(model.denoiser) as seen:
-        z0 = model.encode(read_image(image, side=128, fit="pad").pixels)
+        z0 = model.encode(read_image(image, side=side, fit="pad").pixels)
         for t in options.timesteps:
             alpha = float(model.schedule.alpha[t]) ** 2
             for _ in range(options.draws):
@@ -84,11 +85,11 @@ def test_the_default_reads_plain_softmax_and_nothing_more(model: Model, tmp_path
                 model.denoise(z, t, model.embedding(phrase))
                 for layer in wanted:
                     tokens = seen[layer][0].mean(0)[:, 1 : length - 1].sum(1)
-                    grid = tokens.view(1, 1, 16, 16)
-                    big = torch.nn.functional.interpolate(grid, (128, 128), mode="bilinear")
+                    grid = tokens.view(1, 1, layers[layer].side, layers[layer].side)
+                    big = torch.nn.functional.interpolate(grid, (side, side), mode="bilinear")
                     collected.append(big[0, 0])
     mean = torch.stack(collected).mean(0).numpy()
-    sigma = options.sigma * 128
+    sigma = options.sigma * side
     heat = ndimage.gaussian_filter(mean.astype(np.float64), sigma, mode="reflect", truncate=4)
     expected = (heat - heat.min()) / np.ptp(heat)
     np.testing.assert_allclose(found.canonical, expected, atol=2e-4)
@@ -99,7 +100,7 @@ def test_the_default_reads_plain_softmax_and_nothing_more(model: Model, tmp_path
 def test_it_points_into_the_finding_and_obeys_the_side(model: Model, tmp_path: Path) -> None:
     hits, swapped, obeyed = [], [], []
     words = Random(0)
-    for phantom, side in one_sided(24):
+    for phantom, side in one_sided(24, model.side):
         other = "left" if side == "right" else "right"
         phrases = [say(Query("opacity", s), words) for s in (side, other)]
         image = tmp_path / "phantom.png"
