@@ -358,6 +358,10 @@ def test_a_short_run_learns_goes_on_and_loads(
     before = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     again = run(settings, out=out, resume=True, progress=lambda *_: None)
     assert (again / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+    told = [path.read_text(encoding="utf-8") for path in again.rglob("*.json")]
+    assert not any(str(tmp_path) in text for text in told)
+    tokens = json.loads((again / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert (tokens["padding"], tokens["truncation"]) == (None, None)
     early = load(str(out / "model-20"))
     assert "320 images seen" in early.card.trained_on
     model = load(str(folder))

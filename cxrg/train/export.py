@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from transformers import PreTrainedTokenizerFast
 
@@ -34,7 +35,13 @@ def export(
     ):
         # A copy: the run may go on in float32 after a checkpoint was exported.
         half = torch.nn.Module.to(copy.deepcopy(network), dtype=torch.float16)
+        if isinstance(half, ConfigMixin):
+            # A network that was read notes its folder, which is nobody's business.
+            half.register_to_config(_name_or_path=settings.name)  # type: ignore[no-untyped-call]  # no types
         half.save_pretrained(building / name)
+    # Each use leaves its padding in the tokenizer.
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(building / "tokenizer")
     new_scheduler().save_pretrained(building / "scheduler")
     card = card_facts(settings, list(watched_layers(pair.unet)), step)
