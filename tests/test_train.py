@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -33,7 +34,7 @@ TINY = {
     "batch = 32": "batch = 16",
     "warmup = 200": "warmup = 10",
     "checkpoint_every = 200": "checkpoint_every = 15",
-    "snapshots = [400, 1000, 2000, 4000]": "snapshots = [20]",
+    "snapshots = [400, 1000, 2000, 4000, 7000]": "snapshots = [20]",
 }
 
 _DENIALS = ("no ", "not ", "without", "free of", "absen")
@@ -222,10 +223,56 @@ def test_attention_loss_is_smallest_for_the_right_map_and_ignores_weightless_row
     assert loss(right, torch.zeros_like(weight)) == 0
 
 
+@pytest.mark.parametrize("loss", [diffusion.attention_loss, diffusion.share_loss])
+def test_a_word_that_nothing_listens_to_is_still_taught(
+    loss: Callable[[dict[str, torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    logits = torch.full((1, 8, 8), -20.0, requires_grad=True)
+    target = torch.zeros(1, 8, 8)
+    target[0, 2, 3] = 1
+    error = loss({"a": logits.sigmoid()}, target, torch.ones_like(target))
+    (slope,) = torch.autograd.grad(error, logits)
+    assert slope[0, 2, 3].item() < -0.01
+
+
+def test_share_loss_equals_a_loop_and_skips_what_has_no_target_or_no_weight() -> None:
+    rng = np.random.default_rng(4)
+    share, target = rng.random((4, 6, 6)), rng.random((4, 6, 6))
+    weight = (rng.random((4, 6, 6)) > 0.2).astype(float)
+    target[2], weight[3] = 0, 0
+
+    naive = []
+    for s, t, w in zip(share[:2], target[:2], weight[:2], strict=True):
+        naive.append(-np.log((s * t * w).sum() / (t * w).max() / (s * w).sum()))
+    args = [torch.from_numpy(each) for each in (share, target, weight)]
+    loss = diffusion.share_loss({"a": args[0], "b": args[0]}, *args[1:])
+    assert loss.item() == pytest.approx(np.mean(naive), rel=1e-4)
+    nothing = torch.zeros(4, 6, 6, dtype=torch.float64)
+    assert diffusion.share_loss({"a": args[0]}, nothing, args[2]).item() == 0
+
+
+def test_share_loss_asks_as_much_of_a_nodule_as_of_a_lung() -> None:
+    flat = torch.full((1, 16, 16), 0.5, requires_grad=True)
+    pull = []
+    for size in (1, 8):
+        target = torch.zeros(1, 16, 16)
+        target[:, :size, :size] = 1
+        loss = diffusion.share_loss({"a": flat}, target, torch.ones_like(target))
+        (slope,) = torch.autograd.grad(loss, flat)
+        pull.append(-(slope * target).sum().item())
+    nodule, lung = pull
+    assert 1 < nodule / lung < 2
+
+
 def test_learning_rate_rises_stays_and_falls_to_nothing() -> None:
-    config = replace(read_config(RECIPE).diffusion, steps=1000, warmup=100, learning_rate=1.0)
+    config = replace(
+        read_config(RECIPE).diffusion, steps=1000, warmup=100, learning_rate=1.0, share_from=0
+    )
     rates = [diffusion.learning_rate(config, step) for step in (0, 50, 100, 700, 850, 999)]
     assert rates == pytest.approx([1e-3, 0.5, 1, 1, 0.5, 1 / 300], abs=1e-3)
+    config = replace(config, share_from=600)
+    rates = [diffusion.learning_rate(config, step) for step in (300, 510, 600, 700, 880, 940)]
+    assert rates == pytest.approx([1, 0.5, 1e-3, 1, 1, 0.5], abs=1e-3)
 
 
 def test_own_tokens_are_neither_start_nor_end_nor_padding() -> None:
@@ -347,7 +394,11 @@ def test_a_short_run_learns_goes_on_and_loads(
 ) -> None:
     from cxrg import ground, load
 
-    changes = {"diffusion.steps": "120", "diffusion.learning_rate": "2e-3"}
+    changes = {
+        "diffusion.steps": "120",
+        "diffusion.learning_rate": "2e-3",
+        "diffusion.share_from": "0",
+    }
     settings, out = read_config(recipe(tmp_path), changes), tmp_path / "out"
     assert settings.diffusion.steps == 120
     folder = run(settings, out=out, resume=False, progress=lambda *_: None)

@@ -68,6 +68,8 @@ class DiffusionConfig:
 
     A level with ``attention`` but without ``self_attention`` attends to the text alone, which costs
     little however fine it is.
+    From step ``share_from`` on the share term counts ``share_weight``; the learning rate falls up
+    to there, and rises and falls once more.
     At the steps in ``snapshots`` the averaged weights are also written as a model of their own, so
     that quality can be measured against the images seen.
     """
@@ -85,6 +87,8 @@ class DiffusionConfig:
     caption_drop: float
     attention_weight: float
     attention_below: int
+    share_weight: float
+    share_from: int
     box_share: float
     checkpoint_every: int
     snapshots: tuple[int, ...]

@@ -6,8 +6,11 @@ the share of a position's attention that falls on the phrase's own tokens,
 :math:`p = \sum_{k \in phrase} A[p, k]`, be the finding's coverage of that position: binary
 cross-entropy per layer, and a soft Dice on the mean of all layers. What a position does not give
 to the phrase goes to the start, end and padding tokens, so a phrase that describes nothing is
-answered by a map near zero: the heatmap is absolute and doubles as a presence score. In spirit
-these are ``L_in`` and ``L_out`` of methods of anatomy-grounded prompt tuning, on exact masks.
+answered by a map near zero: the heatmap is absolute and doubles as a presence score. Both terms
+weigh a finding by its area, and a nodule has nearly none; the share term, minus the log of the part
+of the phrase's attention that falls on the finding, asks as much of it as of a whole lung. In
+spirit these are ``L_in`` and ``L_out`` of methods of anatomy-grounded prompt tuning, on exact
+masks.
 """
 
 from __future__ import annotations
@@ -94,6 +97,11 @@ class State:
     step: int = 0
 
 
+_LEAST = 1e-12
+"""Below it a share counts as this much and gives no slope. A rare finding's word whose share had
+fallen under a larger limit (1e-4 was tried) stays unheard for ever after."""
+
+
 def attention_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> Tensor:
     """Cross-entropy per layer plus Dice of the mean map.
 
@@ -108,7 +116,7 @@ def attention_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> T
         size = share.shape[-1]
         wanted = F.adaptive_avg_pool2d(target[:, None], size)[:, 0]
         counts = F.adaptive_avg_pool2d(weight[:, None], size)[:, 0]
-        safe = share.clamp(1e-4, 1 - 1e-4)
+        safe = share.clamp(_LEAST, 1 - 1e-5)
         error = F.binary_cross_entropy(safe, wanted, reduction="none")
         total = total + (error * counts).sum() / counts.sum().clamp_min(1)
         large = F.interpolate(share[:, None], target.shape[-2:], mode="bilinear")[:, 0]
@@ -119,6 +127,25 @@ def attention_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> T
     dice = 1 - overlap / (mean.sum((1, 2)) + wanted.sum((1, 2)) + 1)
     counted = (weight.sum((1, 2)) > 0).float()
     return total / len(maps) + (dice * counted).sum() / counted.sum().clamp_min(1)
+
+
+def share_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> Tensor:
+    """Minus the log of the part of the phrase's attention that lies in the target, per layer.
+
+    Arguments as of `attention_loss`. A phrase with an empty target, which nothing can lie in, does
+    not count.
+    """
+    total = target.new_zeros(())
+    for share in maps.values():
+        size = share.shape[-1]
+        counts = F.adaptive_avg_pool2d(weight[:, None], size)[:, 0]
+        wanted = F.adaptive_avg_pool2d((target * weight)[:, None], size)[:, 0]
+        peak = wanted.amax((1, 2), keepdim=True)
+        inside = (share * wanted / peak.clamp_min(1e-6)).sum((1, 2)).clamp_min(_LEAST)
+        lost = inside.log() - (share * counts).sum((1, 2)).clamp_min(_LEAST).log()
+        counted = (peak[:, 0, 0] > 0).float()
+        total = total - (lost * counted).sum() / counted.sum().clamp_min(1)
+    return total / len(maps)
 
 
 def _timesteps(rng: np.random.Generator, size: int) -> Tensor:
@@ -138,7 +165,7 @@ class Objective:
     layers: tuple[str, ...]
 
     def __call__(
-        self, pair: Pair, z0: Tensor, batch: Batch, rng: np.random.Generator
+        self, pair: Pair, z0: Tensor, batch: Batch, rng: np.random.Generator, share_weight: float
     ) -> tuple[Tensor, Tensor]:
         """Denoising loss and attention loss of one batch."""
         ids, mask, own = tokens_of(self.tokenizer, batch.phrases, self.length)
@@ -154,14 +181,21 @@ class Objective:
         error = (made - v).square().mean((1, 2, 3))
         denoise = (error * batch.described).sum() / batch.described.sum().clamp_min(1)
         readable = (t < self.config.attention_below).float()[:, None, None]
-        look = attention_loss(maps, batch.target, batch.weight * readable)
+        counts = batch.weight * readable
+        look = attention_loss(maps, batch.target, counts)
+        if share_weight:
+            look = look + share_weight * share_loss(maps, batch.target, counts)
         return denoise, look
 
 
 def learning_rate(config: DiffusionConfig, step: int) -> float:
-    """Linear warm-up, a plateau, and a linear fall to zero over the last 30 %."""
-    fall = (config.steps - step) / (0.3 * config.steps)
-    return config.learning_rate * max(min(step / config.warmup, 1.0, fall), 1e-3)
+    """Linear warm-up, a plateau, and a linear fall to zero over the last 30 %: once up to
+    ``share_from``, and once from there to the end."""
+    second = step >= config.share_from
+    start = config.share_from if second else 0
+    end = config.steps if second else min(config.share_from, config.steps)
+    fall = (end - step) / (0.3 * (end - start))
+    return config.learning_rate * max(min((step - start) / config.warmup, 1.0, fall), 1e-3)
 
 
 @torch.no_grad()
@@ -200,7 +234,8 @@ def train_diffusion(
             box_share=config.box_share,
         )
         z0 = torch.from_numpy(latents[batch.index].astype(np.float32))
-        denoise, look = objective(state.pair, z0, batch, rng)
+        share = config.share_weight if step >= config.share_from else 0.0
+        denoise, look = objective(state.pair, z0, batch, rng, share)
         loss = denoise + config.attention_weight * look
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
