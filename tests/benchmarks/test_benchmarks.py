@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 HERE = Path(__file__).parent
@@ -68,3 +69,13 @@ def test_tuning(tmp_path: Path) -> None:
     assert frozen[:3] == ["frozen", "", ""]
     assert re.match(r"0\.\d{3} to 0\.\d{3}", tuned[1])
     assert all(re.match(r"-?\d\.\d{3}<br>[+-]\d\.\d{3} \(", cell) for cell in tuned[3:])
+
+
+def test_misses(tmp_path: Path) -> None:
+    run, picture = tmp_path / "run", tmp_path / "misses.jpg"
+    asked = ["phantoms", "--count", "8", "--no-controls", "--quiet", "--out", str(run)]
+    evaluate = [sys.executable, "-m", "cxrg", "evaluate", *asked, "--set", "draws=1"]
+    subprocess.run(evaluate, check=True, capture_output=True)
+    table("misses.py", str(run), str(picture), "--count", "2")
+    height, width = cv2.imread(str(picture)).shape[:2]
+    assert width > 2 * height
