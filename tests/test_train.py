@@ -264,6 +264,31 @@ def test_share_loss_asks_as_much_of_a_nodule_as_of_a_lung() -> None:
     assert 1 < nodule / lung < 2
 
 
+def test_the_share_term_counts_from_its_step_on() -> None:
+    seen = []
+
+    class Objective:
+        config = replace(
+            read_config(RECIPE).diffusion, steps=4, batch=2, share_weight=0.2, share_from=2
+        )
+
+        def __call__(
+            self, pair: torch.nn.Linear, *given: object
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(given[-1])
+            return pair.weight.sum(), pair.weight.sum()
+
+    pair, average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    state = diffusion.State(
+        pair=pair, average=average, optimiser=torch.optim.AdamW(pair.parameters())
+    )
+    latents = np.zeros((2, 1, 4, 4), np.float16)
+    diffusion.train_diffusion(
+        state, pool(), latents, Objective(), 0, lambda *_: None, lambda _: None
+    )
+    assert seen == [0, 0, 0.2, 0.2]
+
+
 def test_learning_rate_rises_stays_and_falls_to_nothing() -> None:
     config = replace(
         read_config(RECIPE).diffusion, steps=1000, warmup=100, learning_rate=1.0, share_from=0
@@ -394,11 +419,7 @@ def test_a_short_run_learns_goes_on_and_loads(
 ) -> None:
     from cxrg import ground, load
 
-    changes = {
-        "diffusion.steps": "120",
-        "diffusion.learning_rate": "2e-3",
-        "diffusion.share_from": "0",
-    }
+    changes = {"diffusion.steps": "120", "diffusion.learning_rate": "2e-3"}
     settings, out = read_config(recipe(tmp_path), changes), tmp_path / "out"
     assert settings.diffusion.steps == 120
     folder = run(settings, out=out, resume=False, progress=lambda *_: None)

@@ -69,7 +69,8 @@ class DiffusionConfig:
     A level with ``attention`` but without ``self_attention`` attends to the text alone, which costs
     little however fine it is.
     From step ``share_from`` on the share term counts ``share_weight``; the learning rate falls up
-    to there, and rises and falls once more.
+    to there, and rises and falls once more. From the first step on the term keeps short runs from
+    learning to look.
     At the steps in ``snapshots`` the averaged weights are also written as a model of their own, so
     that quality can be measured against the images seen.
     """
