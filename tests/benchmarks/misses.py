@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,16 +33,16 @@ COLUMNS, GAP, FOOT, TEXT = 4, 8, 24, 13
 
 def missed(records: Sequence[Record], count: int) -> list[Record]:
     """The first miss of each category, the most frequently missed one first."""
-    shares: dict[str, list[Record]] = {}
-    asked: dict[str, int] = {}
+    misses: dict[str, list[Record]] = {}
+    asked: Counter[str] = Counter()
     for record in records:
         if not record.present or record.group == "anatomy":
             continue
-        asked[record.category] = asked.get(record.category, 0) + 1
+        asked[record.category] += 1
         if record.values[METHOD]["pointing_game"] < 0.5:
-            shares.setdefault(record.category, []).append(record)
-    ranked = sorted(shares, key=lambda name: -len(shares[name]) / asked[name])
-    return [shares[name][0] for name in ranked[:count]]
+            misses.setdefault(record.category, []).append(record)
+    ranked = sorted(misses, key=lambda name: -len(misses[name]) / asked[name])
+    return [misses[name][0] for name in ranked[:count]]
 
 
 def tile(case: Case) -> NDArray[np.uint8]:
@@ -72,9 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="compact")
     parser.add_argument("--count", type=int, default=8)
     asked = parser.parse_args(arguments)
-    seed = json.loads((asked.run / "run.json").read_text(encoding="utf-8"))["settings"]["seed"]
+    run = json.loads((asked.run / "run.json").read_text(encoding="utf-8"))
+    seed, knobs = run["settings"]["seed"], run["method"]["options"]
     model = load(asked.model)
-    method = LatentDiffusion.of(model, resolve("fast", model.card))
+    method = LatentDiffusion(model=model, options=resolve(**knobs))
+    if method.facts != run["method"]:
+        parser.error(f"{asked.run}: made by another model; name it with --model")
     open_phantom, cases = opener(seed, model.side), []
     for record in missed(read_records(asked.run / "samples.jsonl"), asked.count):
         image = open_phantom(ask(int(record.patient), seed)[0])
