@@ -15,6 +15,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from cxrg.about import __version__
+
 if TYPE_CHECKING:
     from cxrg.geometry import Box
     from cxrg.ground import ground
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from cxrg.image import CxrImage, read_image
     from cxrg.model import Model, load
     from cxrg.options import PRESETS, Options
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",

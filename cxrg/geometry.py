@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cxrg.errors import UsageError
 
 Fit = Literal["pad", "crop"]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +183,15 @@ class Frame:
         y = self.crop.y0 + (np.arange(self.side) + 0.5) * sy
         height, width = self.source
         return ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))[None, :]
+
+
+def mask_boxes(mask: Mask, *, min_share: float = 0.02) -> tuple[Box, ...]:
+    """Bounding boxes of the connected parts of a mask; parts below a share of it are left out."""
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    total = np.count_nonzero(mask)
+    parts = [[int(number) for number in stats[i]] for i in range(1, count)]
+    return tuple(
+        Box(x, y, x + width, y + height)
+        for x, y, width, height, area in parts
+        if area >= min_share * total
+    )

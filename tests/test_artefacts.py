@@ -14,11 +14,11 @@ import pytest
 import samples
 
 from cxrg.artefacts.arrays import write_arrays
-from cxrg.artefacts.files import stem, whole
 from cxrg.artefacts.picture import render, write_picture
 from cxrg.artefacts.record import SCHEMA_FILE, record, record_line, write_record
 from cxrg.artefacts.words import whereabouts
 from cxrg.errors import CxrgError
+from cxrg.files import atomic_write, stem
 from cxrg.geometry import Box
 from cxrg.options import Options
 
@@ -37,16 +37,16 @@ def check(line: object) -> None:
 
 def test_file_appears_only_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "result.json"
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"first")
         assert not path.exists()
     assert path.read_bytes() == b"first"
     before = tmp_path / "before"
     before.hardlink_to(path)
-    with pytest.raises(TypeError), whole(path) as file:
+    with pytest.raises(TypeError), atomic_write(path) as file:
         file.writelines([b"half of the sec", None])
     assert path.read_bytes() == b"first"
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"second")
     # Renamed over the old file, not written into it.
     assert (path.read_bytes(), before.read_bytes()) == (b"second", b"first")
@@ -56,7 +56,7 @@ def test_file_appears_only_whole(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_made_is_one_line_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file, not a folder")
     complaint = r"cannot be written \(.+\); choose another folder"
-    with pytest.raises(CxrgError, match=complaint), whole(tmp_path / "out" / "result.json"):
+    with pytest.raises(CxrgError, match=complaint), atomic_write(tmp_path / "out" / "result.json"):
         pass
 
 

@@ -15,8 +15,8 @@ from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.categories import group_of, make_phrase, named_side, place
 from cxrg.evaluate.datasets import Dataset, read_dataset
 from cxrg.evaluate.datasets.common import image_size, merge_duplicates
-from cxrg.evaluate.sample import Polygons, Rle, Sample, encode, mask_boxes
-from cxrg.geometry import Box
+from cxrg.evaluate.sample import Polygons, Rle, Sample, encode
+from cxrg.geometry import Box, mask_boxes
 from cxrg.phantom.dx import write_dx
 
 

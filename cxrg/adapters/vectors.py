@@ -28,8 +28,8 @@ from torch import Tensor
 
 from cxrg.adapters.file import AdapterFile
 from cxrg.adapters.words import Matcher, places
-from cxrg.artefacts.files import whole
 from cxrg.errors import ModelError
+from cxrg.files import atomic_write
 
 CARD = "cxrg"
 FORMAT = "cxrg.adapter/1"
@@ -123,7 +123,7 @@ def write_vectors(path: Path, vectors: PromptVectors, card: Mapping[str, Any]) -
         name: getattr(vectors, name).detach().cpu().contiguous()
         for name in ("prefix", "gate", "residuals")
     }
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(save(tensors, metadata={CARD: json.dumps(told, ensure_ascii=False)}))
 
 

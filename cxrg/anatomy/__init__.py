@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.anatomy.locations import LOCATIONS, SIDES, Mask, Structures, locate
+from cxrg.anatomy.locations import LOCATIONS, SIDES, Structures, locate
+from cxrg.geometry import Mask
 
 if TYPE_CHECKING:
     from cxrg.image import CxrImage

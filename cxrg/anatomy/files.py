@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy.locations import LOCATIONS
-from cxrg.artefacts.files import whole
+from cxrg.files import atomic_write
 from cxrg.image import CxrImage
 
 OVERVIEW = "overview.png"
@@ -57,5 +57,5 @@ def _overview(grey: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[
 
 def _write(picture: NDArray[np.uint8], path: Path) -> None:
     _, data = cv2.imencode(".png", picture)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data.tobytes())

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.errors import ImageError
+from cxrg.geometry import Mask
 
-Mask = NDArray[np.bool_]
 Structures = Mapping[str, Mask]
 """Boolean masks (H, W) by name; at least ``left lung`` and ``right lung``."""
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from cxrg.anatomy.locations import Mask, Structures
+from cxrg.anatomy.locations import Structures
 from cxrg.errors import ImageError, ModelError
+from cxrg.geometry import Mask
 from cxrg.image import CxrImage
 
 SHIPPED = Path(__file__).with_name("segmenter_weights")

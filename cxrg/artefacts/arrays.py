@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxrg.artefacts.files import whole
 from cxrg.artefacts.record import record, record_line
+from cxrg.files import atomic_write
 
 if TYPE_CHECKING:
     from cxrg.grounding import Grounding
@@ -27,7 +27,7 @@ def write_arrays(grounding: Grounding, path: Path) -> None:
     boxes = [
         (b.x0, b.y0, b.x1, b.y1, np.nan if b.score is None else b.score) for b in grounding.boxes
     ]
-    with whole(path) as file:
+    with atomic_write(path) as file:
         # Not compressed: a smooth map of floats shrinks by a tenth, and that takes longer than
         # grounding it.
         np.savez(

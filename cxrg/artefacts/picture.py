@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.artefacts.files import whole
-from cxrg.artefacts.record import NOTICE
+from cxrg.about import NOTICE
+from cxrg.files import atomic_write
 
 if TYPE_CHECKING:
     from cxrg.geometry import Box
@@ -49,7 +49,7 @@ def write_picture(grounding: Grounding, image: CxrImage, path: Path) -> None:
         CxrgError: the file cannot be written.
     """
     _, encoded = cv2.imencode(".png", cv2.cvtColor(render(grounding, image), cv2.COLOR_RGB2BGR))
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(encoded.tobytes())
 
 

@@ -14,16 +14,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrg import __version__
-from cxrg.artefacts.files import whole
+from cxrg.about import NOTICE, __version__
 from cxrg.artefacts.words import whereabouts
+from cxrg.files import atomic_write
 
 if TYPE_CHECKING:
     from cxrg.grounding import Grounding
 
 SCHEMA = "cxrg.grounding/1"
 SCHEMA_FILE = Path(__file__).with_name("grounding-1.schema.json")
-NOTICE = "research use only - not for diagnosis"
 
 
 def record(grounding: Grounding) -> dict[str, Any]:
@@ -89,5 +88,5 @@ def write_record(grounding: Grounding, path: Path) -> None:
     Raises:
         CxrgError: the file cannot be written.
     """
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(record(grounding), allow_nan=False, indent=2).encode() + b"\n")

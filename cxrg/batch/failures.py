@@ -10,9 +10,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxrg.artefacts.files import whole
 from cxrg.batch.task import Failure, Task
 from cxrg.errors import WriteError
+from cxrg.files import atomic_write
 
 FAILURES = "failures.jsonl"
 SCHEMA = "cxrg.failure/1"
@@ -57,5 +57,5 @@ def rewrite(path: Path, lines: Sequence[str]) -> None:
     if not lines:
         path.unlink(missing_ok=True)
         return
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write("".join(line + "\n" for line in lines).encode("ascii"))

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cxrg.artefacts.files import sweep
 from cxrg.batch.ahead import Ahead
 from cxrg.batch.engine import Engine, Halt
 from cxrg.batch.failures import FAILURES, append, failure_line, rewrite
@@ -22,6 +21,7 @@ from cxrg.batch.ledger import Ledger
 from cxrg.batch.tally import Tally, Told
 from cxrg.batch.task import Failure, Kind, Outcome, Row, Task
 from cxrg.errors import WriteError
+from cxrg.files import remove_partial_files
 
 WINDOW = 1000
 PUT_OFF = 256
@@ -81,7 +81,7 @@ class Run:
         self._out, self._kinds = out, kinds
         self._tell, self._ordered = tell, ordered
         if kinds and ledger.alone:
-            sweep(out)
+            remove_partial_files(out)
         identified = ((item, self._identify(item)) for item in inputs)
         self._inputs = Ahead(identified, PREFETCH)
         self._working: dict[int, _Open] = {}

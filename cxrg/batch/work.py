@@ -16,10 +16,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from cxrg.artefacts.files import stem
 from cxrg.artefacts.record import record, write_record
 from cxrg.batch.task import Failure, Job, Outcome, Reason, Row, Setting, Task, printable
 from cxrg.errors import CxrgError, ImageError, PhraseError
+from cxrg.files import stem
 from cxrg.options import resolve
 
 if TYPE_CHECKING:

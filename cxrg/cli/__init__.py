@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cxrg import __version__
+from cxrg.about import __version__
 from cxrg.cli import anatomy, bench, evaluate, ground, models, phantom, train, tune
 from cxrg.cli.terminal import complain
 from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, CxrgError

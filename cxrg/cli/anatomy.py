@@ -67,9 +67,9 @@ def anatomy(
 
 
 def _outline(path: Path, source: Source, out: Path) -> dict[str, object]:
+    from cxrg.about import NOTICE
     from cxrg.anatomy import LOCATIONS, locate
     from cxrg.anatomy.files import write_masks
-    from cxrg.artefacts.record import NOTICE
     from cxrg.image import read_image
 
     image = read_image(path, side=_SIDE)

@@ -16,7 +16,7 @@ from cxrg.evaluate.categories import GROUPS
 from cxrg.evaluate.record import METHOD, Record, load
 from cxrg.evaluate.report import NAMES, column
 from cxrg.evaluate.run import RUN, SAMPLES
-from cxrg.evaluate.strict import plain
+from cxrg.files import json_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,4 +107,4 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def as_json(comparison: Comparison) -> str:
     """The comparison as strict JSON; undefined values are null."""
-    return json.dumps(plain(asdict(comparison), decimals=None), ensure_ascii=False)
+    return json.dumps(json_values(asdict(comparison), decimals=None), ensure_ascii=False)

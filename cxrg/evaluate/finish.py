@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxrg import __version__
+from cxrg.about import __version__
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Method
 from cxrg.evaluate.page import Case, pick, write_page

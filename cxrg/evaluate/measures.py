@@ -21,10 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg import __version__
+from cxrg.about import NOTICE, __version__
 from cxrg.anatomy import LOCATIONS, Source, Structures, locate
-from cxrg.artefacts.files import whole
-from cxrg.artefacts.record import NOTICE
 from cxrg.errors import InputError
 from cxrg.evaluate.aggregate import NAN, Mean
 from cxrg.evaluate.datasets import Dataset
@@ -33,7 +31,7 @@ from cxrg.evaluate.page import STYLE
 from cxrg.evaluate.resume import append, as_line, claim, identify, resume
 from cxrg.evaluate.run import Open, Settings, by_image, reduce
 from cxrg.evaluate.sample import Sample
-from cxrg.evaluate.strict import plain
+from cxrg.files import atomic_write, json_values
 from cxrg.image import CxrImage
 
 LONGEST = 512
@@ -187,10 +185,10 @@ def write(measured: Measured, dataset: Dataset, out: Path) -> None:
         f"{measured.name}.html": _page(measured),
     }
     for name, text in files.items():
-        with whole(out / name) as file:
+        with atomic_write(out / name) as file:
             file.write(text.encode())
     for name, data in measured.pictures.items():
-        with whole(out / f"{name}.png") as file:
+        with atomic_write(out / f"{name}.png") as file:
             file.write(data)
 
 
@@ -216,7 +214,7 @@ def _told(table: Table) -> Fields:
 
 
 def _json(value: Any, *, indent: int | None = None) -> str:
-    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(json_values(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _page(measured: Measured) -> str:

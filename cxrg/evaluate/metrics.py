@@ -31,11 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.errors import UsageError
-from cxrg.geometry import Box
+from cxrg.geometry import Box, Mask
 from cxrg.mixture import mask_of_seen, shrink
 
 Heatmap = NDArray[np.floating]
-Mask = NDArray[np.bool_]
 Truth = Mask | Sequence[Box]
 Outside = Literal["exclude", "zero"]
 CnrProtocol = Literal["union", "per_box", "v1", "v3", "v6"]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS, Source, Structures
 from cxrg.evaluate.aggregate import NAN, Mean, Resampling, mean_of
@@ -19,11 +18,11 @@ from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.measures import Advance, Measured, Read, Table, each_image
 from cxrg.evaluate.metrics import as_mask, box_mask
 from cxrg.evaluate.run import Open, Settings, choose, open_file
-from cxrg.evaluate.sample import Sample, mask_boxes
+from cxrg.evaluate.sample import Sample
 from cxrg.evaluate.sayings import locations_of
+from cxrg.geometry import Mask, mask_boxes
 from cxrg.image import CxrImage
 
-Mask = NDArray[np.bool_]
 SCORES = ("dice", "box_dice")
 
 

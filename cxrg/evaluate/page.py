@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.artefacts.files import whole
 from cxrg.evaluate.aggregate import Mean
 from cxrg.evaluate.plots import bars, lines
 from cxrg.evaluate.published import family_of, published
 from cxrg.evaluate.record import METHOD, Record, as_boxes
 from cxrg.evaluate.report import HEADLINE, NAMES, Part, verdict
 from cxrg.evaluate.run import SWEEP
+from cxrg.files import atomic_write
 from cxrg.geometry import Box
 
 CASE_SIDE = 280
@@ -82,7 +82,7 @@ def write_page(
         + "\n".join(body)
         + "</body></html>\n"
     )
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

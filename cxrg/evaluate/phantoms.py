@@ -17,8 +17,8 @@ import numpy as np
 
 from cxrg.errors import UsageError
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.sample import Problems, Sample, encode, mask_boxes
-from cxrg.geometry import Frame
+from cxrg.evaluate.sample import Problems, Sample, encode
+from cxrg.geometry import Frame, mask_boxes
 
 if TYPE_CHECKING:
     from cxrg.anatomy import Source, Structures

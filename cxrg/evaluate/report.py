@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from cxrg.artefacts.files import whole
 from cxrg.evaluate import sets
 from cxrg.evaluate.aggregate import (
     NAN,
@@ -41,7 +40,7 @@ from cxrg.evaluate.published import published
 from cxrg.evaluate.record import METHOD, Record, as_boxes
 from cxrg.evaluate.run import SWEEP
 from cxrg.evaluate.sample import Problems
-from cxrg.evaluate.strict import plain
+from cxrg.files import atomic_write, json_values
 
 SCHEMA = "cxrg.evaluation/1"
 NAMES = (*METRICS, "box_iou")
@@ -201,7 +200,8 @@ def build(
         },
         "thresholds": list(SWEEP),
         "parts": {
-            name: {**plain(asdict(part)), "verdict": verdict(part)} for name, part in parts.items()
+            name: {**json_values(asdict(part)), "verdict": verdict(part)}
+            for name, part in parts.items()
         },
         "published": [asdict(value) for value in values],
     }
@@ -210,7 +210,7 @@ def build(
 def write_json(report: dict[str, Any], path: Path) -> None:
     """Write ``report.json``."""
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write((text + "\n").encode())
 
 
@@ -236,7 +236,7 @@ def write_csv(parts: dict[str, Part], path: Path) -> None:
     writer.writerow(CSV_HEAD)
     for name, part in parts.items():
         writer.writerows((name, *row) for row in _rows(part))
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(buffer.getvalue().encode())
 
 

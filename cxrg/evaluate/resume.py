@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cxrg.artefacts.files import whole
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate.strict import plain
+from cxrg.files import atomic_write, json_values
 
 if TYPE_CHECKING:
     from cxrg.evaluate.datasets import Dataset
@@ -47,7 +46,7 @@ def claim(run: Path, lines: Path, facts: Mapping[str, Any]) -> None:
             )
     elif lines.exists():
         raise UsageError(f"{out} holds samples of an unknown run; choose another --out")
-    with whole(run) as file:
+    with atomic_write(run) as file:
         file.write((json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -91,7 +90,7 @@ def resume(path: Path, parse: Callable[[str], T]) -> list[T]:
     records = load(path, parse)
     lines, end, rest = path.read_bytes().rpartition(b"\n")
     if rest:
-        with whole(path) as file:
+        with atomic_write(path) as file:
             file.write(lines + end)
     return records
 
@@ -107,4 +106,6 @@ def append(path: Path, lines: Iterable[str]) -> None:
 
 def as_line(fields: Mapping[str, Any]) -> str:
     """A record as one line of strict JSON, every digit kept; undefined values are null."""
-    return json.dumps(plain(fields, decimals=None), ensure_ascii=False, allow_nan=False) + "\n"
+    return (
+        json.dumps(json_values(fields, decimals=None), ensure_ascii=False, allow_nan=False) + "\n"
+    )

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.errors import InputError
-from cxrg.evaluate.metrics import Mask, Truth
-from cxrg.geometry import Box
+from cxrg.evaluate.metrics import Truth
+from cxrg.geometry import Box, Mask
 
 Point = tuple[float, float]
 RELATIVE = (1.0, 1.0)
@@ -113,18 +113,6 @@ def encode(mask: Mask) -> Rle:
     height, width = mask.shape
     coded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return Rle((height, width), coded["counts"].decode())
-
-
-def mask_boxes(mask: Mask, *, min_share: float = 0.02) -> tuple[Box, ...]:
-    """Bounding boxes of the connected parts of a mask; parts below a share of it are left out."""
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    total = np.count_nonzero(mask)
-    parts = [[int(number) for number in stats[i]] for i in range(1, count)]
-    return tuple(
-        Box(x, y, x + width, y + height)
-        for x, y, width, height, area in parts
-        if area >= min_share * total
-    )
 
 
 def ring_box(ring: Sequence[Point]) -> Box:

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.errors import CxrgError, UsageError
-from cxrg.evaluate.sample import mask_boxes
+from cxrg.geometry import mask_boxes
 from cxrg.phantom import language, queries
 from cxrg.phantom.dx import write_dx
 from cxrg.phantom.language import Query

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cxrg.artefacts.files import whole
+from cxrg.files import atomic_write
 
 
 class Descent:
@@ -39,7 +39,7 @@ class Descent:
             "cycle": self._cycle.state_dict(),
             "steps": steps,
         }
-        with whole(path) as file:
+        with atomic_write(path) as file:
             torch.save(kept, file)
 
     def resume(self, path: Path) -> int:

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from transformers import BertModel
 
-from cxrg.artefacts.files import whole
 from cxrg.attention import watch
+from cxrg.files import atomic_write
 from cxrg.layers import cross_attention_layers
 from cxrg.train.batches import Batch, draw, make_deck
 from cxrg.train.config import DiffusionConfig
@@ -261,7 +261,7 @@ def save_checkpoint(path: Path, state: State) -> None:
         "optimiser": state.optimiser.state_dict(),
         "step": state.step,
     }
-    with whole(path) as file:
+    with atomic_write(path) as file:
         torch.save(kept, file)
 
 

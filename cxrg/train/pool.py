@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.artefacts.files import whole
+from cxrg.files import atomic_write
 from cxrg.phantom import queries, sample
 from cxrg.phantom.findings import bounding
 from cxrg.phantom.language import Query
@@ -142,7 +142,7 @@ def _render(shard: _Shard, config: DataConfig, folder: Path) -> None:
             rows["kind"].append(kind)
             rows["mask"].append(coarse(found.mask, config.grid))
             rows["box"].append(coarse(bounding(found.mask), config.grid))
-    with whole(path) as file:
+    with atomic_write(path) as file:
         np.savez_compressed(
             file,
             images=np.stack(images),

@@ -13,9 +13,9 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from cxrg.artefacts.files import whole
 from cxrg.checkpoint import quiet_libraries
 from cxrg.errors import InputError, UsageError
+from cxrg.files import atomic_write
 from cxrg.phantom import sample
 from cxrg.train import diffusion
 from cxrg.train.autoencoder import encode_all, train_autoencoder
@@ -122,7 +122,7 @@ def _latents(vae: AutoencoderDC, pool: Pool, out: Path) -> NDArray[np.float16]:
     if not path.exists():
         scale = float(vae.config["scaling_factor"])
         made = (encode_all(vae, pool.images) * scale).astype(np.float16)
-        with whole(path) as file:
+        with atomic_write(path) as file:
             np.save(file, made)
     latents: NDArray[np.float16] = np.load(path)
     if len(latents) != len(pool.images):

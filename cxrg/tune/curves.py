@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cxrg.artefacts.files import whole
-from cxrg.artefacts.record import NOTICE
+from cxrg.about import NOTICE
 from cxrg.evaluate.plots import lines
+from cxrg.files import atomic_write
 from cxrg.tune.config import TuneConfig
 from cxrg.tune.loop import Energies
 
@@ -40,7 +40,7 @@ def write_curves(log: Path, energies: dict[int, Energies], path: Path, config: T
         _plot(told, "loss and its terms, unweighted, while learning", config.steps),
     ]
     page = _PAGE.format(plots="\n".join(plots), steps=config.steps, notice=NOTICE)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(page.encode())
 
 

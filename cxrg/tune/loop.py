@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cxrg.adapters.vectors import TABLES, PromptVectors
-from cxrg.artefacts.files import whole
 from cxrg.errors import UsageError
+from cxrg.files import atomic_write
 from cxrg.model import Model
 from cxrg.phrase import encode_phrase
 from cxrg.train.log import Report
@@ -106,7 +106,7 @@ class State:
             "best": self.best,
             "energies": self.energies,
         }
-        with whole(path) as file:
+        with atomic_write(path) as file:
             torch.save(held, file)
 
     def resume(self, path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS, locate, of_phantom
-from cxrg.artefacts.files import whole
+from cxrg.files import atomic_write
 from cxrg.phantom import language, queries
 from cxrg.tune.config import Anatomy
 from cxrg.tune.study import Study, Triple, coarse, plain
@@ -104,7 +104,7 @@ def _render(shard: tuple[int, Path], *, seed: int, side: int, grid: int) -> None
         for triple in triples(phantom, cells, Random(f"{seed} {index}")):
             said = "\n".join(triple.phrases)
             rows.append((str(index - first), triple.location, triple.finding, said))
-    with whole(path) as file:
+    with atomic_write(path) as file:
         np.savez_compressed(
             file,
             images=np.stack(images),

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxrg import __version__
+from cxrg.about import NOTICE, __version__
 from cxrg.adapters import NO_PADDING
 from cxrg.adapters.vectors import write_vectors
 from cxrg.anatomy import LOCATIONS
 from cxrg.anatomy.folder import mask_folder
 from cxrg.anatomy.segmenter import shipped
-from cxrg.artefacts.files import whole
-from cxrg.artefacts.record import NOTICE
 from cxrg.errors import InputError, UsageError
+from cxrg.files import atomic_write
 from cxrg.layers import choose_layers
 from cxrg.model import Model, load
 from cxrg.options import resolve
@@ -143,7 +142,7 @@ def _claim(out: Path, config: TuneConfig, base: Model) -> None:
         if json.loads(path.read_text(encoding="utf-8")) != told:
             raise UsageError(f"{out}: holds a run of other settings; choose another --out")
         return
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(told, indent=2) + "\n").encode())
 
 

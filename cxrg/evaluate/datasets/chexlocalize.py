@@ -15,7 +15,8 @@ import numpy as np
 
 from cxrg.errors import InputError
 from cxrg.evaluate.datasets.common import Reading, read_json
-from cxrg.evaluate.sample import Polygons, Rle, Sample, decode, mask_boxes, ring_box
+from cxrg.evaluate.sample import Polygons, Rle, Sample, decode, ring_box
+from cxrg.geometry import mask_boxes
 
 
 def read(path: Path, reading: Reading) -> list[Sample]:

@@ -1,21 +1,22 @@
-"""Files that are there whole or not at all, and names that tell nothing about the patient."""
+"""Files that appear complete or not at all, names that identify no patient, and strict JSON values."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cxrg.errors import WriteError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write ``path`` under a temporary name; flush and rename it only if the body succeeds.
 
     Raises:
@@ -37,7 +38,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise WriteError(f"{path}: cannot be written ({reason}); choose another folder") from error
 
 
-def sweep(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what writers that were killed have left; only while nobody writes to the folder."""
     for part in folder.glob(".*.part"):
         with suppress(OSError):
@@ -56,5 +57,22 @@ def stem(image_sha256: str, phrase: str, *facts: str) -> str:
 
 
 def _slug(phrase: str) -> str:
-    plain = unicodedata.normalize("NFKD", phrase).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-")
+    letters = unicodedata.normalize("NFKD", phrase).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", letters)[:40].strip("-")
+
+
+def json_values(value: Any, *, decimals: int | None = 6) -> Any:
+    """Return a value as strict JSON holds it.
+
+    Tuples become lists, undefined numbers (which Python writes as ``NaN``) become None, other
+    floats are rounded to ``decimals``, or kept if that is None.
+    """
+    if isinstance(value, Mapping):
+        return {key: json_values(item, decimals=decimals) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_values(item, decimals=decimals) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, float) and decimals is not None:
+        return round(value, decimals)
+    return value
