@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, names that identify no patient, and strict JSON values."""
+"""Files that appear complete or not at all, their names, and values as strict JSON has them."""
 
 from __future__ import annotations
 

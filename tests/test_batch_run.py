@@ -14,12 +14,11 @@ from batch_fakes import FakeEngine, failure
 
 from cxrg.batch import run as module
 from cxrg.batch.ahead import Ahead
-from cxrg.batch.engine import pipeline
 from cxrg.batch.failures import FAILURES
 from cxrg.batch.ledger import Ledger
+from cxrg.batch.local import pipeline
 from cxrg.batch.run import Run
-from cxrg.batch.tally import Tally, Told
-from cxrg.batch.task import Failure, Outcome, Task
+from cxrg.batch.task import Failure, Outcome, Tally, Task, Told
 from cxrg.errors import WriteError
 
 

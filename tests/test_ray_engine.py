@@ -17,7 +17,7 @@ from ray_workers import Falling, Quick
 from test_image import pillow
 
 from cxrg.batch import ray_engine
-from cxrg.batch.engine import InProcess
+from cxrg.batch.local import InProcess
 from cxrg.batch.ray_engine import AT_ONCE, RayEngine, Remote, plan
 from cxrg.batch.task import Job, Task
 from cxrg.cli import main

@@ -19,7 +19,8 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from cxrg.batch.engine import Halt, pipeline
+from cxrg.batch.engine import Halt
+from cxrg.batch.local import pipeline
 from cxrg.batch.task import Job, Outcome, Setting, Task
 from cxrg.batch.work import open_worker, poisoned
 from cxrg.errors import CxrgError, ModelError, UsageError

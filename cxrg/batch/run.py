@@ -18,8 +18,7 @@ from cxrg.batch.ahead import Ahead
 from cxrg.batch.engine import Engine, Halt
 from cxrg.batch.failures import FAILURES, append, failure_line, rewrite
 from cxrg.batch.ledger import Ledger
-from cxrg.batch.tally import Tally, Told
-from cxrg.batch.task import Failure, Kind, Outcome, Row, Task
+from cxrg.batch.task import Failure, Kind, Outcome, Row, Tally, Task, Told
 from cxrg.errors import WriteError
 from cxrg.files import remove_partial_files
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrg.batch.engine import choose_engine
+from cxrg.batch.choose import choose_engine
 from cxrg.batch.ledger import Ledger
 from cxrg.batch.run import Run
 from cxrg.batch.sources import Entry, from_arguments, from_lines, from_manifest, tasks

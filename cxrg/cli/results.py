@@ -9,8 +9,7 @@ from typing import Any
 
 from cxrg.artefacts.record import record_line
 from cxrg.batch.failures import FAILURES
-from cxrg.batch.tally import Tally, Told
-from cxrg.batch.task import REASONS, Failure, Kind, Reason, Row
+from cxrg.batch.task import REASONS, Failure, Kind, Reason, Row, Tally, Told
 from cxrg.cli.terminal import Reporter, complain, table, write
 from cxrg.errors import CxrgError, ImageError, InputError, PhraseError
 

@@ -25,11 +25,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cxrg.batch.engine import InProcess
 from cxrg.batch.ledger import Ledger
+from cxrg.batch.local import InProcess
 from cxrg.batch.run import Run
-from cxrg.batch.tally import Told
-from cxrg.batch.task import Job, Outcome, Row, Setting, Task
+from cxrg.batch.task import Job, Outcome, Row, Setting, Task, Told
 from cxrg.options import Options
 
 MOST_MS, MOST_MB = 5.0, 5.0
