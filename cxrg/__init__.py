@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxrg.geometry import Box
     from cxrg.ground import ground
     from cxrg.grounding import Grounding
-    from cxrg.image import CxrImage, read_image
+    from cxrg.image.read import CxrImage, read_image
     from cxrg.model import Model, load
     from cxrg.options import PRESETS, Options
 
@@ -40,14 +40,14 @@ __all__ = [
 
 _HOME = {
     "Box": "cxrg.geometry",
-    "CxrImage": "cxrg.image",
+    "CxrImage": "cxrg.image.read",
     "Grounding": "cxrg.grounding",
     "Model": "cxrg.model",
     "Options": "cxrg.options",
     "PRESETS": "cxrg.options",
     "ground": "cxrg.ground",
     "load": "cxrg.model",
-    "read_image": "cxrg.image",
+    "read_image": "cxrg.image.read",
 }
 
 

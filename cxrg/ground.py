@@ -23,7 +23,7 @@ from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
 from cxrg.free_run import free_run
 from cxrg.grounding import Grounding, make_grounding
-from cxrg.image import CxrImage, read_image
+from cxrg.image.read import CxrImage, read_image
 from cxrg.invert import check_path, ddim_latents, noise_latents
 from cxrg.layers import choose_layers
 from cxrg.model import Model, load

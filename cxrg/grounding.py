@@ -24,7 +24,7 @@ from cxrg.heatmap import (
     scale,
     smooth,
 )
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.invert import timestep_list, window_indices
 from cxrg.model import Model
 from cxrg.options import Options

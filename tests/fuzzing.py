@@ -24,7 +24,7 @@ import numpy as np
 from fuzz_seeds import SECRET, Seed, Span, dicom_seeds, picture_seeds, whole
 
 from cxrg.errors import ImageError
-from cxrg.image import read_image
+from cxrg.image.read import read_image
 
 HANG = 20.0  # seconds of the processor after which one file counts as hung; typical are 5 ms
 STUCK = 300.0  # seconds by the clock, for what waits instead of computing

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxrg.geometry import Box, Frame
 from cxrg.grounding import Grounding, ImageRef, ModelRef
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.options import Options
 
 

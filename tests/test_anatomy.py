@@ -21,7 +21,7 @@ from cxrg.anatomy.segmenter import outline, segmenter, shipped, whole_part
 from cxrg.cli import app
 from cxrg.errors import ImageError, InputError, ModelError, UsageError
 from cxrg.geometry import Frame
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.phantom.sample import render
 
 HEIGHT, WIDTH = 140, 160

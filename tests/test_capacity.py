@@ -17,7 +17,7 @@ from cxrg import capacity
 from cxrg.capacity import MOST, Capacity, fitting_rows, free_memory, is_out_of_memory, row_bytes
 from cxrg.errors import ModelError, PhraseError, UsageError
 from cxrg.ground import ground, ground_batch, ground_each
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.model import Model, load
 from cxrg.options import Options, resolve
 

@@ -26,7 +26,7 @@ from cxrg.convert.monai import import_monai, is_published, map_autoencoder, map_
 from cxrg.errors import ModelError
 from cxrg.geometry import Frame
 from cxrg.ground import ground
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load
 from cxrg.options import resolve

@@ -31,9 +31,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from cxrg.dicom import codestream_shape, read_dicom
 from cxrg.errors import ImageError
-from cxrg.grayscale import (
+from cxrg.image.dicom import codestream_shape, read_dicom
+from cxrg.image.grayscale import (
     apply_window,
     inverted,
     modality,
@@ -608,7 +608,7 @@ def test_compressed_image_of_another_size_is_refused_before_decoding() -> None:
 
 
 def test_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxrg.dicom.MAX_BYTES", 2**20)
+    monkeypatch.setattr("cxrg.image.dicom.MAX_BYTES", 2**20)
     data = plain_syntax(make(), DeflatedExplicitVRLittleEndian)
     start = 144 + int.from_bytes(data[140:144], "little")
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
@@ -667,6 +667,6 @@ def test_a_uid_that_is_none_is_left_out() -> None:
 
 
 def test_reading_imports_no_torch() -> None:
-    code = "import sys, cxrg.image; print(sorted({'torch', 'diffusers'} & set(sys.modules)))"
+    code = "import sys, cxrg.image.read; print(sorted({'torch', 'diffusers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

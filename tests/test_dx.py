@@ -10,8 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from cxrg.dicom import read_dicom
 from cxrg.errors import UsageError
+from cxrg.image.dicom import read_dicom
 from cxrg.phantom.dx import write_dx
 
 TWELVE = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)

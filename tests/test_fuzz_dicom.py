@@ -24,9 +24,9 @@ import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate
 
-from cxrg.dicom import _DECODERS
 from cxrg.errors import ImageError
-from cxrg.image import read_image
+from cxrg.image.dicom import _DECODERS
+from cxrg.image.read import read_image
 
 HERE = Path(__file__).parent
 PEAK = 1 << 30  # bytes that reading one mutant may take at most

@@ -16,7 +16,7 @@ from cxrg.errors import PhraseError, UsageError
 from cxrg.geometry import Frame
 from cxrg.ground import ground
 from cxrg.heatmap import boxes_from_heatmap
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.model import Model, load
 from cxrg.options import PRESETS, Options
 

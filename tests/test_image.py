@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from cxrg.errors import ImageError, UsageError
-from cxrg.image import is_image, read_image
+from cxrg.image.file import MAX_BYTES
+from cxrg.image.read import is_image, read_image
 from cxrg.phantom.dx import write_dx
-from cxrg.source import MAX_BYTES
 
 EIGHT = np.arange(48 * 32, dtype=np.uint32).reshape(48, 32).astype(np.uint8)
 # 16 bits that use nearly all of the range, and 12 bits kept in 16.

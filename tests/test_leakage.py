@@ -32,7 +32,7 @@ from cxrg.evaluate.run import Settings
 from cxrg.evaluate.sample import Problems, Sample
 from cxrg.evaluate.sayings import locations_of, mirrored, saying
 from cxrg.geometry import Box
-from cxrg.image import CxrImage, read_image
+from cxrg.image.read import CxrImage, read_image
 from cxrg.model import load
 from cxrg.tune.config import read_config
 from cxrg.tune.loop import new_vectors

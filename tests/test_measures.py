@@ -27,7 +27,7 @@ from cxrg.evaluate.run import Settings
 from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
 from cxrg.ground import ground
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.model import Model, load
 from cxrg.options import Options, resolve
 

@@ -26,11 +26,11 @@ from pydicom.dataset import Dataset
 
 import cxrg
 from cxrg.cli import main
-from cxrg.dicom import _KEYWORDS
 from cxrg.evaluate.datasets import read_dataset
 from cxrg.evaluate.finish import finish
 from cxrg.evaluate.run import Settings
 from cxrg.evaluate.run import run as evaluate
+from cxrg.image.dicom import _KEYWORDS
 
 SOURCE = Path(cxrg.__file__).parent
 Run = Callable[..., tuple[int, str, str]]

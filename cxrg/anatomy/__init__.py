@@ -22,7 +22,7 @@ from cxrg.anatomy.locations import LOCATIONS, SIDES, Structures, locate
 from cxrg.geometry import Mask
 
 if TYPE_CHECKING:
-    from cxrg.image import CxrImage
+    from cxrg.image.read import CxrImage
     from cxrg.phantom.sample import Phantom
 
 __all__ = ["LOCATIONS", "Mask", "Source", "Structures", "anatomy", "locate", "of_phantom"]

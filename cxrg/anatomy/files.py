@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxrg.anatomy.locations import LOCATIONS
 from cxrg.files import atomic_write
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 
 OVERVIEW = "overview.png"
 _COLOURS = {  # RGB, Okabe and Ito's

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from cxrg.anatomy.files import folder_name
 from cxrg.anatomy.locations import SIDES, Structures
 from cxrg.errors import InputError, UsageError
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 
 NAMES = "names.json"
 _SHAPE_TOLERANCE = 0.02

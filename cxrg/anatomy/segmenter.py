@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from cxrg.anatomy.locations import Structures
 from cxrg.errors import ImageError, ModelError
 from cxrg.geometry import Mask
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 
 SHIPPED = Path(__file__).with_name("segmenter_weights")
 STRUCTURES = ("right lung", "left lung", "mediastinum")

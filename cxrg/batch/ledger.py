@@ -33,7 +33,7 @@ FILE = "cxrg.sqlite"
 VERSION = 1
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 FRESH = 2.0  # seconds in which a file may change without a change of its times
-MOST_BYTES = 2**30  # what `cxrg.image.read_image` takes at most
+MOST_BYTES = 2**30  # what `cxrg.image.read.read_image` takes at most
 
 _TABLES = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value BLOB NOT NULL);

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from cxrg.batch.task import Failure, Outcome, Reason, Task, printable
 from cxrg.batch.work import failure_of
 from cxrg.errors import ImageError, InputError
-from cxrg.source import SUFFIXES
+from cxrg.image.file import SUFFIXES
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 
@@ -94,7 +94,7 @@ def _walk(folder: Path, out: Path) -> Iterator[Entry]:
 
     Links to folders are not followed, for they may lead round.
     """
-    from cxrg.image import is_image
+    from cxrg.image.read import is_image
 
     try:
         inside = sorted(folder.iterdir(), key=lambda path: path.name)
@@ -241,14 +241,14 @@ def _rooted(entry: Entry, root: Path | None, *, outside: bool) -> Entry:
 
 def _checked(entry: Entry) -> Entry:
     """The entry, refused at once where its file is no image: the model need not be loaded then."""
-    from cxrg.image import is_image
+    from cxrg.image.read import is_image
 
     return entry if entry.failure or is_image(entry.path) else _refused(entry)
 
 
 def _refused(entry: Entry) -> Entry:
     """The entry with what is wrong with its file."""
-    from cxrg.image import read_image
+    from cxrg.image.read import read_image
 
     try:
         read_image(entry.path, side=1)

@@ -24,7 +24,7 @@ from cxrg.options import resolve
 
 if TYPE_CHECKING:
     from cxrg.grounding import Grounding
-    from cxrg.image import CxrImage
+    from cxrg.image.read import CxrImage
     from cxrg.model import Model
     from cxrg.options import Options
 
@@ -87,7 +87,7 @@ class Worker:
 
     def read(self, task: Task) -> Done:
         """The first stage: the image of a task, read and decoded."""
-        from cxrg.image import read_image
+        from cxrg.image.read import read_image
 
         start = perf_counter()
         try:

@@ -70,7 +70,7 @@ def _outline(path: Path, source: Source, out: Path) -> dict[str, object]:
     from cxrg.about import NOTICE
     from cxrg.anatomy import LOCATIONS, locate
     from cxrg.anatomy.files import write_masks
-    from cxrg.image import read_image
+    from cxrg.image.read import read_image
 
     image = read_image(path, side=_SIDE)
     found = locate(source(image))

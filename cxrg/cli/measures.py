@@ -113,7 +113,7 @@ def _anatomy(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter
 
     from cxrg.evaluate import outlines
     from cxrg.evaluate.phantoms import exact_anatomy
-    from cxrg.image import CxrImage, read_image
+    from cxrg.image.read import CxrImage, read_image
 
     def read(image: Path | CxrImage) -> CxrImage:
         return image if isinstance(image, CxrImage) else read_image(image, side=_ANATOMY_SIDE)

@@ -39,7 +39,7 @@ from cxrg.evaluate.sample import Sample
 from cxrg.phantom.queries import covers
 
 if TYPE_CHECKING:
-    from cxrg.image import CxrImage
+    from cxrg.image.read import CxrImage
 
 NAME = "classification"
 Labels = dict[str, bool]

@@ -47,7 +47,7 @@ from cxrg.evaluate.sample import Sample
 from cxrg.evaluate.sayings import FORMS, Saying, saying
 
 if TYPE_CHECKING:
-    from cxrg.image import CxrImage
+    from cxrg.image.read import CxrImage
 
 Maps = Mapping[str, Mapping[str, Heat]]
 """By phrase and kind."""

@@ -32,7 +32,7 @@ from cxrg.evaluate.resume import append, as_line, claim, identify, resume
 from cxrg.evaluate.run import Open, Settings, by_image, reduce
 from cxrg.evaluate.sample import Sample
 from cxrg.files import atomic_write, json_values
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 
 LONGEST = 512
 """Masks and heatmaps are compared at no more pixels than this on the longest side."""

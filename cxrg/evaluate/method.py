@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cxrg.geometry import Box
 
 if TYPE_CHECKING:  # torch is imported only when a model runs
-    from cxrg.image import CxrImage
+    from cxrg.image.read import CxrImage
     from cxrg.model import Model
     from cxrg.options import Options
 
@@ -93,7 +93,7 @@ class LatentDiffusion:
         }
 
     def read(self, image: Path | CxrImage) -> CxrImage:
-        from cxrg.image import read_image
+        from cxrg.image.read import read_image
 
         if isinstance(image, Path):
             return read_image(image, side=self.model.side, fit=self.options.fit)

@@ -21,7 +21,7 @@ from cxrg.evaluate.run import Open, Settings, choose, open_file
 from cxrg.evaluate.sample import Sample
 from cxrg.evaluate.sayings import locations_of
 from cxrg.geometry import Mask, mask_boxes
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 
 SCORES = ("dice", "box_dice")
 

@@ -22,7 +22,7 @@ from cxrg.geometry import Frame, mask_boxes
 
 if TYPE_CHECKING:
     from cxrg.anatomy import Source, Structures
-    from cxrg.image import CxrImage
+    from cxrg.image.read import CxrImage
     from cxrg.phantom.queries import Answer
     from cxrg.phantom.sample import Phantom
 
@@ -100,7 +100,7 @@ def opener(seed: int, side: int) -> Callable[[Sample], CxrImage]:
     """How the image of a phantom's sample is made for a model's square of ``side`` pixels."""
 
     def open_phantom(sample: Sample) -> CxrImage:
-        from cxrg.image import CxrImage
+        from cxrg.image.read import CxrImage
 
         grey = np.asarray(_render(int(sample.patient), seed).image, dtype=np.float32)
         frame = Frame.fit((SIDE, SIDE), side, "pad")

@@ -28,7 +28,7 @@ from cxrg.evaluate.resume import append, claim, identify, resume
 from cxrg.evaluate.sample import Sample
 
 if TYPE_CHECKING:
-    from cxrg.image import CxrImage
+    from cxrg.image.read import CxrImage
 
 SWEEP = tuple(round(0.05 * i, 2) for i in range(1, 20))
 """Thresholds of the sweep."""

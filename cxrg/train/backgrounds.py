@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from cxrg.errors import InputError
-from cxrg.image import read_image
+from cxrg.image.read import read_image
 from cxrg.train.log import Report
 from cxrg.train.pool import Background
 from cxrg.train.segmenter import enlarge, plausible, segment

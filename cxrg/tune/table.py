@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS, Source, anatomy
 from cxrg.errors import InputError
-from cxrg.image import read_image
+from cxrg.image.read import read_image
 from cxrg.tune.study import Study, Triple, coarse, plain
 from cxrg.vocabulary import finding_named, locations_of
 

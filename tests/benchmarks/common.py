@@ -15,7 +15,7 @@ from cxrg.evaluate.aggregate import Mean
 from cxrg.evaluate.datasets import Dataset, read_dataset
 from cxrg.evaluate.phantoms import phantoms
 from cxrg.geometry import Frame
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.phantom.sample import render
 
 PHRASES = (

@@ -19,7 +19,7 @@ import torch
 from common import markdown, peak_mebibytes, picture
 
 from cxrg.ground import ground_each
-from cxrg.image import CxrImage
+from cxrg.image.read import CxrImage
 from cxrg.model import Model, load
 from cxrg.options import resolve
 

@@ -16,7 +16,7 @@ from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.categories import make_phrase, place
 from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
-from cxrg.source import HEAD, SUFFIXES, kind_of
+from cxrg.image.file import HEAD, SUFFIXES, kind_of
 
 TEMPLATE = "{location} {finding}"
 Row = dict[str, str]

@@ -1,7 +1,7 @@
 """A chest X-ray file as the model sees it: float32 grey in a square, and the way back.
 
-DICOM goes through `cxrg.dicom`; PNG, JPEG and TIFF come without any instruction how to show them,
-so their grey is `cxrg.source.default_range`. Whatever the file, ``grey`` is bright for dense.
+DICOM goes through `cxrg.image.dicom`; PNG, JPEG and TIFF come without any instruction how to show
+them, so their grey is `cxrg.image.file.default_range`. Whatever the file, ``grey`` is bright for dense.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from cxrg.dicom import DicomPixels, read_dicom
 from cxrg.geometry import Fit, Frame
-from cxrg.source import (
+from cxrg.image.dicom import DicomPixels, read_dicom
+from cxrg.image.file import (
     HEAD,
     MAX_PIXELS,
     Kind,

@@ -22,7 +22,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException
 
-from cxrg.source import default_range, stretch
+from cxrg.image.file import default_range, stretch
 
 Levels = NDArray[np.float64]
 

@@ -43,7 +43,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxrg.grayscale import (
+from cxrg.image.file import MAX_BYTES, check_size, image_error, read_bytes
+from cxrg.image.grayscale import (
     VALUE_FAILURES,
     inverted,
     items,
@@ -55,7 +56,6 @@ from cxrg.grayscale import (
     text,
     voi,
 )
-from cxrg.source import MAX_BYTES, check_size, image_error, read_bytes
 
 _KEYWORDS = [
     *("SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "ViewPosition"),

@@ -1,0 +1,1 @@
+"""File -> image: DICOM, PNG, JPEG and TIFF become grey pixels on the model's square."""
