@@ -20,10 +20,10 @@ from cxrg.about import __version__
 if TYPE_CHECKING:
     from cxrg.geometry import Box
     from cxrg.ground import ground
-    from cxrg.grounding import Grounding
     from cxrg.image.read import CxrImage, read_image
     from cxrg.model import Model, load
     from cxrg.options import PRESETS, Options
+    from cxrg.result import Grounding
 
 __all__ = [
     "PRESETS",
@@ -41,7 +41,7 @@ __all__ = [
 _HOME = {
     "Box": "cxrg.geometry",
     "CxrImage": "cxrg.image.read",
-    "Grounding": "cxrg.grounding",
+    "Grounding": "cxrg.result",
     "Model": "cxrg.model",
     "Options": "cxrg.options",
     "PRESETS": "cxrg.options",

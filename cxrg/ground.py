@@ -22,7 +22,6 @@ from cxrg.bias_merging import check_merging
 from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
 from cxrg.free_run import free_run
-from cxrg.grounding import Grounding, make_grounding
 from cxrg.image.read import CxrImage, read_image
 from cxrg.invert import check_path, ddim_latents, noise_latents
 from cxrg.layers import choose_layers
@@ -31,6 +30,7 @@ from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
 from cxrg.phrase import Prompt, check_phrase, encode_phrase, encode_template
 from cxrg.reading import Reading, read_each
 from cxrg.redraw import redraw_count, redraw_latents
+from cxrg.result import Grounding, make_grounding
 
 
 @overload

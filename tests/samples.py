@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.geometry import Box, Frame
-from cxrg.grounding import Grounding, ImageRef, ModelRef
 from cxrg.image.read import CxrImage
 from cxrg.options import Options
+from cxrg.result import Grounding, ImageRef, ModelRef
 
 
 def image(

@@ -15,10 +15,10 @@ import tiny_models
 
 from cxrg.artefacts.record import record
 from cxrg.ground import ground
-from cxrg.grounding import Grounding
 from cxrg.model import Model, load
 from cxrg.options import Options
 from cxrg.phrase import encode_phrase, encode_template
+from cxrg.result import Grounding
 from cxrg.vocabulary import Template, template_of
 
 FAMILIES = ("sd2", "compact", "pixart")

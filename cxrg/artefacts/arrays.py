@@ -11,7 +11,7 @@ from cxrg.artefacts.record import record, record_line
 from cxrg.files import atomic_write
 
 if TYPE_CHECKING:
-    from cxrg.grounding import Grounding
+    from cxrg.result import Grounding
 
 
 def write_arrays(grounding: Grounding, path: Path) -> None:

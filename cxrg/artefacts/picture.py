@@ -22,8 +22,8 @@ from cxrg.files import atomic_write
 
 if TYPE_CHECKING:
     from cxrg.geometry import Box
-    from cxrg.grounding import Grounding
     from cxrg.image.read import CxrImage
+    from cxrg.result import Grounding
 
 _LONGEST, _SHORTEST = 1600, 640  # the longest side of the drawn X-ray, at most and at least
 _OPACITY = 0.62  # of the heatmap at full strength

@@ -23,10 +23,10 @@ from cxrg.files import stem
 from cxrg.options import resolve
 
 if TYPE_CHECKING:
-    from cxrg.grounding import Grounding
     from cxrg.image.read import CxrImage
     from cxrg.model import Model
     from cxrg.options import Options
+    from cxrg.result import Grounding
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ Each phrase is asked as a report's sentence and as "{location} {finding}", of th
 tuned one where there is one, and again with the patient's other side in the words and the same
 mask: a model that reads the location leaks more then. ``uniform`` is the leak of a map that is the
 same everywhere. Attention is the mean probability over layers and timesteps; the heatmap is what
-the run's options make of it (`cxrg.grounding.Grounding`).
+the run's options make of it (`cxrg.result.Grounding`).
 """
 
 from __future__ import annotations

@@ -111,11 +111,11 @@ class LatentDiffusion:
         from cxrg.capacity import Capacity
         from cxrg.free_run import free_run
         from cxrg.ground import latents_of
-        from cxrg.grounding import heatmaps
         from cxrg.heatmap import mask_background
         from cxrg.layers import choose_layers
         from cxrg.phrase import encode_phrase
         from cxrg.reading import Reading, read_each
+        from cxrg.result import heatmaps
 
         model, options = self.model, self.options
         with torch.inference_mode():
