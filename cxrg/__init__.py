@@ -10,16 +10,14 @@ seconds to load and are not needed for help, usage errors or geometry.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cxrg.about import __version__
 
 if TYPE_CHECKING:
     from cxrg.geometry import Box
-    from cxrg.ground import ground
+    from cxrg.grounding import ground
     from cxrg.image.read import CxrImage, read_image
     from cxrg.model import Model, load
     from cxrg.options import PRESETS, Options
@@ -45,7 +43,7 @@ _HOME = {
     "Model": "cxrg.model",
     "Options": "cxrg.options",
     "PRESETS": "cxrg.options",
-    "ground": "cxrg.ground",
+    "ground": "cxrg.grounding",
     "load": "cxrg.model",
     "read_image": "cxrg.image.read",
 }
@@ -59,18 +57,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps ``cxrg.ground`` the function.
-
-    Importing the submodule ``cxrg.ground`` makes Python bind it as an attribute of the package,
-    where it would hide the function of the same name.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -26,7 +26,7 @@ from cxrg.batch.task import Job
 from cxrg.batch.work import open_worker
 from cxrg.errors import ModelError
 from cxrg.evaluate.method import LatentDiffusion
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.model import Model, load
 from cxrg.options import resolve
 

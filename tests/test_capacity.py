@@ -16,7 +16,7 @@ from test_ground import PHRASE, SHORT, picture, scheduler
 from cxrg import capacity
 from cxrg.capacity import MOST, Capacity, fitting_rows, free_memory, is_out_of_memory, row_bytes
 from cxrg.errors import ModelError, PhraseError, UsageError
-from cxrg.ground import ground, ground_batch, ground_each
+from cxrg.grounding import ground, ground_batch, ground_each
 from cxrg.image.read import CxrImage
 from cxrg.model import Model, load
 from cxrg.options import Options, resolve

@@ -99,11 +99,12 @@ def test_import_is_light_and_names_load_on_use() -> None:
 
 
 @pytest.mark.parametrize(
-    "first", ["import cxrg.ground", "from cxrg.ground import Grounding", "from cxrg import load"]
+    "first",
+    ["import cxrg.grounding", "from cxrg.grounding import Grounding", "from cxrg import load"],
 )
 def test_ground_is_the_function_whatever_was_imported_first(first: str) -> None:
     probe = f"{first}\nfrom cxrg import ground\nimport sys\n"
-    done = python("-c", probe + "print(ground is sys.modules['cxrg.ground'].ground)")
+    done = python("-c", probe + "print(ground is sys.modules['cxrg.grounding'].ground)")
     assert done.stdout.strip() == "True", done.stderr
 
 

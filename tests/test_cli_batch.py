@@ -177,7 +177,7 @@ def test_debug_shows_where_an_unexpected_error_came_from(
     run: Run, library: Library, place: Path, monkeypatch
 ) -> None:
     draw(Path("b.png"), seed=2)
-    monkeypatch.setattr(import_module("cxrg.ground"), "ground", raising(ValueError("of DOE")))
+    monkeypatch.setattr(import_module("cxrg.grounding"), "ground", raising(ValueError("of DOE")))
     code, _, err = run("ground", "b.png", "b.png", "x")
     assert code == 1
     assert "Traceback" not in err
@@ -198,7 +198,7 @@ def test_one_bad_phrase_spares_the_others(
             raise PhraseError("phrase 'bad' has no token; use words")
         return library.ground(image, phrases, **more)
 
-    monkeypatch.setattr(import_module("cxrg.ground"), "ground", picky)
+    monkeypatch.setattr(import_module("cxrg.grounding"), "ground", picky)
     flags = ["-p", "one", "-p", "bad", "-p", "two", "--json"]
     code, out, err = run("ground", "DOE^JANE.png", *flags)
     assert [line["phrase"] for line in lines_of(out)] == ["one", "two"]

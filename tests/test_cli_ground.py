@@ -70,7 +70,7 @@ class Library:
 def library(monkeypatch) -> Library:
     fake = Library()
     monkeypatch.setattr(import_module("cxrg.model"), "load", fake.load)
-    monkeypatch.setattr(import_module("cxrg.ground"), "ground", fake.ground)
+    monkeypatch.setattr(import_module("cxrg.grounding"), "ground", fake.ground)
     return fake
 
 
@@ -325,14 +325,19 @@ def raising(error: BaseException) -> Callable[..., Any]:
             4,
             "model 'x' is not here; fetch",
         ),
-        ("ground", PhraseError("the phrase is empty; name it"), 3, "the phrase is empty; name it"),
-        ("ground", KeyboardInterrupt(), 130, "interrupted"),
+        (
+            "grounding",
+            PhraseError("the phrase is empty; name it"),
+            3,
+            "the phrase is empty; name it",
+        ),
+        ("grounding", KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_library_errors_end_with_their_code(
     run: Run, library: Library, place: Path, monkeypatch, module, error, code, words
 ) -> None:
-    name = {"model": "load", "ground": "ground"}[module]
+    name = {"model": "load", "grounding": "ground"}[module]
     monkeypatch.setattr(import_module(f"cxrg.{module}"), name, raising(error))
     got, out, err = run("ground", "DOE^JANE.png", "-p", "x", "-p", " ")
     assert (got, out) == (code, "")

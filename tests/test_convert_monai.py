@@ -25,7 +25,7 @@ from cxrg.convert import keys
 from cxrg.convert.monai import import_monai, is_published, map_autoencoder, map_unet
 from cxrg.errors import ModelError
 from cxrg.geometry import Frame
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load

@@ -32,7 +32,7 @@ from cxrg.card import Card
 from cxrg.check import check_folder
 from cxrg.context import Context
 from cxrg.errors import ModelError
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.model import Model, load
 from cxrg.phrase import encode_phrase

@@ -19,7 +19,7 @@ from cxrg.capacity import Capacity
 from cxrg.errors import ModelError, UsageError
 from cxrg.free_run import free_run
 from cxrg.geometry import Frame
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.layers import choose_layers
 from cxrg.mixture import mixture_mask

@@ -26,7 +26,7 @@ from cxrg.evaluate.method import LatentDiffusion, Method
 from cxrg.evaluate.run import Settings
 from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.model import Model, load
 from cxrg.options import Options, resolve

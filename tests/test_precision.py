@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxrg.geometry import Box
-from cxrg.ground import Grounding, ground
+from cxrg.grounding import Grounding, ground
 from cxrg.model import load
 
 PHRASES = ["left basal opacity", "heart", "right lung"]

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from cxrg.card import WEIGHTS, read_card
 from cxrg.evaluate.metrics import pointing_game
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.image.read import read_image
 from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load

@@ -14,7 +14,7 @@ import samples
 import tiny_models
 
 from cxrg.artefacts.record import record
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.model import Model, load
 from cxrg.options import Options
 from cxrg.phrase import encode_phrase, encode_template

@@ -147,7 +147,7 @@ class Worker:
             return [], self._failure(task, error)
 
     def _ground_all(self, phrases: Sequence[str], image: CxrImage) -> list[tuple[str, Grounding]]:
-        from cxrg.ground import ground
+        from cxrg.grounding import ground
 
         results = ground(image, list(phrases), model=self._model, options=self._options)
         return list(zip(phrases, results, strict=True))

@@ -20,7 +20,7 @@ from cxrg.attention import watch
 from cxrg.bench.machine import least_seconds, operations, total_flops
 from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.image.read import read_image
 from cxrg.layers import choose_layers
 from cxrg.model import Model

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch is imported only when a model runs
 
 
 class Found(Protocol):
-    """What a method says of one phrase; `cxrg.ground.Grounding` is one."""
+    """What a method says of one phrase; `cxrg.result.Grounding` is one."""
 
     @property
     def heatmap(self) -> NDArray[np.float32]: ...
@@ -100,7 +100,7 @@ class LatentDiffusion:
         return image
 
     def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[Found]:
-        from cxrg.ground import ground
+        from cxrg.grounding import ground
 
         return ground(image, list(phrases), model=self.model, options=self.options)
 
@@ -110,7 +110,7 @@ class LatentDiffusion:
 
         from cxrg.capacity import Capacity
         from cxrg.free_run import free_run
-        from cxrg.ground import latents_of
+        from cxrg.grounding import latents_of
         from cxrg.heatmap import mask_background
         from cxrg.layers import choose_layers
         from cxrg.phrase import encode_phrase

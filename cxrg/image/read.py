@@ -1,7 +1,8 @@
 """A chest X-ray file as the model sees it: float32 grey in a square, and the way back.
 
 DICOM goes through `cxrg.image.dicom`; PNG, JPEG and TIFF come without any instruction how to show
-them, so their grey is `cxrg.image.file.default_range`. Whatever the file, ``grey`` is bright for dense.
+them, so their grey is `cxrg.image.file.default_range`. Whatever the file, ``grey`` is bright where
+the body is dense.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from common import markdown, peak_mebibytes, picture
 
-from cxrg.ground import ground_each
+from cxrg.grounding import ground_each
 from cxrg.image.read import CxrImage
 from cxrg.model import Model, load
 from cxrg.options import resolve

@@ -24,7 +24,7 @@ import torch
 from common import PHRASES, markdown, picture
 
 import naive  # isort: skip - found through common
-from cxrg.ground import ground
+from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.invert import ddim_latents, noise_latents
 from cxrg.layers import choose_layers, cross_attention_layers
