@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cxrg.attention.layers import Layer, block_of, choose_layers, cross_attention_layers
 from cxrg.card import Card, read_card
 from cxrg.checkpoint import layout
 from cxrg.checkpoint.headers import compare, read_headers, without_memory
 from cxrg.checkpoint.networks import quiet_libraries
 from cxrg.checkpoint.text import check_text, read_tokenizer
 from cxrg.errors import ModelError, UsageError
-from cxrg.invert import inversion_steps, window_indices
-from cxrg.layers import Layer, block_of, choose_layers, cross_attention_layers
+from cxrg.latents.invert import inversion_steps, window_indices
+from cxrg.latents.resample import redraw_times
 from cxrg.model import Model, choose_device, choose_dtype
 from cxrg.options import PRESETS, Options, resolve
-from cxrg.redraw import redraw_times
 from cxrg.schedule import Schedule, read_schedule
 
 

@@ -9,26 +9,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.attention import AttentionMaps
-from cxrg.bias_merging import FreeRun, merge
+from cxrg.attention.free_run import FreeRun
+from cxrg.attention.watch import AttentionMaps
 from cxrg.geometry import Box, Frame
-from cxrg.heatmap import (
-    aggregate,
-    boxes_from_heatmap,
-    compete,
-    confine,
-    enlarge,
-    geometric_mean,
-    mask_background,
-    presence,
-    scale,
-    smooth,
-)
+from cxrg.heatmap.bias_merging import merge
+from cxrg.heatmap.boxes import boxes_from_heatmap
+from cxrg.heatmap.maps import aggregate, compete, confine, enlarge, geometric_mean, scale, smooth
+from cxrg.heatmap.presence import presence
+from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
-from cxrg.invert import timestep_list, window_indices
+from cxrg.latents.invert import timestep_list, window_indices
 from cxrg.model import Model
 from cxrg.options import Options
-from cxrg.phrase import PARTS, Prompt
+from cxrg.phrase.encode import PARTS, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

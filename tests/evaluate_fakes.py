@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cxrg.anatomy import Structures
 from cxrg.geometry import Box
-from cxrg.heatmap import boxes_from_heatmap
+from cxrg.heatmap.boxes import boxes_from_heatmap
 from cxrg.image.read import CxrImage, read_image
 
 Heat = NDArray[np.float32]

@@ -13,13 +13,13 @@ import tiny_models
 import torch
 from diffusers.models.attention_processor import Attention
 
-from cxrg.attention import AllRead, watch
+from cxrg.attention.layers import choose_layers, cross_attention_layers, published_layers
+from cxrg.attention.read import Reading, read_attention
+from cxrg.attention.watch import AllRead, watch
 from cxrg.context import Context
 from cxrg.errors import ModelError, UsageError
-from cxrg.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.model import Model, load
-from cxrg.phrase import encode_phrase
-from cxrg.reading import Reading, read_attention
+from cxrg.phrase.encode import encode_phrase
 
 
 @pytest.fixture(scope="module")

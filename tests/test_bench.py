@@ -12,12 +12,12 @@ import tiny_models
 import torch
 from test_cli import run
 
+from cxrg.attention.layers import cross_attention_layers
 from cxrg.bench.machine import Operation, least_seconds, operations, total_flops
 from cxrg.bench.measure import STAGES, Bench, Evaluation, Timed, bench, evaluate_once
 from cxrg.bench.random_model import RANDOM, random_model, unet_without_weights
 from cxrg.convert import monai
 from cxrg.errors import UsageError
-from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load
 from cxrg.options import resolve
 

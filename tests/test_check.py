@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cxrg import load
+from cxrg.attention.layers import choose_layers
 from cxrg.card import WEIGHTS
 from cxrg.check import check_folder
 from cxrg.cli import main
 from cxrg.errors import CxrgError, ModelError
-from cxrg.layers import choose_layers
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from naive import Explicit
 
-from cxrg.completion import Projections, complete, complete_iterated
+from cxrg.attention.completion import Projections, complete, complete_iterated
+from cxrg.attention.layers import choose_layers, self_attention_layers
+from cxrg.attention.read import Reading, read_attention
 from cxrg.errors import UsageError
-from cxrg.layers import choose_layers, self_attention_layers
 from cxrg.model import Model, load
 from cxrg.options import Completion, resolve
-from cxrg.phrase import encode_phrase
-from cxrg.reading import Reading, read_attention
+from cxrg.phrase.encode import encode_phrase
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import tiny_models
 import torch
 from torch import Tensor
 
+from cxrg.attention.layers import cross_attention_layers
 from cxrg.card import known_cards
 from cxrg.cli import main
 from cxrg.context import Context
@@ -27,7 +28,6 @@ from cxrg.errors import ModelError
 from cxrg.geometry import Frame
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
-from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load
 from cxrg.options import resolve
 

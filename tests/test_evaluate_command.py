@@ -149,7 +149,7 @@ def test_image_only_is_the_start_tokens_map(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cxrg import ground as ground_function
-    from cxrg.phrase import encode_phrase
+    from cxrg.phrase.encode import encode_phrase
 
     method = LatentDiffusion.of(model, resolve("fast", model.card, draws=1))
     image = method.read(manifest(tmp_path, patients=1).parent / "i0.png")

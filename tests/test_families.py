@@ -26,16 +26,16 @@ from test_check import edit, run, use
 from test_ground import PHRASE, picture
 from transformers import T5Config, T5EncoderModel
 
-from cxrg.attention import AllRead, watch
+from cxrg.attention.layers import choose_layers, cross_attention_layers, published_layers
+from cxrg.attention.watch import AllRead, watch
 from cxrg.capacity import row_bytes
 from cxrg.card import Card
 from cxrg.check import check_folder
 from cxrg.context import Context
 from cxrg.errors import ModelError
 from cxrg.grounding import ground
-from cxrg.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.model import Model, load
-from cxrg.phrase import encode_phrase
+from cxrg.phrase.encode import encode_phrase
 
 NEW = ("sdxl", "radedit", "pixart", "sana")
 TRANSFORMERS = ("pixart", "sana")

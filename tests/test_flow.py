@@ -13,7 +13,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 
 from cxrg.context import Context
-from cxrg.invert import ddim_latents, noise_latents
+from cxrg.latents.invert import ddim_latents
+from cxrg.latents.noise import noise_latents
 from cxrg.schedule import Schedule, read_schedule
 
 DPM = {

@@ -13,21 +13,21 @@ import tiny_models
 import torch
 from skimage.metrics import structural_similarity
 
-from cxrg.attention import AttentionMaps
-from cxrg.bias_merging import FreeRun, agreement, merge
+from cxrg.attention.free_run import FreeRun, free_run
+from cxrg.attention.layers import choose_layers
+from cxrg.attention.read import Reading, token_weights
+from cxrg.attention.watch import AttentionMaps
 from cxrg.capacity import Capacity
 from cxrg.errors import ModelError, UsageError
-from cxrg.free_run import free_run
 from cxrg.geometry import Frame
 from cxrg.grounding import ground
+from cxrg.heatmap.bias_merging import agreement, merge
+from cxrg.heatmap.mixture import mixture_mask
 from cxrg.image.read import CxrImage
-from cxrg.layers import choose_layers
-from cxrg.mixture import mixture_mask
+from cxrg.latents.resample import redraw_latents, redraw_times
 from cxrg.model import Model, load
 from cxrg.options import PRESETS, resolve
-from cxrg.phrase import encode_phrase
-from cxrg.reading import Reading, token_weights
-from cxrg.redraw import redraw_latents, redraw_times
+from cxrg.phrase.encode import encode_phrase
 
 PHRASE = "there is a small left apical pneumothorax"
 WORDS = (4, 5, 6, 7)  # small left apical pneumo, where [CLS] is 0
@@ -283,7 +283,7 @@ def test_what_cannot_be_merged_is_refused(model: Model, image: CxrImage, monkeyp
     with pytest.raises(ModelError, match="no token before"):
         token_weights(headless, Reading(beside=("start",)))
     monkeypatch.setitem(sys.modules, "skimage", None)
-    monkeypatch.setattr("cxrg.bias_merging.find_spec", lambda name: None)
+    monkeypatch.setattr("cxrg.heatmap.bias_merging.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"cxrg\[gen2ground\]"):
         ground(image, PHRASE, model=model, preset="gen2ground")
     assert ground(

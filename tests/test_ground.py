@@ -15,7 +15,7 @@ from scipy import ndimage
 from cxrg.errors import PhraseError, UsageError
 from cxrg.geometry import Frame
 from cxrg.grounding import ground
-from cxrg.heatmap import boxes_from_heatmap
+from cxrg.heatmap.boxes import boxes_from_heatmap
 from cxrg.image.read import CxrImage
 from cxrg.model import Model, load
 from cxrg.options import PRESETS, Options

@@ -8,23 +8,10 @@ import torch
 from scipy import ndimage
 
 from cxrg.geometry import Box
-from cxrg.heatmap import (
-    aggregate,
-    boxes_from_heatmap,
-    compete,
-    confine,
-    enlarge,
-    fade,
-    geometric_mean,
-    level,
-    mask_background,
-    otsu,
-    peak,
-    presence,
-    scale,
-    smooth,
-    suppress,
-)
+from cxrg.heatmap.boxes import boxes_from_heatmap, level
+from cxrg.heatmap.maps import aggregate, compete, confine, enlarge, geometric_mean, scale, smooth
+from cxrg.heatmap.presence import peak, presence
+from cxrg.heatmap.threshold import fade, mask_background, otsu, suppress
 
 
 def blob(side: int, y: float, x: float, radius: float, height: float = 1.0) -> np.ndarray:

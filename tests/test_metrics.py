@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture
 from cxrg.errors import UsageError
 from cxrg.evaluate import metrics as m
 from cxrg.geometry import Box
-from cxrg.mixture import mask_of_seen, mixture_threshold
+from cxrg.heatmap.mixture import mask_of_seen, mixture_threshold
 
 # Two boxes: A the 2x2 at the top left, B the single pixel at the bottom right.
 A, B = Box(0, 0, 2, 2), Box(3, 3, 4, 4)

@@ -10,7 +10,7 @@ import torch
 
 from cxrg.errors import PhraseError
 from cxrg.model import Model, load
-from cxrg.phrase import encode_phrase
+from cxrg.phrase.encode import encode_phrase
 
 SENTENCE = "There is a small left apical pneumothorax"
 

@@ -8,11 +8,11 @@ import tiny_models
 import torch
 from scipy.optimize import bisect
 
-from cxrg.attention import attention_to, watch
+from cxrg.attention.layers import cross_attention_layers
+from cxrg.attention.sparse import entmax15, probabilities, sparsemax
+from cxrg.attention.watch import attention_to, watch
 from cxrg.context import Context
-from cxrg.layers import cross_attention_layers
 from cxrg.model import load
-from cxrg.readout import entmax15, probabilities, sparsemax
 
 RULES = {"entmax15": (entmax15, 1.5), "sparsemax": (sparsemax, 2.0)}
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from scipy import ndimage
 
+from cxrg.attention.layers import cross_attention_layers
 from cxrg.card import WEIGHTS, read_card
 from cxrg.evaluate.metrics import pointing_game
 from cxrg.grounding import ground
 from cxrg.image.read import read_image
-from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load
 from cxrg.phantom import queries
 from cxrg.phantom.findings import OPACITIES

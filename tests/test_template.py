@@ -17,7 +17,7 @@ from cxrg.artefacts.record import record
 from cxrg.grounding import ground
 from cxrg.model import Model, load
 from cxrg.options import Options
-from cxrg.phrase import encode_phrase, encode_template
+from cxrg.phrase.encode import encode_phrase, encode_template
 from cxrg.result import Grounding
 from cxrg.vocabulary import Template, template_of
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from cxrg.adapters.vectors import PromptVectors
 from cxrg.anatomy import LOCATIONS, locate
 from cxrg.anatomy.folder import mask_folder
+from cxrg.attention.layers import cross_attention_layers
 from cxrg.cli import main
 from cxrg.errors import InputError, UsageError
-from cxrg.layers import cross_attention_layers
 from cxrg.model import Model, load
 from cxrg.phantom.sample import render
 from cxrg.tune import losses, phantoms

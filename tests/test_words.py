@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cxrg.errors import UsageError
-from cxrg.words import Spans, content_words, disease_words, tagged_words
+from cxrg.phrase.words import Spans, content_words, disease_words, tagged_words
 
 SENTENCE = "there is a small left apical pneumothorax"
 

@@ -16,13 +16,13 @@ import torch
 from cxrg.artefacts.arrays import write_arrays
 from cxrg.artefacts.picture import write_picture
 from cxrg.artefacts.record import write_record
-from cxrg.attention import watch
+from cxrg.attention.layers import choose_layers
+from cxrg.attention.watch import watch
 from cxrg.bench.machine import least_seconds, operations, total_flops
 from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
 from cxrg.grounding import ground
 from cxrg.image.read import read_image
-from cxrg.layers import choose_layers
 from cxrg.model import Model
 from cxrg.options import Options
 

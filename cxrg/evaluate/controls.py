@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cxrg.evaluate.metrics import Truth, as_mask, box_mask
 from cxrg.geometry import Box
-from cxrg.mixture import shrink
+from cxrg.heatmap.mixture import shrink
 
 MAP_CONTROLS = ("uniform", "centre", "lungs", "mean_box", "mean_box_side")
 MODEL_CONTROLS = ("shuffled", "image_only")

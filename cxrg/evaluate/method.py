@@ -108,13 +108,13 @@ class LatentDiffusion:
         """The start token's heatmap; None where the tokenizer sets no token before a phrase."""
         import torch
 
+        from cxrg.attention.free_run import free_run
+        from cxrg.attention.layers import choose_layers
+        from cxrg.attention.read import Reading, read_each
         from cxrg.capacity import Capacity
-        from cxrg.free_run import free_run
         from cxrg.grounding import latents_of
-        from cxrg.heatmap import mask_background
-        from cxrg.layers import choose_layers
-        from cxrg.phrase import encode_phrase
-        from cxrg.reading import Reading, read_each
+        from cxrg.heatmap.threshold import mask_background
+        from cxrg.phrase.encode import encode_phrase
         from cxrg.result import heatmaps
 
         model, options = self.model, self.options
@@ -133,7 +133,7 @@ class LatentDiffusion:
         return image.frame.restore(mask_background(heat, options.mask))
 
     def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:
-        from cxrg.heatmap import boxes_from_heatmap
+        from cxrg.heatmap.boxes import boxes_from_heatmap
 
         seen = np.nan_to_num(heatmap)
         return boxes_from_heatmap(

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from cxrg.errors import UsageError
 from cxrg.geometry import Box, Mask
-from cxrg.mixture import mask_of_seen, shrink
+from cxrg.heatmap.mixture import mask_of_seen, shrink
 
 Heatmap = NDArray[np.floating]
 Truth = Mask | Sequence[Box]

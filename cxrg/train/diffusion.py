@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from transformers import BertModel
 
-from cxrg.attention import watch
+from cxrg.attention.layers import cross_attention_layers
+from cxrg.attention.watch import watch
 from cxrg.files import atomic_write
-from cxrg.layers import cross_attention_layers
 from cxrg.train.batches import Batch, draw, make_deck
 from cxrg.train.config import DiffusionConfig
 from cxrg.train.log import Report

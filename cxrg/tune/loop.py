@@ -23,7 +23,7 @@ from cxrg.adapters.vectors import TABLES, PromptVectors
 from cxrg.errors import UsageError
 from cxrg.files import atomic_write
 from cxrg.model import Model
-from cxrg.phrase import encode_phrase
+from cxrg.phrase.encode import encode_phrase
 from cxrg.train.log import Report
 from cxrg.tune import losses
 from cxrg.tune.config import TuneConfig

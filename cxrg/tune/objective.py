@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from cxrg.adapters.vectors import PromptVectors
 from cxrg.adapters.words import places
 from cxrg.anatomy import LOCATIONS
-from cxrg.attention import watch
+from cxrg.attention.watch import watch
 from cxrg.model import Model
 from cxrg.tune import losses
 from cxrg.tune.config import LossConfig

@@ -17,9 +17,9 @@ from cxrg.adapters.vectors import write_vectors
 from cxrg.anatomy import LOCATIONS
 from cxrg.anatomy.folder import mask_folder
 from cxrg.anatomy.segmenter import shipped
+from cxrg.attention.layers import choose_layers
 from cxrg.errors import InputError, UsageError
 from cxrg.files import atomic_write
-from cxrg.layers import choose_layers
 from cxrg.model import Model, load
 from cxrg.options import resolve
 from cxrg.train.log import Log, Progress

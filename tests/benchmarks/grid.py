@@ -26,10 +26,10 @@ from cxrg.evaluate.phantoms import opener
 from cxrg.evaluate.record import METHOD, Record
 from cxrg.evaluate.report import part_of
 from cxrg.evaluate.run import Settings, open_file, run
-from cxrg.invert import timestep_list, window_indices
+from cxrg.latents.invert import timestep_list, window_indices
+from cxrg.latents.resample import redraw_count
 from cxrg.model import Model, load
 from cxrg.options import Options, resolve
-from cxrg.redraw import redraw_count
 from cxrg.result import count_evaluations
 
 METRICS = {"miou": "mIoU", "pointing_game": "pointing", "auc_roc": "AUC", "cnr": "CNR"}

@@ -24,10 +24,11 @@ import torch
 from common import PHRASES, markdown, picture
 
 import naive  # isort: skip - found through common
+from cxrg.attention.layers import choose_layers, cross_attention_layers
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
-from cxrg.invert import ddim_latents, noise_latents
-from cxrg.layers import choose_layers, cross_attention_layers
+from cxrg.latents.invert import ddim_latents
+from cxrg.latents.noise import noise_latents
 from cxrg.model import Model, find, load
 from cxrg.options import Options, resolve
 

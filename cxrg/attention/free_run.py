@@ -15,22 +15,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cxrg.attention import Layers, watch
-from cxrg.bias_merging import FreeRun
+from cxrg.attention.read import Reading, as_maps, read_maps, token_weights
+from cxrg.attention.watch import AttentionMaps, Layers, watch
 from cxrg.capacity import Capacity
 from cxrg.context import Context
+from cxrg.latents.resample import redraw_times
 from cxrg.model import Model
 from cxrg.options import Options
-from cxrg.phrase import Prompt
-from cxrg.reading import Reading, as_maps, read_maps, token_weights
-from cxrg.redraw import redraw_times
+from cxrg.phrase.encode import Prompt
 
 GUIDANCE = 16.0
 REMEMBERED_RUNS = 8  # of 5 MB each in Stable Diffusion 1.5
@@ -120,3 +119,11 @@ def step(model: Model, z: Tensor, output: Tensor, t: int, earlier: int) -> Tenso
     """One DDIM step from timestep ``t`` to an earlier one, which may lie before the first."""
     clean, noise = model.schedule.split(z, output, t)
     return model.schedule.mix(clean, noise, max(earlier, 0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FreeRun:
+    """A free run's attention to the chosen tokens at all steps, over latents of ``side``."""
+
+    maps: AttentionMaps
+    side: int

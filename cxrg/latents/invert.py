@@ -13,10 +13,6 @@ along the learned velocity from data to noise (Liu et al., ICLR 2023, arXiv 2209
 
 and the network is asked where the latent lies, at ``s``, as its velocity is defined.
 
-``noise`` draws from the forward process instead (Ho et al., NeurIPS 2020, equation 4)::
-
-    z_t = alpha_t z0 + sigma_t eps,   eps ~ N(0, 1)
-
 At guidance 0 only the empty prompt steers the inversion: the latents do not depend on the phrase.
 """
 
@@ -30,6 +26,7 @@ from torch import Tensor
 from cxrg.capacity import Capacity
 from cxrg.context import Context
 from cxrg.errors import UsageError
+from cxrg.latents.noise import check_timesteps
 from cxrg.model import Model
 from cxrg.options import Options
 from cxrg.schedule import Schedule
@@ -123,30 +120,6 @@ def _denoise(model: Model, z: Tensor, t: int, context: Context, capacity: Capaci
     return torch.cat(list(capacity.run(z, few)))
 
 
-def noise_latents(
-    model: Model, z0: Tensor, *, timesteps: Sequence[int], draws: int, seed: int
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield ``draws`` noisy latents ``(t, z_t)`` for each timestep, the same for the same seed.
-
-    Args:
-        model: the model.
-        z0: latents ``(B, C, h, w)`` of the images, which all get the same noise: an image's result
-            does not depend on which others were read with it.
-        timesteps: training timesteps.
-        draws: noise draws per timestep; every draw and timestep has its own noise.
-        seed: of a generator on the CPU, so that the noise is the same on every device.
-
-    Raises:
-        UsageError: a timestep is beyond the model's schedule.
-    """
-    _check_timesteps(model, timesteps)
-    generator = torch.Generator().manual_seed(seed)
-    for t in timesteps:
-        for _ in range(draws):
-            noise = torch.randn((1, *z0.shape[1:]), generator=generator).to(z0.device)
-            yield t, model.schedule.mix(z0, noise, t)
-
-
 def check_path(model: Model, options: Options) -> None:
     """Complain of a way that the model's schedule does not have, before it is gone.
 
@@ -157,11 +130,4 @@ def check_path(model: Model, options: Options) -> None:
         times = timestep_list(options.steps, len(model.schedule))
         window_indices(options.window, len(times))
     else:
-        _check_timesteps(model, options.timesteps)
-
-
-def _check_timesteps(model: Model, timesteps: Sequence[int]) -> None:
-    last = len(model.schedule) - 1
-    for t in timesteps:
-        if not 0 <= t <= last:
-            raise UsageError(f"timestep {t} is beyond the model's schedule; use 0 to {last}")
+        check_timesteps(model, options.timesteps)

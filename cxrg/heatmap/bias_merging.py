@@ -21,7 +21,6 @@ up(X @ Y)``, products are taken at the layer's own resolution.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,20 +28,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.attention import AttentionMaps
+from cxrg.attention.free_run import FreeRun
+from cxrg.attention.watch import AttentionMaps
 from cxrg.errors import UsageError
-from cxrg.heatmap import Heat, scale
+from cxrg.heatmap.maps import Heat, scale
 from cxrg.options import Merging
 
 SSIM_WINDOW = 7  # positions, scikit-image's default
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class FreeRun:
-    """A free run's attention to the chosen tokens at all steps, over latents of ``side``."""
-
-    maps: AttentionMaps
-    side: int
 
 
 def check_merging(side: int) -> None:

@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.attention import AllRead, AttentionMaps, Beside, Layers, Recorder, watch
+from cxrg.attention.completion import complete, complete_iterated
+from cxrg.attention.layers import self_attention_layers
+from cxrg.attention.watch import AllRead, AttentionMaps, Beside, Layers, Recorder, watch
 from cxrg.capacity import Capacity
-from cxrg.completion import complete, complete_iterated
 from cxrg.context import Context
 from cxrg.errors import ModelError
-from cxrg.layers import self_attention_layers
 from cxrg.model import Model
 from cxrg.options import Completion, Options, Readout, Reduce
-from cxrg.phrase import PARTS, Prompt
+from cxrg.phrase.encode import PARTS, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +34,8 @@ class Reading:
 
     Attributes:
         reduce: join a phrase's tokens by ``mean`` or ``sum``.
-        readout: scores to probabilities, see `cxrg.readout`.
-        completion: how self-attention completes the maps, see `cxrg.completion`.
+        readout: scores to probabilities, see `cxrg.attention.sparse`.
+        completion: how self-attention completes the maps, see `cxrg.attention.completion`.
         alike: the self-attention layers that complete them.
         beside: what is read beside the chosen tokens, see `AttentionMaps`.
     """

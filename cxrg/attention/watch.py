@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.completion import Projections
+from cxrg.attention.completion import Projections
+from cxrg.attention.layers import grid_of
+from cxrg.attention.sparse import probabilities
 from cxrg.errors import ModelError
-from cxrg.layers import grid_of
 from cxrg.options import Readout
-from cxrg.readout import probabilities
 
 Beside = Literal["start", "span", "finding", "location"]
 Layers = dict[str, NDArray[np.float32]]
@@ -146,7 +146,7 @@ def attention_to(
         heads: number of heads.
         scale: factor on the scores.
         bias: added to the scores, ``(B, 1, L)``: far below zero where padding is hidden.
-        readout: scores to probabilities, see `cxrg.readout`.
+        readout: scores to probabilities, see `cxrg.attention.sparse`.
 
     Returns:
         float32 ``(B, P)``, or ``(B, K, P)``: the mean over heads of ``sum_k weights[k] *
@@ -182,7 +182,7 @@ def watch(
         weights: float32 ``(B, L)``, each row's weight per token, for the passes in the block,
             whose maps are ``(B, h, w)``; or ``(B, K, L)`` for maps ``(B, K, h, w)``.
         alike: full names of self-attention modules whose projections are kept.
-        readout: scores to probabilities, see `cxrg.readout`.
+        readout: scores to probabilities, see `cxrg.attention.sparse`.
         stop_early: end a pass after its last watched layer, with `AllRead`.
 
     Raises:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cxrg.errors import UsageError
-from cxrg.invert import window_indices
+from cxrg.latents.invert import window_indices
 from cxrg.model import Model
 from cxrg.options import Options
 

@@ -1,0 +1,1 @@
+"""Latents and prompt -> attention of the prompt's tokens, per layer and timestep."""

@@ -1,0 +1,1 @@
+"""Attention -> heatmap, threshold, boxes and presence."""

@@ -1,0 +1,1 @@
+"""Image -> noisy latents at chosen timesteps: inversion, added noise, or noise drawn afresh."""

@@ -1,0 +1,1 @@
+"""Phrase -> prompt: token embeddings, and which tokens are the phrase's own."""
