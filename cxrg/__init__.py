@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from cxrg.geometry import Box
     from cxrg.grounding import ground
     from cxrg.image.read import CxrImage, read_image
-    from cxrg.model import Model, load
+    from cxrg.model.load import load
+    from cxrg.model.model import Model
     from cxrg.options import PRESETS, Options
     from cxrg.result import Grounding
 
@@ -40,11 +41,11 @@ _HOME = {
     "Box": "cxrg.geometry",
     "CxrImage": "cxrg.image.read",
     "Grounding": "cxrg.result",
-    "Model": "cxrg.model",
+    "Model": "cxrg.model.model",
     "Options": "cxrg.options",
     "PRESETS": "cxrg.options",
     "ground": "cxrg.grounding",
-    "load": "cxrg.model",
+    "load": "cxrg.model.load",
     "read_image": "cxrg.image.read",
 }
 

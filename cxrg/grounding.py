@@ -21,14 +21,15 @@ from torch import Tensor
 from cxrg.attention.free_run import free_run
 from cxrg.attention.layers import choose_layers
 from cxrg.attention.read import Reading, read_each
-from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
 from cxrg.heatmap.bias_merging import check_merging
 from cxrg.image.read import CxrImage, read_image
 from cxrg.latents.invert import check_path, ddim_latents
 from cxrg.latents.noise import noise_latents
 from cxrg.latents.resample import redraw_count, redraw_latents
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.microbatch import Capacity
+from cxrg.model.model import Model
 from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
 from cxrg.phrase.encode import Prompt, check_phrase, encode_phrase, encode_template
 from cxrg.result import Grounding, make_grounding

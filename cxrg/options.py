@@ -23,8 +23,8 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from cxrg.card import Card
 from cxrg.errors import UsageError
+from cxrg.model.card import Card
 
 Fit = Literal["pad", "crop"]
 Route = Literal["ddim", "noise", "redraw"]

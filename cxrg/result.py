@@ -19,7 +19,7 @@ from cxrg.heatmap.presence import presence
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
 from cxrg.latents.invert import timestep_list, window_indices
-from cxrg.model import Model
+from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.phrase.encode import PARTS, Prompt
 

@@ -13,8 +13,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from cxrg.adapters.words import Matcher
 from cxrg.anatomy.locations import SIDES, ZONE_PARTS
+from cxrg.chest.matcher import Matcher
 
 # Where a finding lies if the report does not say it (methods of anatomy-grounded prompt tuning).
 _DEFAULTS = {

@@ -1,4 +1,4 @@
-"""MONAI's own networks as the oracle for `cxrg.convert.monai`.
+"""MONAI's own networks as the oracle for `cxrg.model.convert.monai`.
 
 Run as a script where ``monai`` (>= 1.4) or ``monai-generative`` 0.2 with ``monai`` 1.3 is
 installed, it writes ``tests/data/PACKAGE.safetensors``: the names and shapes of the published

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HEAVY = (
-    *("torch", "transformers", "cv2", "pydicom", "cxrg.cli", "cxrg.model", "cxrg.grounding"),
+    *("torch", "transformers", "cv2", "pydicom", "cxrg.cli", "cxrg.model.load", "cxrg.grounding"),
     *("diffusers.models.unets.unet_2d_condition", "diffusers.models.autoencoders.autoencoder_dc"),
     *("cxrg.artefacts.picture", "cxrg.artefacts.arrays", "processes"),
 )

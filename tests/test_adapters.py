@@ -17,17 +17,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cxrg.adapters import attach
-from cxrg.adapters.file import read_adapter
-from cxrg.adapters.vectors import CARD, PromptVectors, read_card, read_vectors, write_vectors
-from cxrg.adapters.words import Matcher, places
 from cxrg.artefacts.record import SCHEMA_FILE, record
 from cxrg.batch.task import Job
 from cxrg.batch.work import open_worker
+from cxrg.chest.matcher import Matcher, places
 from cxrg.errors import ModelError
 from cxrg.evaluate.method import LatentDiffusion
 from cxrg.grounding import ground
-from cxrg.model import Model, load
+from cxrg.model.adapters import attach
+from cxrg.model.adapters.file import read_adapter
+from cxrg.model.adapters.prompt_vectors import (
+    CARD,
+    PromptVectors,
+    read_card,
+    read_vectors,
+    write_vectors,
+)
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import resolve
 
 WIDTH = tiny_models.WIDTH

@@ -16,9 +16,10 @@ from diffusers.models.attention_processor import Attention
 from cxrg.attention.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.attention.read import Reading, read_attention
 from cxrg.attention.watch import AllRead, watch
-from cxrg.context import Context
 from cxrg.errors import ModelError, UsageError
-from cxrg.model import Model, load
+from cxrg.model.conditioning import Context
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
 
 

@@ -16,9 +16,10 @@ from cxrg.attention.layers import cross_attention_layers
 from cxrg.bench.machine import Operation, least_seconds, operations, total_flops
 from cxrg.bench.measure import STAGES, Bench, Evaluation, Timed, bench, evaluate_once
 from cxrg.bench.random_model import RANDOM, random_model, unet_without_weights
-from cxrg.convert import monai
 from cxrg.errors import UsageError
-from cxrg.model import Model, load
+from cxrg.model.convert import monai
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import resolve
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "left_basal_opacity.dcm"

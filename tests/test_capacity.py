@@ -13,12 +13,20 @@ import tiny_models
 import torch
 from test_ground import PHRASE, SHORT, picture, scheduler
 
-from cxrg import capacity
-from cxrg.capacity import MOST, Capacity, fitting_rows, free_memory, is_out_of_memory, row_bytes
 from cxrg.errors import ModelError, PhraseError, UsageError
 from cxrg.grounding import ground, ground_batch, ground_each
 from cxrg.image.read import CxrImage
-from cxrg.model import Model, load
+from cxrg.model import microbatch as capacity
+from cxrg.model.load import load
+from cxrg.model.microbatch import (
+    MOST,
+    Capacity,
+    fitting_rows,
+    free_memory,
+    is_out_of_memory,
+    row_bytes,
+)
+from cxrg.model.model import Model
 from cxrg.options import Options, resolve
 
 TEXTS = [[PHRASE, "right effusion"], ["opacity"], ["left", PHRASE, "no consolidation"]]
@@ -107,7 +115,7 @@ def test_a_prompt_is_embedded_once_and_the_memory_of_them_is_bounded(
         ground(images[0], [PHRASE, "left", PHRASE], model=fresh, options=SHORT)
         ground(images[1], ["left"], model=fresh, options=SHORT)
         assert len(asked) == 3  # two phrases and the empty prompt
-        monkeypatch.setattr("cxrg.model.REMEMBERED_TEXTS", 3)
+        monkeypatch.setattr("cxrg.model.model.REMEMBERED_TEXTS", 3)
         for text in ("", "right", "left"):
             fresh.embedding(text)
         assert len(asked) == 4

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cxrg import card
-from cxrg.card import Card, card_from, known_cards, read_card
 from cxrg.errors import ModelError
+from cxrg.model import card
+from cxrg.model.card import Card, card_from, known_cards, read_card
 
 
 def test_the_public_checkpoints_are_known() -> None:

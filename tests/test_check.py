@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from cxrg import load
 from cxrg.attention.layers import choose_layers
-from cxrg.card import WEIGHTS
-from cxrg.check import check_folder
 from cxrg.cli import main
 from cxrg.errors import CxrgError, ModelError
+from cxrg.model.card import WEIGHTS
+from cxrg.model.inspect import check_folder
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import cxrg
-from cxrg.card import known_cards
 from cxrg.cli import main
+from cxrg.model.card import known_cards
 
 HEAVY = ("torch", "diffusers", "transformers")
 

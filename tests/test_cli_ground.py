@@ -18,9 +18,9 @@ import samples
 import tiny_models
 
 from cxrg.artefacts.record import SCHEMA_FILE, record
-from cxrg.card import Card
 from cxrg.cli import main
 from cxrg.errors import ModelError, PhraseError
+from cxrg.model.card import Card
 from cxrg.options import Options, resolve
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
@@ -69,7 +69,7 @@ class Library:
 @pytest.fixture
 def library(monkeypatch) -> Library:
     fake = Library()
-    monkeypatch.setattr(import_module("cxrg.model"), "load", fake.load)
+    monkeypatch.setattr(import_module("cxrg.model.load"), "load", fake.load)
     monkeypatch.setattr(import_module("cxrg.grounding"), "ground", fake.ground)
     return fake
 
@@ -320,7 +320,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
     ("module", "error", "code", "words"),
     [
         (
-            "model",
+            "model.load",
             ModelError("model 'x' is not here;\n  fetch it"),
             4,
             "model 'x' is not here; fetch",
@@ -337,7 +337,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 def test_library_errors_end_with_their_code(
     run: Run, library: Library, place: Path, monkeypatch, module, error, code, words
 ) -> None:
-    name = {"model": "load", "grounding": "ground"}[module]
+    name = {"model.load": "load", "grounding": "ground"}[module]
     monkeypatch.setattr(import_module(f"cxrg.{module}"), name, raising(error))
     got, out, err = run("ground", "DOE^JANE.png", "-p", "x", "-p", " ")
     assert (got, out) == (code, "")

@@ -13,7 +13,8 @@ from cxrg.attention.completion import Projections, complete, complete_iterated
 from cxrg.attention.layers import choose_layers, self_attention_layers
 from cxrg.attention.read import Reading, read_attention
 from cxrg.errors import UsageError
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import Completion, resolve
 from cxrg.phrase.encode import encode_phrase
 

@@ -19,16 +19,17 @@ import torch
 from torch import Tensor
 
 from cxrg.attention.layers import cross_attention_layers
-from cxrg.card import known_cards
 from cxrg.cli import main
-from cxrg.context import Context
-from cxrg.convert import keys
-from cxrg.convert.monai import import_monai, is_published, map_autoencoder, map_unet
 from cxrg.errors import ModelError
 from cxrg.geometry import Frame
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
-from cxrg.model import Model, load
+from cxrg.model.card import known_cards
+from cxrg.model.conditioning import Context
+from cxrg.model.convert import monai_keys as keys
+from cxrg.model.convert.monai import import_monai, is_published, map_autoencoder, map_unet
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import resolve
 
 PACKAGES = tuple(oracle.PACKAGES)

@@ -21,7 +21,7 @@ from cxrg.errors import UsageError
 from cxrg.evaluate.method import LatentDiffusion
 from cxrg.evaluate.phantoms import FIRST_SEED, SIDE, opener, phantoms
 from cxrg.evaluate.record import load
-from cxrg.model import Model
+from cxrg.model.model import Model
 from cxrg.options import resolve
 from cxrg.phantom.sample import render
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Model:
-    from cxrg.model import load as load_model
+    from cxrg.model.load import load as load_model
 
     return load_model(folder, device="cpu", dtype="float32")
 
@@ -53,7 +53,7 @@ def test_model_options_reach_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         asked.update(name=name, **keywords)
         raise UsageError("enough")
 
-    monkeypatch.setattr("cxrg.model.load", fake)
+    monkeypatch.setattr("cxrg.model.load.load", fake)
     labels, adapter = manifest(tmp_path, patients=2), tmp_path / "a.safetensors"
     adapter.touch()
     call("evaluate", labels, "--model", "some", "--adapter", adapter, "--offline", "-q")

@@ -28,13 +28,14 @@ from transformers import T5Config, T5EncoderModel
 
 from cxrg.attention.layers import choose_layers, cross_attention_layers, published_layers
 from cxrg.attention.watch import AllRead, watch
-from cxrg.capacity import row_bytes
-from cxrg.card import Card
-from cxrg.check import check_folder
-from cxrg.context import Context
 from cxrg.errors import ModelError
 from cxrg.grounding import ground
-from cxrg.model import Model, load
+from cxrg.model.card import Card
+from cxrg.model.conditioning import Context
+from cxrg.model.inspect import check_folder
+from cxrg.model.load import load
+from cxrg.model.microbatch import row_bytes
+from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
 
 NEW = ("sdxl", "radedit", "pixart", "sana")
@@ -360,7 +361,7 @@ def test_a_sentencepiece_vocabulary_is_read(folders, tmp_path) -> None:
 def test_a_sentencepiece_vocabulary_wants_its_package(folders, tmp_path, monkeypatch) -> None:
     folder = shutil.copytree(folders["pixart"], tmp_path / "spiece")
     (folder / "tokenizer" / "tokenizer.json").rename(folder / "tokenizer" / "spiece.model")
-    monkeypatch.setattr("cxrg.checkpoint.text.find_spec", lambda name: None)
+    monkeypatch.setattr("cxrg.model.checkpoint.text.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"needs sentencepiece; pip install 'cxrg\[t5\]'"):
         load(folder)
     assert any("cxrg[t5]" in problem for problem in check_folder(folder).problems)

@@ -12,10 +12,10 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from cxrg.context import Context
 from cxrg.latents.invert import ddim_latents
 from cxrg.latents.noise import noise_latents
-from cxrg.schedule import Schedule, read_schedule
+from cxrg.model.conditioning import Context
+from cxrg.model.schedule import Schedule, read_schedule
 
 DPM = {
     "_class_name": "DPMSolverMultistepScheduler",

@@ -17,7 +17,6 @@ from cxrg.attention.free_run import FreeRun, free_run
 from cxrg.attention.layers import choose_layers
 from cxrg.attention.read import Reading, token_weights
 from cxrg.attention.watch import AttentionMaps
-from cxrg.capacity import Capacity
 from cxrg.errors import ModelError, UsageError
 from cxrg.geometry import Frame
 from cxrg.grounding import ground
@@ -25,7 +24,9 @@ from cxrg.heatmap.bias_merging import agreement, merge
 from cxrg.heatmap.mixture import mixture_mask
 from cxrg.image.read import CxrImage
 from cxrg.latents.resample import redraw_latents, redraw_times
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.microbatch import Capacity
+from cxrg.model.model import Model
 from cxrg.options import PRESETS, resolve
 from cxrg.phrase.encode import encode_phrase
 
@@ -263,7 +264,7 @@ def test_constant_maps_give_zeros_and_no_division() -> None:
 
 
 def test_the_check_of_a_folder_tells_how_the_preset_reads(model: Model) -> None:
-    from cxrg.check import _reading
+    from cxrg.model.inspect import _reading
 
     told = _reading(model, PRESETS["gen2ground"])
     assert told.startswith("draws latent and noise afresh at 40 of 50 DDIM steps (t = 1 to 781)")

@@ -17,7 +17,8 @@ from cxrg.geometry import Frame
 from cxrg.grounding import ground
 from cxrg.heatmap.boxes import boxes_from_heatmap
 from cxrg.image.read import CxrImage
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import PRESETS, Options
 
 PHRASE = "small left apical pneumothorax"

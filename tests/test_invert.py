@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from cxrg.context import Context
 from cxrg.errors import UsageError
 from cxrg.latents.invert import ddim_latents, timestep_list, window_indices
 from cxrg.latents.noise import noise_latents
-from cxrg.schedule import Schedule, read_schedule
+from cxrg.model.conditioning import Context
+from cxrg.model.schedule import Schedule, read_schedule
 
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0205}
 MEAN, SPREAD = 0.4, 0.7

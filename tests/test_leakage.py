@@ -17,7 +17,6 @@ from evaluate_fakes import PLACES, SIZE, Answer, Fake, Heat, blob, chest, deaf, 
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from cxrg.adapters.vectors import write_vectors
 from cxrg.anatomy import Source, Structures
 from cxrg.cli import evaluate as command
 from cxrg.evaluate import classify, leakage, outlines
@@ -33,7 +32,8 @@ from cxrg.evaluate.sample import Problems, Sample
 from cxrg.evaluate.sayings import locations_of, mirrored, saying
 from cxrg.geometry import Box
 from cxrg.image.read import CxrImage, read_image
-from cxrg.model import load
+from cxrg.model.adapters.prompt_vectors import write_vectors
+from cxrg.model.load import load
 from cxrg.tune.config import read_config
 from cxrg.tune.loop import new_vectors
 

@@ -28,7 +28,8 @@ from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import Options, resolve
 
 IMAGES = 9

@@ -18,14 +18,14 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cxrg import model
-from cxrg.card import Card
-from cxrg.check import check_folder
-from cxrg.checkpoint import identity
-from cxrg.checkpoint.identity import fingerprint
 from cxrg.errors import ModelError, UsageError
-from cxrg.model import choose_device, choose_dtype, load
-from cxrg.schedule import read_schedule
+from cxrg.model import load as loading
+from cxrg.model.card import Card
+from cxrg.model.checkpoint import identity
+from cxrg.model.checkpoint.identity import fingerprint
+from cxrg.model.inspect import check_folder
+from cxrg.model.load import choose_device, choose_dtype, load
+from cxrg.model.schedule import read_schedule
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -374,7 +374,7 @@ def test_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, checked = Card(name="x"), Card(name="x", dtype="bfloat16")
     assert choose_dtype("auto", cpu, plain) == torch.float32
     for has, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(model, "_has_bfloat16", lambda _, has=has: has)
+        monkeypatch.setattr(loading, "_has_bfloat16", lambda _, has=has: has)
         assert choose_dtype("auto", cpu, checked) == expected
     assert choose_dtype("bfloat16", cpu, plain) == torch.bfloat16
     with pytest.raises(UsageError, match="use float32 or bfloat16"):

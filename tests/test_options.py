@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from cxrg.card import Card
 from cxrg.errors import UsageError
+from cxrg.model.card import Card
 from cxrg.options import DEFAULT_PRESET, PRESETS, Options, quantile_of, resolve
 
 
@@ -157,7 +157,7 @@ def test_options_are_frozen() -> None:
 
 def test_options_and_cards_import_neither_torch_nor_diffusers() -> None:
     code = (
-        "import sys, cxrg.options, cxrg.card; cxrg.card.known_cards();"
+        "import sys, cxrg.options, cxrg.model.card; cxrg.model.card.known_cards();"
         "print([name for name in ('torch', 'diffusers', 'transformers', 'cv2') "
         "if name in sys.modules])"
     )

@@ -9,7 +9,8 @@ import tiny_models
 import torch
 
 from cxrg.errors import PhraseError
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
 
 SENTENCE = "There is a small left apical pneumothorax"

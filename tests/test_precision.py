@@ -7,7 +7,7 @@ import pytest
 
 from cxrg.geometry import Box
 from cxrg.grounding import Grounding, ground
-from cxrg.model import load
+from cxrg.model.load import load
 
 PHRASES = ["left basal opacity", "heart", "right lung"]
 

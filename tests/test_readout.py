@@ -11,8 +11,8 @@ from scipy.optimize import bisect
 from cxrg.attention.layers import cross_attention_layers
 from cxrg.attention.sparse import entmax15, probabilities, sparsemax
 from cxrg.attention.watch import attention_to, watch
-from cxrg.context import Context
-from cxrg.model import load
+from cxrg.model.conditioning import Context
+from cxrg.model.load import load
 
 RULES = {"entmax15": (entmax15, 1.5), "sparsemax": (sparsemax, 2.0)}
 

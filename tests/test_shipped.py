@@ -13,11 +13,12 @@ import torch
 from scipy import ndimage
 
 from cxrg.attention.layers import cross_attention_layers
-from cxrg.card import WEIGHTS, read_card
 from cxrg.evaluate.metrics import pointing_game
 from cxrg.grounding import ground
 from cxrg.image.read import read_image
-from cxrg.model import Model, load
+from cxrg.model.card import WEIGHTS, read_card
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.phantom import queries
 from cxrg.phantom.findings import OPACITIES
 from cxrg.phantom.language import Query, say

@@ -15,7 +15,8 @@ import tiny_models
 
 from cxrg.artefacts.record import record
 from cxrg.grounding import ground
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.phrase.encode import encode_phrase, encode_template
 from cxrg.result import Grounding

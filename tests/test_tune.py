@@ -17,13 +17,14 @@ import tiny_models
 import torch
 from torch import Tensor
 
-from cxrg.adapters.vectors import PromptVectors
 from cxrg.anatomy import LOCATIONS, locate
 from cxrg.anatomy.folder import mask_folder
 from cxrg.attention.layers import cross_attention_layers
 from cxrg.cli import main
 from cxrg.errors import InputError, UsageError
-from cxrg.model import Model, load
+from cxrg.model.adapters.prompt_vectors import PromptVectors
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.phantom.sample import render
 from cxrg.tune import losses, phantoms
 from cxrg.tune.config import TuneConfig, read_config
@@ -473,8 +474,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
 def test_the_adapter_tells_what_it_is_and_names_no_file(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    from cxrg.adapters.file import read_adapter
-    from cxrg.adapters.vectors import read_card
+    from cxrg.model.adapters.file import read_adapter
+    from cxrg.model.adapters.prompt_vectors import read_card
 
     settings = on_table(tmp_path / "DOE^JANE", steps="2")
     done = tune(settings, model=str(folders["sd1"]), device="cpu", out=tmp_path / "out")
@@ -520,7 +521,7 @@ def test_a_gradient_reaches_no_other_row() -> None:
     vectors = PromptVectors(
         prefix=torch.zeros(0, 2), gate=torch.zeros(0), residuals=residuals, terms={}
     )
-    from cxrg.adapters.vectors import Marks
+    from cxrg.model.adapters.prompt_vectors import Marks
 
     marks = Marks(words=torch.tensor([[1, 0, 1]]), slots=torch.zeros(1, 3, dtype=torch.long))
     bent: Tensor = vectors.bend(contexts, marks)

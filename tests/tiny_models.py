@@ -1,4 +1,4 @@
-"""Tiny random checkpoints in diffusers' layout, one per family that `cxrg.model.load` reads.
+"""Tiny random checkpoints in diffusers' layout, one per family that `cxrg.load` reads.
 
 Every UNet has more than one head somewhere, unlike the published backbone, so that a test that
 mixes up heads and rows fails.

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from cxrg.attention.read import Reading, as_maps, read_maps, token_weights
 from cxrg.attention.watch import AttentionMaps, Layers, watch
-from cxrg.capacity import Capacity
-from cxrg.context import Context
 from cxrg.latents.resample import redraw_times
-from cxrg.model import Model
+from cxrg.model.conditioning import Context
+from cxrg.model.microbatch import Capacity
+from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.phrase.encode import Prompt
 

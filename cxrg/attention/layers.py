@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxrg.errors import UsageError
-from cxrg.model import Model, is_transformer
+from cxrg.model.model import Model, is_transformer
 
 STAGES = ("down_blocks", "mid_block", "up_blocks")
 

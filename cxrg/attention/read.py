@@ -20,10 +20,10 @@ from torch import Tensor
 from cxrg.attention.completion import complete, complete_iterated
 from cxrg.attention.layers import self_attention_layers
 from cxrg.attention.watch import AllRead, AttentionMaps, Beside, Layers, Recorder, watch
-from cxrg.capacity import Capacity
-from cxrg.context import Context
 from cxrg.errors import ModelError
-from cxrg.model import Model
+from cxrg.model.conditioning import Context
+from cxrg.model.microbatch import Capacity
+from cxrg.model.model import Model
 from cxrg.options import Completion, Options, Readout, Reduce
 from cxrg.phrase.encode import PARTS, Prompt
 

@@ -51,8 +51,8 @@ class Job:
     """What every worker of a run needs to know; the same for all tasks.
 
     Attributes:
-        model: a name, folder or hub id, as `cxrg.model.load` takes it.
-        adapter: a file of an adapter, as `cxrg.model.load` takes it.
+        model: a name, folder or hub id, as `cxrg.model.load.load` takes it.
+        adapter: a file of an adapter, as `cxrg.model.load.load` takes it.
         device: of this worker: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         preset: a named set of options.
         knobs: what the user set on top of it, by name.

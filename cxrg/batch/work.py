@@ -24,7 +24,7 @@ from cxrg.options import resolve
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
-    from cxrg.model import Model
+    from cxrg.model.model import Model
     from cxrg.options import Options
     from cxrg.result import Grounding
 
@@ -47,7 +47,7 @@ def open_worker(job: Job) -> Worker:
         ModelError: the model is not available.
         UsageError: the device, the precision or an option is not.
     """
-    from cxrg.model import load
+    from cxrg.model.load import load
 
     model = load(
         job.model,

@@ -19,11 +19,11 @@ from cxrg.artefacts.record import write_record
 from cxrg.attention.layers import choose_layers
 from cxrg.attention.watch import watch
 from cxrg.bench.machine import least_seconds, operations, total_flops
-from cxrg.capacity import Capacity
 from cxrg.errors import UsageError
 from cxrg.grounding import ground
 from cxrg.image.read import read_image
-from cxrg.model import Model
+from cxrg.model.microbatch import Capacity
+from cxrg.model.model import Model
 from cxrg.options import Options
 
 STAGES = ("read", "encode", "invert", "attend", "post-process", "write")

@@ -2,8 +2,8 @@
 
 ``sd15`` has the sizes of Stable Diffusion 1.5 (Rombach et al., CVPR 2022): a UNet of 860 million
 parameters on 64 x 64 latents, a text encoder of the size of CLIP ViT-L/14's, and its autoencoder.
-``monai`` has those of MONAI's chest X-ray model (`cxrg.convert.monai`) with the text encoder of
-Stable Diffusion 2.1 base. What such a model finds means nothing.
+``monai`` has those of MONAI's chest X-ray model (`cxrg.model.convert.monai`) with the text encoder
+of Stable Diffusion 2.1 base. What such a model finds means nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cxrg.card import Card, known_cards
-from cxrg.convert import monai
 from cxrg.errors import UsageError
-from cxrg.model import Model, choose_device, choose_dtype
-from cxrg.schedule import read_schedule
+from cxrg.model.card import Card, known_cards
+from cxrg.model.convert import monai
+from cxrg.model.load import choose_device, choose_dtype
+from cxrg.model.model import Model
+from cxrg.model.schedule import read_schedule
 
 NOTE = "random weights: speed only"
 TEXT_LENGTH = 77
@@ -141,7 +142,7 @@ def _fill(module: nn.Module, key: str, parameter: Tensor, generator: torch.Gener
 def _autoencoder(sizes: Sizes) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    from cxrg.autoencoder import MonaiAutoencoderKL
+    from cxrg.model.families.monai_autoencoder import MonaiAutoencoderKL
 
     kind = MonaiAutoencoderKL if sizes.monai_vae else AutoencoderKL
     return kind(

@@ -18,7 +18,7 @@ from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
 
 if TYPE_CHECKING:
     from cxrg.bench.measure import Bench
-    from cxrg.model import Model
+    from cxrg.model.model import Model
 
 PHRASE = "left basal opacity"
 SIDE = 1024  # of the synthetic X-ray, in pixels
@@ -95,7 +95,7 @@ def _load(model: str, random: str | None, device: str, dtype: str) -> Model:
         from cxrg.bench.random_model import random_model
 
         return random_model(random, device=device, dtype=dtype)
-    from cxrg.model import load
+    from cxrg.model.load import load
 
     return load(model, device=device, dtype=dtype)
 

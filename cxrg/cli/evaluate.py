@@ -179,7 +179,7 @@ def evaluate(
     with progress(len(choose(data.samples, settings)), quiet=quiet) as reporter:
         reporter.say(f"loading model {model}")
         from cxrg.evaluate.method import LatentDiffusion
-        from cxrg.model import load
+        from cxrg.model.load import load
 
         loaded = load(
             model,

@@ -26,7 +26,7 @@ _ANATOMY_SIDE = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the command line asks of a measure; ``loading`` are keywords of `cxrg.model.load`."""
+    """What the command line asks of a measure; ``loading`` are keywords of `cxrg.load`."""
 
     measure: str
     model: str
@@ -83,7 +83,7 @@ def _attention(
     from cxrg.evaluate import classify, leakage
     from cxrg.evaluate.method import LatentDiffusion
     from cxrg.evaluate.phantoms import drawn, exact_anatomy
-    from cxrg.model import load
+    from cxrg.model.load import load
 
     reporter.say(f"loading model {asked.model}")
     models = {"frozen": load(asked.model, **asked.loading)}

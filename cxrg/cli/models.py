@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrg.card import Card, known_cards, read_card
 from cxrg.cli.terminal import complain, facts, table, write
 from cxrg.errors import ModelError
+from cxrg.model.card import Card, known_cards, read_card
 from cxrg.options import PRESETS, Options, resolve
 
 if TYPE_CHECKING:
-    from cxrg.check import FolderReport
+    from cxrg.model.inspect import FolderReport
 
 app = typer.Typer(invoke_without_command=True)
 imports = typer.Typer(no_args_is_help=True)
@@ -122,7 +122,7 @@ def check(
     Nothing is loaded: configurations and the weight files' headers are compared. The exit code is
     0 where `cxrg ground --model DIR` can use the folder, and 4 where it cannot.
     """
-    from cxrg.check import check_folder
+    from cxrg.model.inspect import check_folder
 
     report = check_folder(folder)
     if as_json:
@@ -204,7 +204,7 @@ def monai(
     diffusion_model.pth --text-encoder stable-diffusion-2-1-base --out cxr`, and then
     `cxrg ground IMAGE PHRASE --model cxr --preset paper`.
     """
-    from cxrg.convert.monai import import_monai
+    from cxrg.model.convert.monai import import_monai
 
     done = import_monai(
         autoencoder=autoencoder, diffusion=diffusion, text_encoder=text_encoder, out=out

@@ -19,7 +19,7 @@ from cxrg.geometry import Box
 
 if TYPE_CHECKING:  # torch is imported only when a model runs
     from cxrg.image.read import CxrImage
-    from cxrg.model import Model
+    from cxrg.model.model import Model
     from cxrg.options import Options
 
 
@@ -111,9 +111,9 @@ class LatentDiffusion:
         from cxrg.attention.free_run import free_run
         from cxrg.attention.layers import choose_layers
         from cxrg.attention.read import Reading, read_each
-        from cxrg.capacity import Capacity
         from cxrg.grounding import latents_of
         from cxrg.heatmap.threshold import mask_background
+        from cxrg.model.microbatch import Capacity
         from cxrg.phrase.encode import encode_phrase
         from cxrg.result import heatmaps
 

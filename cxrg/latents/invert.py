@@ -1,7 +1,8 @@
 """From an image's latent to noisy latents at chosen timesteps.
 
 ``ddim`` runs deterministic sampling backwards. At a timestep ``s`` the network's output splits the
-latent into image and noise, which are mixed anew for the next one, ``t`` (see `cxrg.schedule`)::
+latent into image and noise, which are mixed anew for the next one, ``t`` (see
+`cxrg.model.schedule`)::
 
     z_t = alpha_t z0 + sigma_t eps
 
@@ -23,13 +24,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cxrg.capacity import Capacity
-from cxrg.context import Context
 from cxrg.errors import UsageError
 from cxrg.latents.noise import check_timesteps
-from cxrg.model import Model
+from cxrg.model.conditioning import Context
+from cxrg.model.microbatch import Capacity
+from cxrg.model.model import Model
+from cxrg.model.schedule import Schedule
 from cxrg.options import Options
-from cxrg.schedule import Schedule
 
 
 def timestep_list(steps: int, train_steps: int = 1000) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cxrg.errors import UsageError
-from cxrg.model import Model
+from cxrg.model.model import Model
 
 
 def noise_latents(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cxrg.errors import UsageError
 from cxrg.latents.invert import window_indices
-from cxrg.model import Model
+from cxrg.model.model import Model
 from cxrg.options import Options
 
 

@@ -53,7 +53,7 @@ def export(
 
 
 def card_facts(settings: TrainConfig, layers: list[str], step: int) -> dict[str, object]:
-    """The facts of the trained model's card; see `cxrg.card.Card`."""
+    """The facts of the trained model's card; see `cxrg.model.card.Card`."""
     data, seen = settings.data, step * settings.diffusion.batch
     drawn = f" and {data.drawn_on_real} pictures drawn into real X-rays"
     pool = f"{data.phantoms} phantoms{drawn if data.drawn_on_real else ''}"

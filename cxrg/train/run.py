@@ -13,9 +13,9 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from cxrg.checkpoint import quiet_libraries
 from cxrg.errors import InputError, UsageError
 from cxrg.files import atomic_write
+from cxrg.model.checkpoint import quiet_libraries
 from cxrg.phantom import sample
 from cxrg.train import diffusion
 from cxrg.train.autoencoder import encode_all, train_autoencoder

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cxrg.adapters.vectors import TABLES, PromptVectors
 from cxrg.errors import UsageError
 from cxrg.files import atomic_write
-from cxrg.model import Model
+from cxrg.model.adapters.prompt_vectors import TABLES, PromptVectors
+from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
 from cxrg.train.log import Report
 from cxrg.tune import losses

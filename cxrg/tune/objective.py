@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from cxrg.adapters.vectors import PromptVectors
-from cxrg.adapters.words import places
 from cxrg.anatomy import LOCATIONS
 from cxrg.attention.watch import watch
-from cxrg.model import Model
+from cxrg.chest.matcher import places
+from cxrg.model.adapters.prompt_vectors import PromptVectors
+from cxrg.model.model import Model
 from cxrg.tune import losses
 from cxrg.tune.config import LossConfig
 from cxrg.tune.study import Study, Triple

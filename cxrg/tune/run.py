@@ -12,15 +12,16 @@ import numpy as np
 import torch
 
 from cxrg.about import NOTICE, __version__
-from cxrg.adapters import NO_PADDING
-from cxrg.adapters.vectors import write_vectors
 from cxrg.anatomy import LOCATIONS
 from cxrg.anatomy.folder import mask_folder
 from cxrg.anatomy.segmenter import shipped
 from cxrg.attention.layers import choose_layers
 from cxrg.errors import InputError, UsageError
 from cxrg.files import atomic_write
-from cxrg.model import Model, load
+from cxrg.model.adapters import NO_PADDING
+from cxrg.model.adapters.prompt_vectors import write_vectors
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import resolve
 from cxrg.train.log import Log, Progress
 from cxrg.tune.config import TuneConfig

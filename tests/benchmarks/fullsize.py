@@ -23,7 +23,7 @@ from time import perf_counter
 from common import markdown
 
 from cxrg.bench.random_model import random_model, sizes_of
-from cxrg.card import CARD_FILE
+from cxrg.model.card import CARD_FILE
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "left_basal_opacity.dcm"
 MOST_ABOVE = 1.5  # GiB

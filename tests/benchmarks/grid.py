@@ -28,7 +28,8 @@ from cxrg.evaluate.report import part_of
 from cxrg.evaluate.run import Settings, open_file, run
 from cxrg.latents.invert import timestep_list, window_indices
 from cxrg.latents.resample import redraw_count
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import Options, resolve
 from cxrg.result import count_evaluations
 

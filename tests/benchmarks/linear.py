@@ -20,7 +20,8 @@ from common import markdown, peak_mebibytes, picture
 
 from cxrg.grounding import ground_each
 from cxrg.image.read import CxrImage
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import resolve
 
 SMALL = 256  # pixels of a small image

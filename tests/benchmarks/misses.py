@@ -25,7 +25,7 @@ from cxrg.evaluate.page import CASE_SIDE, Case, picture
 from cxrg.evaluate.phantoms import ask, opener
 from cxrg.evaluate.record import METHOD, Record
 from cxrg.evaluate.record import load as read_records
-from cxrg.model import load
+from cxrg.model.load import load
 from cxrg.options import resolve
 
 COLUMNS, GAP, FOOT, TEXT = 4, 8, 24, 13

@@ -29,7 +29,8 @@ from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.latents.invert import ddim_latents
 from cxrg.latents.noise import noise_latents
-from cxrg.model import Model, find, load
+from cxrg.model.load import find, load
+from cxrg.model.model import Model
 from cxrg.options import Options, resolve
 
 Maps = list[np.ndarray]

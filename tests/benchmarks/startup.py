@@ -21,7 +21,7 @@ from time import perf_counter
 
 from common import markdown
 
-from cxrg.card import WEIGHTS, read_card
+from cxrg.model.card import WEIGHTS, read_card
 from cxrg.options import resolve
 
 FOLDER = WEIGHTS / "compact"

@@ -26,7 +26,8 @@ from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.record import METHOD
 from cxrg.evaluate.report import part_of
 from cxrg.evaluate.run import Settings
-from cxrg.model import Model, load
+from cxrg.model.load import load
+from cxrg.model.model import Model
 from cxrg.options import resolve
 from cxrg.tune.config import read_config
 from cxrg.tune.run import Tuned, tune

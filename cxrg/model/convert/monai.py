@@ -3,7 +3,8 @@
 The authors publish two state dicts, ``autoencoder.pth`` and ``diffusion_model.pth``, and take the
 text encoder of Stable Diffusion 2.1 base. Every weight keeps its value; only names change, and the
 two 1x1 convolutions of the posterior are put on top of each other. The U-Net becomes diffusers'
-`UNet2DConditionModel` with an epsilon of 1e-6, the autoencoder `cxrg.autoencoder`'s.
+`UNet2DConditionModel` with an epsilon of 1e-6, the autoencoder
+`cxrg.model.families.monai_autoencoder`'s.
 
 A state dict does not tell the number of attention heads, the groups of the normalisations or the
 noise schedule. They are the published configuration's: one head, 32 groups, 1000 steps with betas
@@ -23,9 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxrg.card import CARD_FILE, known_cards
-from cxrg.convert import keys
-from cxrg.convert.files import (
+from cxrg.errors import ModelError
+from cxrg.model.card import CARD_FILE, known_cards
+from cxrg.model.convert import monai_keys as keys
+from cxrg.model.convert.state_dict import (
     Part,
     checked_part,
     copy_text,
@@ -34,7 +36,6 @@ from cxrg.convert.files import (
     write_json,
     write_part,
 )
-from cxrg.errors import ModelError
 
 CARD = "monai-cxr"
 GROUPS = 32
@@ -153,7 +154,7 @@ def map_autoencoder(state: Mapping[str, Tensor], *, origin: str) -> Part:
     Raises:
         ModelError: it has a weight that cannot be placed, or not all of them.
     """
-    from cxrg.autoencoder import MonaiAutoencoderKL
+    from cxrg.model.families.monai_autoencoder import MonaiAutoencoderKL
 
     found = keys.autoencoder_names(state, origin=origin)
     counts = {*found.encoder_blocks, *found.decoder_blocks}

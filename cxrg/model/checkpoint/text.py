@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cxrg.checkpoint import layout
-from cxrg.checkpoint.networks import first_line
 from cxrg.errors import ModelError
+from cxrg.model.checkpoint import layout
+from cxrg.model.checkpoint.networks import first_line
 
 # What transformers reads by itself, and what it reads with the package sentencepiece only.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")

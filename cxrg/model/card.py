@@ -19,8 +19,7 @@ from cxrg.errors import ModelError
 ImageRange = Literal["0..1", "-1..1"]
 Weights = Literal["shipped", "download", "request", "import", "trained"]
 
-PACKAGE = Path(__file__).parent
-WEIGHTS = PACKAGE / "weights"
+WEIGHTS = Path(__file__).parents[1] / "weights"
 CARD_FILE = "cxrg.json"
 
 
@@ -114,7 +113,7 @@ def known_cards() -> dict[str, Card]:
     """All cards by name: shipped models first, then the public checkpoints of ``models.toml``."""
     folders = sorted(path.parent for path in WEIGHTS.glob(f"*/{CARD_FILE}"))
     shipped = [card for folder in folders if (card := read_card(folder))]
-    table = tomllib.loads((PACKAGE / "models.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads((Path(__file__).with_name("models.toml")).read_text(encoding="utf-8"))
     public = [
         card_from({"name": name, **facts}, origin=f"models.toml [{name}]")
         for name, facts in table.items()

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxrg.checkpoint import layout
 from cxrg.errors import ModelError
+from cxrg.model.checkpoint import layout
 
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -45,7 +45,7 @@ def autoencoder_class(folder: Path, config: Mapping[str, Any]) -> Any:
 
         return AutoencoderDC
     if name == "MonaiAutoencoderKL":
-        from cxrg.autoencoder import MonaiAutoencoderKL
+        from cxrg.model.families.monai_autoencoder import MonaiAutoencoderKL
 
         return MonaiAutoencoderKL
     raise ModelError(f"{folder}: autoencoder {name} is not handled; use AutoencoderKL or -DC")

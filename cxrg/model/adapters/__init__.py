@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from cxrg.adapters.file import AdapterFile, read_adapter
-from cxrg.adapters.vectors import PromptVectors, read_card, read_vectors
 from cxrg.errors import ModelError
+from cxrg.model.adapters.file import AdapterFile, read_adapter
+from cxrg.model.adapters.prompt_vectors import PromptVectors, read_card, read_vectors
 
 if TYPE_CHECKING:
-    from cxrg.model import Model
+    from cxrg.model.model import Model
 
 NO_PADDING = "prompt vectors take the place of padding, which diffusion transformers never look at"
 
@@ -68,7 +68,8 @@ def _attach(model: Model, file: AdapterFile) -> PromptVectors | None:
     card = read_card(file)
     if card is not None:
         return _tuned(model, file, card)
-    from cxrg.adapters import inversion, lora
+    from cxrg.model.adapters import lora
+    from cxrg.model.adapters import textual_inversion as inversion
 
     if lora.is_lora(file):
         lora.merge(model, file)

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from cxrg.attention.layers import Layer, block_of, choose_layers, cross_attention_layers
-from cxrg.card import Card, read_card
-from cxrg.checkpoint import layout
-from cxrg.checkpoint.headers import compare, read_headers, without_memory
-from cxrg.checkpoint.networks import quiet_libraries
-from cxrg.checkpoint.text import check_text, read_tokenizer
 from cxrg.errors import ModelError, UsageError
 from cxrg.latents.invert import inversion_steps, window_indices
 from cxrg.latents.resample import redraw_times
-from cxrg.model import Model, choose_device, choose_dtype
+from cxrg.model.card import Card, read_card
+from cxrg.model.checkpoint import layout
+from cxrg.model.checkpoint.headers import compare, read_headers, without_memory
+from cxrg.model.checkpoint.networks import quiet_libraries
+from cxrg.model.checkpoint.text import check_text, read_tokenizer
+from cxrg.model.load import choose_device, choose_dtype
+from cxrg.model.model import Model
+from cxrg.model.schedule import Schedule, read_schedule
 from cxrg.options import PRESETS, Options, resolve
-from cxrg.schedule import Schedule, read_schedule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

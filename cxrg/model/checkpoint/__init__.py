@@ -13,9 +13,14 @@ from typing import Any
 
 import torch
 
-from cxrg.checkpoint import layout
-from cxrg.checkpoint.networks import network_class, quiet_libraries, read_network, weights_variant
-from cxrg.checkpoint.text import check_text, read_tokenizer
+from cxrg.model.checkpoint import layout
+from cxrg.model.checkpoint.networks import (
+    network_class,
+    quiet_libraries,
+    read_network,
+    weights_variant,
+)
+from cxrg.model.checkpoint.text import check_text, read_tokenizer
 
 __all__ = ["Parts", "quiet_libraries", "read_folder"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cxrg.adapters.file import AdapterFile
 from cxrg.errors import ModelError
+from cxrg.model.adapters.file import AdapterFile
 
 if TYPE_CHECKING:
-    from cxrg.model import Model
+    from cxrg.model.model import Model
 
 WIDTHS = {
     768: "Stable Diffusion 1.x",

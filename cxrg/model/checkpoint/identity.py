@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from cxrg.checkpoint.layout import part_names
+from cxrg.model.checkpoint.layout import part_names
 
 BLOCK = 1 << 20
 BLOCKS = 64

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from cxrg.checkpoint.networks import first_line, network_class, weights_variant
 from cxrg.errors import ModelError
+from cxrg.model.checkpoint.networks import first_line, network_class, weights_variant
 
 Shapes = dict[str, tuple[int, ...]]
 # What saved encoders often lack and nothing here reads, and what old ones have too much.

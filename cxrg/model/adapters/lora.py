@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cxrg.adapters.file import AdapterFile
 from cxrg.errors import ModelError
+from cxrg.model.adapters.file import AdapterFile
 
 if TYPE_CHECKING:
-    from cxrg.model import Model
+    from cxrg.model.model import Model
 
 METADATA = "lora_adapter_metadata"  # diffusers' name for what peft keeps in adapter_config.json
 _MARK = re.compile(r"lora", re.IGNORECASE)

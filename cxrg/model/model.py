@@ -10,10 +10,8 @@ deterministic (``AutoencoderDC``). Only safetensors are read: other formats can 
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,16 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.card import WEIGHTS, Card, known_cards, read_card
-from cxrg.checkpoint import read_folder
-from cxrg.checkpoint.hub import fetch
-from cxrg.checkpoint.identity import fingerprint
-from cxrg.context import Context
 from cxrg.errors import ModelError, UsageError
-from cxrg.schedule import Schedule, read_schedule
+from cxrg.model.card import Card
+from cxrg.model.conditioning import Context
+from cxrg.model.schedule import Schedule
 
 if TYPE_CHECKING:
-    from cxrg.adapters import Adapter
+    from cxrg.model.adapters import Adapter
 
 # Tokenizers without a limit name an astronomic one.
 UNLIMITED = 1_000_000
@@ -38,7 +33,6 @@ UNLIMITED = 1_000_000
 TRANSFORMER_TEXT_LENGTH = 300
 # Of 77 x 768 floats each in Stable Diffusion 1.x: 60 MB; with T5 1.3 GB, beside weights of 19 GB.
 REMEMBERED_TEXTS = 256
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)
@@ -52,7 +46,7 @@ class Model:
         identity: a fingerprint of the folder's weights and configuration, and of the adapter.
         dtype: the denoiser's precision; the autoencoder and the text encoder stay in float32, they
             run once per image and phrase and all later arithmetic rests on them.
-        adapter: what was attached to it, see `cxrg.adapters`.
+        adapter: what was attached to it, see `cxrg.model.adapters`.
     """
 
     vae: Any
@@ -227,136 +221,3 @@ class Model:
 def is_transformer(denoiser: Any) -> bool:
     """Whether a denoiser is a diffusion transformer: one row of blocks, all of one resolution."""
     return hasattr(denoiser, "transformer_blocks")
-
-
-def load(
-    name_or_path: str | Path = "compact",
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    revision: str | None = None,
-    offline: bool = False,
-    adapter: str | Path | None = None,
-) -> Model:
-    """Load a model.
-
-    Args:
-        name_or_path: a name that ``cxrg models`` lists, a diffusers folder, or a hub id
-            ``OWNER/NAME``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        dtype: ``auto`` (what the card says was checked), ``float32``, ``bfloat16``, ``float16``.
-        revision: branch, tag or commit on the hub; a card's own revision is the default.
-        offline: never touch the network, like the environment variable ``HF_HUB_OFFLINE=1``.
-        adapter: a safetensors file that ``cxrg tune`` wrote, a LoRA or a textual inversion.
-
-    Raises:
-        ModelError: the model cannot be found or fetched, is incomplete, or is not handled, or the
-            adapter is not for it.
-        UsageError: the device or precision is not there.
-    """
-    place = choose_device(device)
-    folder, card = find(str(name_or_path), revision=revision, offline=offline)
-    card = read_card(folder) or card or Card(name=folder.name)
-    precision = choose_dtype(dtype, place, card)
-    parts = read_folder(folder, precision)
-    schedule = read_schedule(parts.scheduler)
-    networks = (parts.vae, parts.denoiser, parts.text_encoder, parts.text_encoder_2)
-    for network in filter(None, networks):
-        network.requires_grad_(False).eval().to(place)
-    model = Model(
-        vae=parts.vae,
-        denoiser=parts.denoiser,
-        text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer,
-        text_encoder_2=parts.text_encoder_2,
-        tokenizer_2=parts.tokenizer_2,
-        schedule=schedule,
-        zeros_for_empty=parts.zeros_for_empty,
-        card=card,
-        identity=fingerprint(folder),
-        device=place,
-        dtype=precision,
-    )
-    if adapter is None:
-        return model
-    from cxrg.adapters import attach
-
-    return attach(model, Path(adapter))
-
-
-def find(name: str, *, revision: str | None, offline: bool) -> tuple[Path, Card | None]:
-    """The folder of a model, fetched from the hub where it must be, and the package's card of it.
-
-    Raises:
-        ModelError: there is no such model here, or it cannot be fetched.
-    """
-    path = Path(name).expanduser()
-    if path.is_file():
-        raise ModelError(f"{name}: a single file; give the diffusers folder that holds unet/, vae/")
-    if path.is_dir():
-        return path, None
-    cards = known_cards()
-    card = cards.get(name)
-    if card is None and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        card = next(
-            (each for each in cards.values() if each.hub_id == name), Card(name=name, hub_id=name)
-        )
-    if card is None:
-        raise ModelError(f"model {name!r} is neither a folder nor one of {', '.join(cards)}")
-    if card.shipped:
-        return WEIGHTS / card.name, card
-    if card.weights != "download" or not card.hub_id:
-        raise ModelError(f"model {name!r} cannot be fetched: {card.note or card.access}")
-    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    revision = revision or card.revision or None
-    return fetch(card.hub_id, revision=revision, offline=offline), card
-
-
-def choose_device(device: str) -> torch.device:
-    """The device of that name; ``auto`` takes an accelerator where there is one.
-
-    Raises:
-        UsageError: the device is not there.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(
-            f"device {device!r} is not known; use auto, cpu, cuda, cuda:N, mps"
-        ) from error
-    missing = (place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()) or (
-        place.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing or place.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"device {device!r} is not on this machine; use --device cpu or auto")
-    return place
-
-
-def choose_dtype(dtype: str, device: torch.device, card: Card) -> torch.dtype:
-    """The denoiser's precision; ``auto`` takes the card's where the device has it in hardware.
-
-    Raises:
-        UsageError: the precision is not known, or the device lacks it.
-    """
-    if dtype == "auto":
-        fits = card.dtype == "bfloat16" and _has_bfloat16(device)
-        return torch.bfloat16 if fits else torch.float32
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r} is not known; use auto, {', '.join(DTYPES)}")
-    if dtype == "float16" and device.type == "cpu":
-        raise UsageError("dtype float16 is not for the CPU; use float32 or bfloat16")
-    if dtype == "bfloat16" and device.type != "cpu" and not _has_bfloat16(device):
-        raise UsageError(f"dtype bfloat16 is not on {device}; use float32 or float16")
-    return DTYPES[dtype]
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxrg.checkpoint.layout import EVERY_PART
-from cxrg.checkpoint.networks import first_line
 from cxrg.errors import ModelError
+from cxrg.model.checkpoint.layout import EVERY_PART
+from cxrg.model.checkpoint.networks import first_line
 
 KINDS = (".json", ".txt", ".model", ".safetensors")
 

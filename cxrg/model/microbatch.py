@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import torch
 
 from cxrg.errors import ModelError
-from cxrg.model import Model
+from cxrg.model.model import Model
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")

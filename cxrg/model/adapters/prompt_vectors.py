@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxrg.adapters.file import AdapterFile
-from cxrg.adapters.words import Matcher, places
+from cxrg.chest.matcher import Matcher, places
 from cxrg.errors import ModelError
 from cxrg.files import atomic_write
+from cxrg.model.adapters.file import AdapterFile
 
 CARD = "cxrg"
 FORMAT = "cxrg.adapter/1"

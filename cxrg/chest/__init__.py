@@ -1,0 +1,1 @@
+"""What places and findings are called, and where they lie: data and rules, no network."""

@@ -1,0 +1,1 @@
+"""Checkpoint -> model: a diffusers folder becomes networks, and what is known about them."""
