@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.regions import regions
 from cxrg.phantom import anatomy
 from cxrg.phantom.appearance import expose
 from cxrg.phantom.dx import write_dx
 from cxrg.phantom.findings import Chest, draw_opacity
-from cxrg.phantom.regions import regions
 
 SIDE = 768
 FILE = Path(__file__).with_name("left_basal_opacity.dcm")

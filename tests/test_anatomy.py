@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from cxrg.anatomy import LOCATIONS, anatomy, locate, of_phantom
 from cxrg.anatomy.folder import canonical, mask_folder
-from cxrg.anatomy.locations import Mask
 from cxrg.anatomy.segmenter import outline, segmenter, shipped, whole_part
+from cxrg.chest.places import Mask
 from cxrg.cli import app
 from cxrg.errors import ImageError, InputError, ModelError, UsageError
 from cxrg.geometry import Frame

@@ -16,7 +16,7 @@ import samples
 from cxrg.artefacts.arrays import write_arrays
 from cxrg.artefacts.picture import render, write_picture
 from cxrg.artefacts.record import SCHEMA_FILE, record, record_line, write_record
-from cxrg.artefacts.words import whereabouts
+from cxrg.chest.whereabouts import whereabouts
 from cxrg.errors import CxrgError
 from cxrg.files import atomic_write, stem
 from cxrg.geometry import Box

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from cxrg.chest.categories import group_of, make_phrase, named_side, place
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate.categories import group_of, make_phrase, named_side, place
 from cxrg.evaluate.datasets import Dataset, read_dataset
 from cxrg.evaluate.datasets.common import image_size, merge_duplicates
 from cxrg.evaluate.sample import Polygons, Rle, Sample, encode

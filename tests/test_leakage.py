@@ -18,12 +18,12 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from cxrg.anatomy import Source, Structures
+from cxrg.chest.findings import finding_of, findings
 from cxrg.cli import evaluate as command
 from cxrg.evaluate import classify, leakage, outlines
 from cxrg.evaluate.aggregate import Mean
 from cxrg.evaluate.classify import labels_of, labels_of_kinds, margin
 from cxrg.evaluate.datasets import Dataset, read_dataset
-from cxrg.evaluate.findings import finding_of, findings
 from cxrg.evaluate.leakage import leak
 from cxrg.evaluate.measures import Measured, write
 from cxrg.evaluate.method import Method

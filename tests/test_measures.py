@@ -17,10 +17,10 @@ from evaluate_fakes import SIZE, Answer, Fake, chest
 
 from cxrg.anatomy import locate
 from cxrg.anatomy.folder import fingerprint
+from cxrg.chest.findings import findings
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate import classify, leakage
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.findings import findings
 from cxrg.evaluate.measures import MAPS, Measured, reduced, union, write
 from cxrg.evaluate.method import LatentDiffusion, Method
 from cxrg.evaluate.run import Settings

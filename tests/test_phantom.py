@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cxrg.chest.regions import ZONES, extent, regions
 from cxrg.phantom import findings, queries, sample
 from cxrg.phantom.findings import ONE_SIDED, Chest, Finding, bounding
 from cxrg.phantom.language import Query
-from cxrg.phantom.regions import ZONES, extent, regions
 from cxrg.phantom.sample import Phantom
 
 SIDE = 96

@@ -20,6 +20,7 @@ from torch import Tensor
 from cxrg.anatomy import LOCATIONS, locate
 from cxrg.anatomy.folder import mask_folder
 from cxrg.attention.layers import cross_attention_layers
+from cxrg.chest.vocabulary import FINDINGS, finding_named, locations_of, matcher, opposite
 from cxrg.cli import main
 from cxrg.errors import InputError, UsageError
 from cxrg.model.adapters.prompt_vectors import PromptVectors
@@ -32,7 +33,6 @@ from cxrg.tune.loop import NAMES, Course, State, learning_rate, new_vectors
 from cxrg.tune.objective import Batch, Source, read, terms, token_weights
 from cxrg.tune.run import ADAPTER, CURVES, LOG, tune
 from cxrg.tune.study import Study, Triple, coarse, plain
-from cxrg.vocabulary import FINDINGS, finding_named, locations_of, matcher, opposite
 
 SIDE, GRID = 64, 8
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.anatomy.locations import LOCATIONS, SIDES, Structures, locate
+from cxrg.chest.places import LOCATIONS, SIDES, Structures, locate
 from cxrg.geometry import Mask
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.anatomy.locations import LOCATIONS
+from cxrg.chest.places import LOCATIONS
 from cxrg.files import atomic_write
 from cxrg.image.read import CxrImage
 

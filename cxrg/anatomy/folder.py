@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy.files import folder_name
-from cxrg.anatomy.locations import SIDES, Structures
+from cxrg.chest.places import SIDES, Structures
 from cxrg.errors import InputError, UsageError
 from cxrg.image.read import CxrImage
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from cxrg.anatomy.locations import Structures
+from cxrg.chest.places import Structures
 from cxrg.errors import ImageError, ModelError
 from cxrg.geometry import Mask
 from cxrg.image.read import CxrImage

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrg.about import NOTICE, __version__
-from cxrg.artefacts.words import whereabouts
+from cxrg.chest.whereabouts import whereabouts
 from cxrg.files import atomic_write
 
 if TYPE_CHECKING:

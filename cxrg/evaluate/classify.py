@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import Source
+from cxrg.chest.findings import finding_of, findings
 from cxrg.evaluate.aggregate import NAN, Mean, Resampling, interval
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.findings import finding_of, findings
 from cxrg.evaluate.measures import (
     MAPS,
     Advance,

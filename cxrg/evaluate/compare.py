@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from cxrg.chest.categories import GROUPS
 from cxrg.errors import InputError
 from cxrg.evaluate.aggregate import Resampling, Summary, summarise
-from cxrg.evaluate.categories import GROUPS
 from cxrg.evaluate.record import METHOD, Record, load
 from cxrg.evaluate.report import NAMES, column
 from cxrg.evaluate.run import RUN, SAMPLES

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import Source
+from cxrg.chest.categories import GROUPS, group_of
 from cxrg.evaluate.aggregate import NAN, Mean, Resampling, difference, mean_of
-from cxrg.evaluate.categories import GROUPS, group_of
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.leakage_figure import Row, figure
 from cxrg.evaluate.measures import (

@@ -75,7 +75,7 @@ def measure(
 
 def _part(sample: Sample) -> str | None:
     """The one location that a sample about anatomy outlines."""
-    from cxrg.evaluate.findings import finding_of
+    from cxrg.chest.findings import finding_of
 
     names = locations_of(sample) if finding_of(sample.category) is None else ()
     return names[0] if names else None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cxrg.chest.categories import GROUPS
 from cxrg.evaluate import sets
 from cxrg.evaluate.aggregate import (
     NAN,
@@ -33,7 +34,6 @@ from cxrg.evaluate.aggregate import (
     size_bin,
     summarise,
 )
-from cxrg.evaluate.categories import GROUPS
 from cxrg.evaluate.controls import TEXT_CONTROLS
 from cxrg.evaluate.metrics import METRICS, auc_of
 from cxrg.evaluate.published import published

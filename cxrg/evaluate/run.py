@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.categories import group_of, named_side
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate import metrics
-from cxrg.evaluate.categories import group_of, named_side
 from cxrg.evaluate.controls import MAP_CONTROLS, MeanBox, map_control, shuffled_phrases
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Found, Method

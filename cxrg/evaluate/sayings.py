@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass, replace
 
 from cxrg.anatomy.folder import canonical
-from cxrg.anatomy.locations import SIDES, ZONE_PARTS
-from cxrg.evaluate.categories import make_phrase, place_of
-from cxrg.evaluate.findings import finding_of, plain
+from cxrg.chest.categories import make_phrase, place_of
+from cxrg.chest.findings import finding_of, plain
+from cxrg.chest.places import SIDES, ZONE_PARTS
 from cxrg.evaluate.sample import Sample
 
 FORMS = ("sentence", "template")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from cxrg.chest.regions import Mask
 from cxrg.phantom.noise import Array, smooth_noise
-from cxrg.phantom.regions import Mask
 
 
 def move(

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.regions import extent
 from cxrg.phantom.findings import Chest, Finding
 from cxrg.phantom.noise import Array
-from cxrg.phantom.regions import extent
 
 DEVICES = (
     "endotracheal tube",

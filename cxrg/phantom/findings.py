@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.regions import Mask, extent
 from cxrg.phantom.noise import Array, fractal_noise, grid, smooth_noise, soft_step
-from cxrg.phantom.regions import Mask, extent
 
 OPACITIES = ("consolidation", "ground-glass opacity", "pneumonia", "infiltrate")
 

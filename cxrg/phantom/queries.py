@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxrg.chest.regions import SIDES, Mask
 from cxrg.phantom.findings import ONE_SIDED, OPACITIES, Finding
 from cxrg.phantom.language import Query, sayable
-from cxrg.phantom.regions import SIDES, Mask
 from cxrg.phantom.sample import Phantom
 
 COVERS: dict[str, tuple[str, ...]] = {

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxrg.chest.regions import SIDES, Mask, regions
 from cxrg.phantom import anatomy, appearance
 from cxrg.phantom.devices import DEVICES, draw_device
 from cxrg.phantom.findings import ONE_SIDED, OPACITIES, Chest, Finding, draw_edema
 from cxrg.phantom.noise import Array
-from cxrg.phantom.regions import SIDES, Mask, regions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -18,7 +18,7 @@ class Phantom:
     """A chest X-ray with exact truth.
 
     ``image`` is float32 ``(side, side)`` in [0, 1]; ``regions`` maps names (see
-    :mod:`cxrg.phantom.regions`) to boolean masks; ``findings`` holds findings and devices.
+    :mod:`cxrg.chest.regions`) to boolean masks; ``findings`` holds findings and devices.
     """
 
     image: Array

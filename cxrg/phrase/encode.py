@@ -3,7 +3,8 @@
 The span holds the phrase's own tokens, without start, end and padding tokens (as in the released
 code of arXiv 2404.12920: positions 1 .. L-2). Within it either all tokens count, or those of some
 words (`cxrg.phrase.words`), or of each word its first (arXiv 2507.12236). A phrase may also be
-asked as its template, "{location} {finding}" (`cxrg.vocabulary`); its two parts are read apart.
+asked as its template, "{location} {finding}" (`cxrg.chest.vocabulary`); its two parts are read
+apart.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from cxrg.chest.vocabulary import template_of
 from cxrg.errors import PhraseError
 from cxrg.model.conditioning import Context
 from cxrg.model.model import Model
 from cxrg.phrase.words import WORD, Spans, content_words, disease_words, tagged_words
-from cxrg.vocabulary import template_of
 
 NO_TEMPLATE = "phrase does not name one finding at one place; it was asked as it is"
 Part = Literal["finding", "location"]

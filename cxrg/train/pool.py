@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.regions import Mask
 from cxrg.files import atomic_write
 from cxrg.phantom import queries, sample
 from cxrg.phantom.findings import bounding
 from cxrg.phantom.language import Query
-from cxrg.phantom.regions import Mask
 from cxrg.train.config import DataConfig
 from cxrg.train.log import Report
 

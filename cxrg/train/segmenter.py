@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.anatomy.segmenter import chances, largest_part
-from cxrg.phantom.regions import Mask
+from cxrg.chest.regions import Mask
 from cxrg.train.config import SegmenterConfig
 from cxrg.train.descent import Descent
 from cxrg.train.log import Report

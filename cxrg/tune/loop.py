@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cxrg.chest.vocabulary import terms as vocabulary
 from cxrg.errors import UsageError
 from cxrg.files import atomic_write
 from cxrg.model.adapters.prompt_vectors import TABLES, PromptVectors
@@ -28,7 +29,6 @@ from cxrg.train.log import Report
 from cxrg.tune import losses
 from cxrg.tune.config import TuneConfig
 from cxrg.tune.objective import Source, at, read, terms
-from cxrg.vocabulary import terms as vocabulary
 
 NAMES = ("prefix", "gate", "residuals")
 LOOKS = 64

@@ -20,12 +20,12 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from cxrg.anatomy import LOCATIONS
 from cxrg.attention.watch import watch
 from cxrg.chest.matcher import places
+from cxrg.chest.vocabulary import matcher, opposite
 from cxrg.model.adapters.prompt_vectors import PromptVectors
 from cxrg.model.model import Model
 from cxrg.tune import losses
 from cxrg.tune.config import LossConfig
 from cxrg.tune.study import Study, Triple
-from cxrg.vocabulary import matcher, opposite
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS, locate, of_phantom
+from cxrg.chest.vocabulary import finding_named, locations_of
 from cxrg.files import atomic_write
 from cxrg.phantom import language, queries
 from cxrg.tune.config import Anatomy
 from cxrg.tune.study import Study, Triple, coarse, plain
-from cxrg.vocabulary import finding_named, locations_of
 
 if TYPE_CHECKING:
     from cxrg.phantom.sample import Phantom

@@ -16,6 +16,7 @@ from cxrg.anatomy import LOCATIONS
 from cxrg.anatomy.folder import mask_folder
 from cxrg.anatomy.segmenter import shipped
 from cxrg.attention.layers import choose_layers
+from cxrg.chest.vocabulary import FINDINGS
 from cxrg.errors import InputError, UsageError
 from cxrg.files import atomic_write
 from cxrg.model.adapters import NO_PADDING
@@ -31,7 +32,6 @@ from cxrg.tune.objective import Source
 from cxrg.tune.phantoms import render_studies
 from cxrg.tune.study import Study
 from cxrg.tune.table import read_studies
-from cxrg.vocabulary import FINDINGS
 
 ADAPTER, RUN, CHECKPOINT, LOG, CURVES = (
     "adapter.safetensors",

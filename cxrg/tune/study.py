@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS
-from cxrg.vocabulary import Template, matcher
+from cxrg.chest.vocabulary import Template, matcher
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common import markdown, read_data, signed
 
-from cxrg.evaluate.categories import GROUPS
+from cxrg.chest.categories import GROUPS
 from cxrg.evaluate.compare import compare
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import LatentDiffusion

@@ -19,8 +19,9 @@ from pathlib import Path
 from common import markdown, read_data, signed
 from grid import METRICS, score
 
+from cxrg.chest.categories import group_of
+from cxrg.chest.vocabulary import matcher
 from cxrg.cli.knobs import read_knobs
-from cxrg.evaluate.categories import group_of
 from cxrg.evaluate.compare import compare
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.record import METHOD
@@ -31,7 +32,6 @@ from cxrg.model.model import Model
 from cxrg.options import resolve
 from cxrg.tune.config import read_config
 from cxrg.tune.run import Tuned, tune
-from cxrg.vocabulary import matcher
 
 FROZEN = "frozen"
 LINES = (

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from cxrg.chest.categories import make_phrase, place
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate.categories import make_phrase, place
 from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
 from cxrg.image.file import HEAD, SUFFIXES, kind_of

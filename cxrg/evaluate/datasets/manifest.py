@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cxrg.chest.categories import named_side
 from cxrg.errors import InputError
-from cxrg.evaluate.categories import named_side
 from cxrg.evaluate.datasets.common import Reading, read_rows
 from cxrg.evaluate.sample import Rle, Sample
 from cxrg.geometry import Box

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from cxrg.chest.categories import named_side
 from cxrg.errors import InputError
-from cxrg.evaluate.categories import named_side
 from cxrg.evaluate.datasets.common import Reading, numbers, read_json, read_rows, xywh
 from cxrg.evaluate.sample import Sample
 from cxrg.geometry import Box

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cxrg.chest.categories import named_side
 from cxrg.errors import InputError
-from cxrg.evaluate.categories import named_side
 from cxrg.evaluate.datasets.common import Reading, read_json
 from cxrg.evaluate.sample import RELATIVE, Sample
 from cxrg.geometry import Box

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from cxrg.anatomy.locations import LOCATIONS, SIDES
+from cxrg.chest.places import LOCATIONS, SIDES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def plain(name: str) -> str:
 
 @cache
 def _table() -> dict[str, dict[str, list[str]]]:
-    text = files("cxrg.evaluate").joinpath("findings.toml").read_text(encoding="utf-8")
+    text = files("cxrg.chest").joinpath("findings.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 

@@ -22,7 +22,7 @@ LUNG_TOP, LUNG_BOTTOM = 0.12, 0.86
 @cache
 def _table() -> dict[str, tuple[str, str]]:
     """Name to (group, place)."""
-    text = files("cxrg.evaluate").joinpath("categories.toml").read_text(encoding="utf-8")
+    text = files("cxrg.chest").joinpath("categories.toml").read_text(encoding="utf-8")
     return {
         name: (group, place)
         for group, places in tomllib.loads(text).items()

@@ -13,8 +13,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from cxrg.anatomy.locations import SIDES, ZONE_PARTS
 from cxrg.chest.matcher import Matcher
+from cxrg.chest.places import SIDES, ZONE_PARTS
 
 # Where a finding lies if the report does not say it (methods of anatomy-grounded prompt tuning).
 _DEFAULTS = {
@@ -42,7 +42,7 @@ class Template:
 
 @cache
 def _file() -> dict[str, Any]:
-    text = resources.files("cxrg").joinpath("vocabulary.toml").read_text(encoding="utf-8")
+    text = resources.files("cxrg.chest").joinpath("vocabulary.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 
