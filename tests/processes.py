@@ -20,7 +20,7 @@ from typing import Any
 HEAVY = (
     *("torch", "transformers", "cv2", "pydicom", "cxrg.cli", "cxrg.model.load", "cxrg.grounding"),
     *("diffusers.models.unets.unet_2d_condition", "diffusers.models.autoencoders.autoencoder_dc"),
-    *("cxrg.artefacts.picture", "cxrg.artefacts.arrays", "processes"),
+    *("cxrg.output.picture", "cxrg.output.arrays", "processes"),
 )
 PATIENCE = 300.0  # seconds for whatever is awaited, on a busy machine
 

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cxrg.artefacts.record import SCHEMA_FILE, record
 from cxrg.batch.task import Job
 from cxrg.batch.work import open_worker
 from cxrg.chest.matcher import Matcher, places
@@ -36,6 +35,7 @@ from cxrg.model.adapters.prompt_vectors import (
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import resolve
+from cxrg.output.record import SCHEMA_FILE, record
 
 WIDTH = tiny_models.WIDTH
 TERMS = {

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import samples
 
-from cxrg.artefacts.arrays import write_arrays
-from cxrg.artefacts.picture import render, write_picture
-from cxrg.artefacts.record import SCHEMA_FILE, record, record_line, write_record
 from cxrg.chest.whereabouts import whereabouts
 from cxrg.errors import CxrgError
 from cxrg.files import atomic_write, stem
 from cxrg.geometry import Box
 from cxrg.options import Options
+from cxrg.output.arrays import write_arrays
+from cxrg.output.picture import render, write_picture
+from cxrg.output.record import SCHEMA_FILE, record, record_line, write_record
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
 # The ends of viridis, from its published table.

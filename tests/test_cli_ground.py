@@ -17,11 +17,11 @@ import pytest
 import samples
 import tiny_models
 
-from cxrg.artefacts.record import SCHEMA_FILE, record
 from cxrg.cli import main
 from cxrg.errors import ModelError, PhraseError
 from cxrg.model.card import Card
 from cxrg.options import Options, resolve
+from cxrg.output.record import SCHEMA_FILE, record
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
 Run = Callable[..., tuple[int, str, str]]

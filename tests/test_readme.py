@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cxrg import errors
-from cxrg.artefacts.record import SCHEMA, record
 from cxrg.cli import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED
 from cxrg.options import KNOBS, PRESETS
+from cxrg.output.record import SCHEMA, record
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import pytest
 import samples
 import tiny_models
 
-from cxrg.artefacts.record import record
 from cxrg.chest.vocabulary import Template, template_of
 from cxrg.grounding import ground
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import Options
+from cxrg.output.record import record
 from cxrg.phrase.encode import encode_phrase, encode_template
 from cxrg.result import Grounding
 

@@ -95,7 +95,7 @@ class Row:
     Attributes:
         phrase: the phrase as asked.
         stem: the file name of everything written for it, less the suffix.
-        record: the JSON record, see `cxrg.artefacts.record`.
+        record: the JSON record, see `cxrg.output.record`.
     """
 
     phrase: str

@@ -16,11 +16,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from cxrg.artefacts.record import record, write_record
 from cxrg.batch.task import Failure, Job, Outcome, Reason, Row, Setting, Task, printable
 from cxrg.errors import CxrgError, ImageError, PhraseError
 from cxrg.files import stem
 from cxrg.options import resolve
+from cxrg.output.record import record, write_record
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
@@ -162,11 +162,11 @@ class Worker:
         if "json" in files:
             write_record(result, files["json"])
         if "png" in files:
-            from cxrg.artefacts.picture import write_picture
+            from cxrg.output.picture import write_picture
 
             write_picture(result, image, files["png"])
         if "npz" in files:
-            from cxrg.artefacts.arrays import write_arrays
+            from cxrg.output.arrays import write_arrays
 
             write_arrays(result, files["npz"])
         return Row(phrase=phrase, stem=name, record=record(result))

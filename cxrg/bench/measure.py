@@ -13,9 +13,6 @@ from typing import Any
 
 import torch
 
-from cxrg.artefacts.arrays import write_arrays
-from cxrg.artefacts.picture import write_picture
-from cxrg.artefacts.record import write_record
 from cxrg.attention.layers import choose_layers
 from cxrg.attention.watch import watch
 from cxrg.bench.machine import least_seconds, operations, total_flops
@@ -25,6 +22,9 @@ from cxrg.image.read import read_image
 from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
 from cxrg.options import Options
+from cxrg.output.arrays import write_arrays
+from cxrg.output.picture import write_picture
+from cxrg.output.record import write_record
 
 STAGES = ("read", "encode", "invert", "attend", "post-process", "write")
 Tell = Callable[[str], None]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cxrg.artefacts.record import record_line
 from cxrg.batch.failures import FAILURES
 from cxrg.batch.task import REASONS, Failure, Kind, Reason, Row, Tally, Told
 from cxrg.cli.terminal import Reporter, complain, table, write
 from cxrg.errors import CxrgError, ImageError, InputError, PhraseError
+from cxrg.output.record import record_line
 
 MOST_ROWS = 50
 """Results that are worth a table; nobody reads more, and they need not be kept in memory."""

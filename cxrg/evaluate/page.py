@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.evaluate.aggregate import Mean
-from cxrg.evaluate.plots import bars, lines
+from cxrg.evaluate.plots import bars
 from cxrg.evaluate.published import family_of, published
 from cxrg.evaluate.record import METHOD, Record, as_boxes
 from cxrg.evaluate.report import HEADLINE, NAMES, Part, verdict
 from cxrg.evaluate.run import SWEEP
 from cxrg.files import atomic_write
 from cxrg.geometry import Box
+from cxrg.output.plots import lines
 
 CASE_SIDE = 280
 STYLE = """

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from cxrg.about import NOTICE
-from cxrg.evaluate.plots import lines
 from cxrg.files import atomic_write
+from cxrg.output.plots import lines
 from cxrg.tune.config import TuneConfig
 from cxrg.tune.loop import Energies
 

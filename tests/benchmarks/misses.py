@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.artefacts.picture import text_width, write_text
 from cxrg.evaluate.method import LatentDiffusion
 from cxrg.evaluate.page import CASE_SIDE, Case, picture
 from cxrg.evaluate.phantoms import ask, opener
@@ -27,6 +26,7 @@ from cxrg.evaluate.record import METHOD, Record
 from cxrg.evaluate.record import load as read_records
 from cxrg.model.load import load
 from cxrg.options import resolve
+from cxrg.output.picture import text_width, write_text
 
 COLUMNS, GAP, FOOT, TEXT = 4, 8, 24, 13
 

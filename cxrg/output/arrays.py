@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxrg.artefacts.record import record, record_line
 from cxrg.files import atomic_write
+from cxrg.output.record import record, record_line
 
 if TYPE_CHECKING:
     from cxrg.result import Grounding
