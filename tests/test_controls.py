@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxrg.evaluate import controls as c
-from cxrg.evaluate import metrics as m
+from cxrg.evaluate.metrics import heatmaps as m
 from cxrg.geometry import Box
 
 SHAPE = (64, 64)

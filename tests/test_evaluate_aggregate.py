@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cxrg.evaluate import aggregate as a
+from cxrg.evaluate.metrics import bootstrap as a
 
 NAN = float("nan")
 

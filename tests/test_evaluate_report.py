@@ -14,13 +14,13 @@ import pytest
 from evaluate_fakes import Fake, deaf, manifest
 
 from cxrg.errors import InputError
-from cxrg.evaluate.compare import compare
 from cxrg.evaluate.datasets import Dataset, read_dataset
-from cxrg.evaluate.finish import finish
-from cxrg.evaluate.page import pick
-from cxrg.evaluate.published import published
 from cxrg.evaluate.record import METHOD, Record, parse
-from cxrg.evaluate.report import Part, summarise_run, verdict, write_csv
+from cxrg.evaluate.report.compare import compare
+from cxrg.evaluate.report.page import pick
+from cxrg.evaluate.report.published import published
+from cxrg.evaluate.report.summary import Part, summarise_run, verdict, write_csv
+from cxrg.evaluate.report.write import finish
 from cxrg.evaluate.run import SAMPLES, Settings, run
 from cxrg.evaluate.sample import Problem
 

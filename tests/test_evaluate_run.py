@@ -11,11 +11,11 @@ import pytest
 from evaluate_fakes import PLACES, SIZE, Fake, blob, manifest
 
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate import metrics
 from cxrg.evaluate.controls import MAP_CONTROLS
 from cxrg.evaluate.datasets import Dataset, read_dataset
+from cxrg.evaluate.metrics import heatmaps as metrics
 from cxrg.evaluate.record import METHOD, Record, as_boxes, load
-from cxrg.evaluate.report import summarise_run, verdict
+from cxrg.evaluate.report.summary import summarise_run, verdict
 from cxrg.evaluate.run import SAMPLES, Settings, obeys, reduce, run
 
 SETTINGS = Settings()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from cxrg.evaluate import sets
+from cxrg.evaluate.metrics import boxes as sets
 from cxrg.geometry import Box
 
 A, B, C = Box(0, 0, 10, 10), Box(20, 0, 30, 10), Box(40, 0, 50, 10)

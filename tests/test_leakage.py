@@ -20,16 +20,17 @@ from typer.testing import CliRunner
 from cxrg.anatomy import Source, Structures
 from cxrg.chest.findings import finding_of, findings
 from cxrg.cli import evaluate as command
-from cxrg.evaluate import classify, leakage, outlines
-from cxrg.evaluate.aggregate import Mean
-from cxrg.evaluate.classify import labels_of, labels_of_kinds, margin
 from cxrg.evaluate.datasets import Dataset, read_dataset
-from cxrg.evaluate.leakage import leak
-from cxrg.evaluate.measures import Measured, write
+from cxrg.evaluate.measures import anatomy as outlines
+from cxrg.evaluate.measures import classification as classify
+from cxrg.evaluate.measures.classification import labels_of, labels_of_kinds, margin
+from cxrg.evaluate.measures.common import Measured, leakage, write
+from cxrg.evaluate.measures.leakage import leak
+from cxrg.evaluate.measures.wordings import locations_of, mirrored, saying
 from cxrg.evaluate.method import Method
+from cxrg.evaluate.metrics.bootstrap import Mean
 from cxrg.evaluate.run import Settings
 from cxrg.evaluate.sample import Problems, Sample
-from cxrg.evaluate.sayings import locations_of, mirrored, saying
 from cxrg.geometry import Box
 from cxrg.image.read import CxrImage, read_image
 from cxrg.model.adapters.prompt_vectors import write_vectors

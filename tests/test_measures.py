@@ -19,9 +19,9 @@ from cxrg.anatomy import locate
 from cxrg.anatomy.folder import fingerprint
 from cxrg.chest.findings import findings
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate import classify, leakage
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.measures import MAPS, Measured, reduced, union, write
+from cxrg.evaluate.measures import classification as classify
+from cxrg.evaluate.measures.common import MAPS, Measured, leakage, reduced, union, write
 from cxrg.evaluate.method import LatentDiffusion, Method
 from cxrg.evaluate.run import Settings
 from cxrg.evaluate.sample import Problems, Sample

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
 from cxrg.errors import UsageError
-from cxrg.evaluate import metrics as m
+from cxrg.evaluate.metrics import heatmaps as m
 from cxrg.geometry import Box
 from cxrg.heatmap.mixture import mask_of_seen, mixture_threshold
 

@@ -27,7 +27,7 @@ from pydicom.dataset import Dataset
 import cxrg
 from cxrg.cli import main
 from cxrg.evaluate.datasets import read_dataset
-from cxrg.evaluate.finish import finish
+from cxrg.evaluate.report.write import finish
 from cxrg.evaluate.run import Settings
 from cxrg.evaluate.run import run as evaluate
 from cxrg.image.dicom import _KEYWORDS

@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 
 from cxrg.attention.layers import cross_attention_layers
-from cxrg.evaluate.metrics import pointing_game
+from cxrg.evaluate.metrics.heatmaps import pointing_game
 from cxrg.grounding import ground
 from cxrg.image.read import read_image
 from cxrg.model.card import WEIGHTS, read_card

@@ -16,10 +16,10 @@ from cxrg.errors import EXIT_SOME_FAILED, UsageError
 from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
 
 if TYPE_CHECKING:
-    from cxrg.evaluate.aggregate import Mean
     from cxrg.evaluate.datasets import Dataset
     from cxrg.evaluate.method import LatentDiffusion
-    from cxrg.evaluate.report import Part
+    from cxrg.evaluate.metrics.bootstrap import Mean
+    from cxrg.evaluate.report.summary import Part
     from cxrg.evaluate.run import Open, Settings
 
 PHANTOMS = "phantoms"
@@ -222,8 +222,8 @@ def _run(
     data: Dataset, method: LatentDiffusion, settings: Settings, out: Path, reporter: Reporter
 ) -> dict[str, Part]:
     """Score, then write the three reports."""
-    from cxrg.evaluate.finish import finish
     from cxrg.evaluate.phantoms import opener
+    from cxrg.evaluate.report.write import finish
     from cxrg.evaluate.run import open_file, run
 
     opened: Open = open_file
@@ -243,7 +243,7 @@ def _run(
 def _show(parts: dict[str, Part]) -> None:
     """Maps by metric for every part, then the method by category, and what was not beaten."""
     from cxrg.evaluate.record import METHOD
-    from cxrg.evaluate.report import HEADLINE, verdict
+    from cxrg.evaluate.report.summary import HEADLINE, verdict
 
     for name, part in parts.items():
         shown = [metric for metric in (*HEADLINE, "iou_fg_bg", "dice", "box_iou") if part.maps]
@@ -303,7 +303,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Compare two runs on the same samples: paired differences A - B with 95 % intervals."""
-    from cxrg.evaluate import compare as comparing
+    from cxrg.evaluate.report import compare as comparing
 
     result = comparing.compare(a, b, seed=seed)
     for text in result.warnings:

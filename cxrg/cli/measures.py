@@ -15,7 +15,7 @@ from cxrg.options import resolve
 if TYPE_CHECKING:
     from cxrg.anatomy import Source
     from cxrg.evaluate.datasets import Dataset
-    from cxrg.evaluate.measures import Measured
+    from cxrg.evaluate.measures.common import Measured
     from cxrg.evaluate.run import Open, Settings
 
 GROUNDING = "grounding"
@@ -54,7 +54,7 @@ def run_measure(
     asked: Asked, data: Dataset, settings: Settings, out: Path, reporter: Reporter
 ) -> Measured:
     """Measure, and write the files."""
-    from cxrg.evaluate.measures import write as write_files
+    from cxrg.evaluate.measures.common import write as write_files
 
     measured = (
         _anatomy(asked, data, settings, reporter)
@@ -67,7 +67,7 @@ def run_measure(
 
 def show(measured: Measured, out: Path) -> None:
     """The tables, and where the page is."""
-    from cxrg.evaluate.measures import cell
+    from cxrg.evaluate.measures.common import cell
 
     for each in measured.tables:
         first, *others = each.head
@@ -80,7 +80,8 @@ def show(measured: Measured, out: Path) -> None:
 def _attention(
     asked: Asked, data: Dataset, settings: Settings, out: Path, reporter: Reporter
 ) -> Measured:
-    from cxrg.evaluate import classify, leakage
+    from cxrg.evaluate.measures import classification as classify
+    from cxrg.evaluate.measures import leakage
     from cxrg.evaluate.method import LatentDiffusion
     from cxrg.evaluate.phantoms import drawn, exact_anatomy
     from cxrg.model.load import load
@@ -111,7 +112,7 @@ def _attention(
 def _anatomy(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter) -> Measured:
     from functools import partial
 
-    from cxrg.evaluate import outlines
+    from cxrg.evaluate.measures import anatomy as outlines
     from cxrg.evaluate.phantoms import exact_anatomy
     from cxrg.image.read import CxrImage, read_image
 

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.evaluate.metrics import Truth, as_mask, box_mask
+from cxrg.evaluate.metrics.heatmaps import Truth, as_mask, box_mask
 from cxrg.geometry import Box
 from cxrg.heatmap.mixture import shrink
 

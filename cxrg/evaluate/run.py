@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from cxrg.chest.categories import group_of, named_side
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate import metrics
 from cxrg.evaluate.controls import MAP_CONTROLS, MeanBox, map_control, shuffled_phrases
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Found, Method
+from cxrg.evaluate.metrics import heatmaps as metrics
 from cxrg.evaluate.record import METHOD, Record, corners, parse
 from cxrg.evaluate.resume import append, claim, identify, resume
 from cxrg.evaluate.sample import Sample

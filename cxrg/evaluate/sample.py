@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.errors import InputError
-from cxrg.evaluate.metrics import Truth
+from cxrg.evaluate.metrics.heatmaps import Truth
 from cxrg.geometry import Box, Mask
 
 Point = tuple[float, float]

@@ -19,12 +19,12 @@ from pathlib import Path
 from common import markdown, read_data, signed
 
 from cxrg.chest.categories import GROUPS
-from cxrg.evaluate.compare import compare
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import LatentDiffusion
 from cxrg.evaluate.phantoms import opener
 from cxrg.evaluate.record import METHOD, Record
-from cxrg.evaluate.report import part_of
+from cxrg.evaluate.report.compare import compare
+from cxrg.evaluate.report.summary import part_of
 from cxrg.evaluate.run import Settings, open_file, run
 from cxrg.latents.invert import timestep_list, window_indices
 from cxrg.latents.resample import redraw_count

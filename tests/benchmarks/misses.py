@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.evaluate.method import LatentDiffusion
-from cxrg.evaluate.page import CASE_SIDE, Case, picture
 from cxrg.evaluate.phantoms import ask, opener
 from cxrg.evaluate.record import METHOD, Record
 from cxrg.evaluate.record import load as read_records
+from cxrg.evaluate.report.page import CASE_SIDE, Case, picture
 from cxrg.model.load import load
 from cxrg.options import resolve
 from cxrg.output.picture import text_width, write_text

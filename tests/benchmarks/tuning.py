@@ -22,10 +22,10 @@ from grid import METRICS, score
 from cxrg.chest.categories import group_of
 from cxrg.chest.vocabulary import matcher
 from cxrg.cli.knobs import read_knobs
-from cxrg.evaluate.compare import compare
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.record import METHOD
-from cxrg.evaluate.report import part_of
+from cxrg.evaluate.report.compare import compare
+from cxrg.evaluate.report.summary import part_of
 from cxrg.evaluate.run import Settings
 from cxrg.model.load import load
 from cxrg.model.model import Model

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from html import escape
 
-from cxrg.evaluate.aggregate import Mean
+from cxrg.evaluate.metrics.bootstrap import Mean
 from cxrg.output.plots import COLOURS, _line, _svg
 
 LABEL, WIDTH, ROW = 190, 420, 22

@@ -9,9 +9,9 @@ from pathlib import Path
 from cxrg.about import __version__
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Method
-from cxrg.evaluate.page import Case, pick, write_page
 from cxrg.evaluate.record import Record
-from cxrg.evaluate.report import Part, build, summarise_run, write_csv, write_json
+from cxrg.evaluate.report.page import Case, pick, write_page
+from cxrg.evaluate.report.summary import Part, build, summarise_run, write_csv, write_json
 from cxrg.evaluate.run import Open, Settings, describe, open_file
 
 

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from cxrg.about import NOTICE, __version__
 from cxrg.anatomy import LOCATIONS, Source, Structures, locate
 from cxrg.errors import InputError
-from cxrg.evaluate.aggregate import NAN, Mean
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Found, Method
-from cxrg.evaluate.page import STYLE
+from cxrg.evaluate.metrics.bootstrap import NAN, Mean
+from cxrg.evaluate.report.page import STYLE
 from cxrg.evaluate.resume import append, as_line, claim, identify, resume
 from cxrg.evaluate.run import Open, Settings, by_image, reduce
 from cxrg.evaluate.sample import Sample

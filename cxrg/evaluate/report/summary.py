@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from cxrg.chest.categories import GROUPS
-from cxrg.evaluate import sets
-from cxrg.evaluate.aggregate import (
+from cxrg.evaluate.controls import TEXT_CONTROLS
+from cxrg.evaluate.metrics import boxes as sets
+from cxrg.evaluate.metrics.bootstrap import (
     NAN,
     SIZE_NAMES,
     Array,
@@ -34,10 +35,9 @@ from cxrg.evaluate.aggregate import (
     size_bin,
     summarise,
 )
-from cxrg.evaluate.controls import TEXT_CONTROLS
-from cxrg.evaluate.metrics import METRICS, auc_of
-from cxrg.evaluate.published import published
+from cxrg.evaluate.metrics.heatmaps import METRICS, auc_of
 from cxrg.evaluate.record import METHOD, Record, as_boxes
+from cxrg.evaluate.report.published import published
 from cxrg.evaluate.run import SWEEP
 from cxrg.evaluate.sample import Problems
 from cxrg.files import atomic_write, json_values

@@ -12,9 +12,9 @@ import numpy as np
 
 from cxrg.chest.categories import GROUPS
 from cxrg.errors import InputError
-from cxrg.evaluate.aggregate import Resampling, Summary, summarise
+from cxrg.evaluate.metrics.bootstrap import Resampling, Summary, summarise
 from cxrg.evaluate.record import METHOD, Record, load
-from cxrg.evaluate.report import NAMES, column
+from cxrg.evaluate.report.summary import NAMES, column
 from cxrg.evaluate.run import RUN, SAMPLES
 from cxrg.files import json_values
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from cxrg.anatomy import LOCATIONS, Source, Structures
-from cxrg.evaluate.aggregate import NAN, Mean, Resampling, mean_of
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.measures import Advance, Measured, Read, Table, each_image
-from cxrg.evaluate.metrics import as_mask, box_mask
+from cxrg.evaluate.measures.common import Advance, Measured, Read, Table, each_image
+from cxrg.evaluate.measures.wordings import locations_of
+from cxrg.evaluate.metrics.bootstrap import NAN, Mean, Resampling, mean_of
+from cxrg.evaluate.metrics.heatmaps import as_mask, box_mask
 from cxrg.evaluate.run import Open, Settings, choose, open_file
 from cxrg.evaluate.sample import Sample
-from cxrg.evaluate.sayings import locations_of
 from cxrg.geometry import Mask, mask_boxes
 from cxrg.image.read import CxrImage
 

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.evaluate.aggregate import Mean
-from cxrg.evaluate.plots import bars
-from cxrg.evaluate.published import family_of, published
+from cxrg.evaluate.metrics.bootstrap import Mean
 from cxrg.evaluate.record import METHOD, Record, as_boxes
-from cxrg.evaluate.report import HEADLINE, NAMES, Part, verdict
+from cxrg.evaluate.report.bars import bars
+from cxrg.evaluate.report.published import family_of, published
+from cxrg.evaluate.report.summary import HEADLINE, NAMES, Part, verdict
 from cxrg.evaluate.run import SWEEP
 from cxrg.files import atomic_write
 from cxrg.geometry import Box

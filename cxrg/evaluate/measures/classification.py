@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from cxrg.anatomy import Source
 from cxrg.chest.findings import finding_of, findings
-from cxrg.evaluate.aggregate import NAN, Mean, Resampling, interval
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.measures import (
+from cxrg.evaluate.measures.common import (
     MAPS,
     Advance,
     Book,
@@ -33,7 +32,8 @@ from cxrg.evaluate.measures import (
     union,
 )
 from cxrg.evaluate.method import Method
-from cxrg.evaluate.metrics import auc_of
+from cxrg.evaluate.metrics.bootstrap import NAN, Mean, Resampling, interval
+from cxrg.evaluate.metrics.heatmaps import auc_of
 from cxrg.evaluate.run import Open, Settings, by_image, choose, open_file
 from cxrg.evaluate.sample import Sample
 from cxrg.phantom.queries import covers
@@ -106,7 +106,7 @@ def measure(
 
     ``drawn`` gives all kinds of findings in a sample's image, where they are known (phantoms);
     otherwise the data set's own positives and negatives count. The rest is as in
-    :func:`cxrg.evaluate.leakage.measure`.
+    :func:`cxrg.evaluate.measures.leakage.measure`.
     """
     chosen = choose(dataset.samples, settings)
     run = describe(dataset, readers, settings, facts)

@@ -34,7 +34,7 @@ class Published:
 
 def published(dataset: str) -> list[Published]:
     """The values known for a data set's format; none for any other."""
-    text = files("cxrg.evaluate").joinpath("published.toml").read_text(encoding="utf-8")
+    text = files("cxrg.evaluate.report").joinpath("published.toml").read_text(encoding="utf-8")
     return [
         Published(
             family=entry["family"],

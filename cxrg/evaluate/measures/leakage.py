@@ -24,10 +24,8 @@ from numpy.typing import NDArray
 
 from cxrg.anatomy import Source
 from cxrg.chest.categories import GROUPS, group_of
-from cxrg.evaluate.aggregate import NAN, Mean, Resampling, difference, mean_of
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.leakage_figure import Row, figure
-from cxrg.evaluate.measures import (
+from cxrg.evaluate.measures.common import (
     LONGEST,
     MAPS,
     Advance,
@@ -41,10 +39,12 @@ from cxrg.evaluate.measures import (
     maps_of,
     union,
 )
+from cxrg.evaluate.measures.leakage_figure import Row, figure
+from cxrg.evaluate.measures.wordings import FORMS, Saying, saying
 from cxrg.evaluate.method import Method
+from cxrg.evaluate.metrics.bootstrap import NAN, Mean, Resampling, difference, mean_of
 from cxrg.evaluate.run import Open, Settings, choose, open_file, reduce
 from cxrg.evaluate.sample import Sample
-from cxrg.evaluate.sayings import FORMS, Saying, saying
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage

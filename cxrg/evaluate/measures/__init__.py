@@ -1,0 +1,1 @@
+"""What is measured beside the metrics of heatmaps: leakage, classification, outlines of anatomy."""

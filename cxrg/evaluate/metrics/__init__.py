@@ -1,0 +1,1 @@
+"""Metrics of heatmaps and boxes, and their means with intervals. Pure functions."""

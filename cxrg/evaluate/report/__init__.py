@@ -1,0 +1,1 @@
+"""Records of samples -> a report: summary, page, comparison of two runs."""
