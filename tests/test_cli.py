@@ -167,8 +167,8 @@ def test_train_hands_over_what_was_asked(monkeypatch, capsys) -> None:
         asked.update(name=settings.name, steps=settings.diffusion.steps, out=out, resume=resume)
         return out / "model"
 
-    monkeypatch.setattr(import_module("cxrg.train.run"), "run", fake)
-    recipe = str(Path(cxrg.__file__).parent / "train" / "compact.toml")
+    monkeypatch.setattr(import_module("cxrg.learn.train.run"), "run", fake)
+    recipe = str(Path(cxrg.__file__).parent / "learn" / "train" / "compact.toml")
     changes = ["--set", "name=mine", "--set", "diffusion.steps=7"]
     code, out, _ = run(
         monkeypatch, capsys, "train", "--config", recipe, "--out", "o", "--resume", *changes

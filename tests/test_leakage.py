@@ -33,10 +33,10 @@ from cxrg.evaluate.run import Settings
 from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
 from cxrg.image.read import CxrImage, read_image
+from cxrg.learn.tune.config import read_config
+from cxrg.learn.tune.loop import new_vectors
 from cxrg.model.adapters.prompt_vectors import write_vectors
 from cxrg.model.load import load
-from cxrg.tune.config import read_config
-from cxrg.tune.loop import new_vectors
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(command.evaluate)

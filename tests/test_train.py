@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from cxrg.errors import InputError, UsageError
+from cxrg.learn.train import batches, diffusion
+from cxrg.learn.train.config import TrainConfig, read_config
+from cxrg.learn.train.pool import ABSENT, ANATOMY, PRESENT, Pool, coarse, from_words, to_words
+from cxrg.learn.train.run import run
+from cxrg.learn.train.text import tokens_of, train_tokenizer
 from cxrg.phantom.sample import render
-from cxrg.train import batches, diffusion
-from cxrg.train.config import TrainConfig, read_config
-from cxrg.train.pool import ABSENT, ANATOMY, PRESENT, Pool, coarse, from_words, to_words
-from cxrg.train.run import run
-from cxrg.train.text import tokens_of, train_tokenizer
 
-RECIPE = Path(__file__).parents[1] / "cxrg" / "train" / "compact.toml"
+RECIPE = Path(__file__).parents[1] / "cxrg" / "learn" / "train" / "compact.toml"
 TINY = {
     "side = 256": "side = 64",
     "grid = 32": "grid = 8",
@@ -327,8 +327,8 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 def test_backgrounds_without_two_plausible_lungs_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxrg.train import backgrounds
-    from cxrg.train.segmenter import STRUCTURES, new_segmenter
+    from cxrg.learn.train import backgrounds
+    from cxrg.learn.train.segmenter import STRUCTURES, new_segmenter
 
     def two_lungs(_: object, image: np.ndarray) -> dict[str, np.ndarray]:
         masks = {name: np.zeros(image.shape, bool) for name in STRUCTURES}
@@ -354,7 +354,7 @@ def test_backgrounds_without_two_plausible_lungs_are_left_out(
 def test_a_stopped_autoencoder_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxrg.train import autoencoder
+    from cxrg.learn.train import autoencoder
 
     monkeypatch.setattr(autoencoder, "CHECKPOINT_EVERY", 2)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32)).astype(np.uint8)
@@ -376,7 +376,7 @@ def test_a_stopped_autoencoder_goes_on_as_if_it_had_not_been(
 
 
 def test_an_autoencoder_taught_on_small_pictures_codes_larger_ones(tmp_path: Path) -> None:
-    from cxrg.train import autoencoder
+    from cxrg.learn.train import autoencoder
 
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64)).astype(np.uint8)
     small = images.reshape(4, 32, 2, 32, 2).mean((2, 4))

@@ -23,16 +23,16 @@ from cxrg.attention.layers import cross_attention_layers
 from cxrg.chest.vocabulary import FINDINGS, finding_named, locations_of, matcher, opposite
 from cxrg.cli import main
 from cxrg.errors import InputError, UsageError
+from cxrg.learn.tune import losses, phantoms
+from cxrg.learn.tune.config import TuneConfig, read_config
+from cxrg.learn.tune.loop import NAMES, Course, State, learning_rate, new_vectors
+from cxrg.learn.tune.objective import Batch, Source, read, terms, token_weights
+from cxrg.learn.tune.run import ADAPTER, CURVES, LOG, tune
+from cxrg.learn.tune.study import Study, Triple, coarse, plain
 from cxrg.model.adapters.prompt_vectors import PromptVectors
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.phantom.sample import render
-from cxrg.tune import losses, phantoms
-from cxrg.tune.config import TuneConfig, read_config
-from cxrg.tune.loop import NAMES, Course, State, learning_rate, new_vectors
-from cxrg.tune.objective import Batch, Source, read, terms, token_weights
-from cxrg.tune.run import ADAPTER, CURVES, LOG, tune
-from cxrg.tune.study import Study, Triple, coarse, plain
 
 SIDE, GRID = 64, 8
 
@@ -408,7 +408,7 @@ def on_table(folder: Path, **changes: str) -> TuneConfig:
 
 def test_reports_and_masks_become_studies(model: Model, tmp_path: Path) -> None:
     on_table(tmp_path)
-    from cxrg.tune.table import read_studies
+    from cxrg.learn.tune.table import read_studies
 
     keep = {"side": SIDE, "grid": GRID, "report": nothing}
     studies = read_studies(tmp_path / "t.csv", mask_folder(tmp_path / "masks"), **keep)
@@ -432,7 +432,7 @@ def test_reports_and_masks_become_studies(model: Model, tmp_path: Path) -> None:
 )
 def test_a_table_that_cannot_be_used_is_refused(harm: Any, told: str, tmp_path: Path) -> None:
     on_table(tmp_path)
-    from cxrg.tune.table import read_studies
+    from cxrg.learn.tune.table import read_studies
 
     harm(tmp_path)
     source = mask_folder(tmp_path / "masks")
@@ -496,12 +496,12 @@ def test_arguments_in_settings_out(monkeypatch, capsys, tmp_path: Path) -> None:
 
     def fake(settings: TuneConfig, **keywords: Any) -> Any:
         asked.update(settings=settings, **keywords)
-        from cxrg.tune.run import Tuned
+        from cxrg.learn.tune.run import Tuned
 
         energies = {"location": 0.5}
         return Tuned(adapter=tmp_path / ADAPTER, frozen=energies, tuned=energies, step=3)
 
-    monkeypatch.setattr(import_module("cxrg.tune.run"), "tune", fake)
+    monkeypatch.setattr(import_module("cxrg.learn.tune.run"), "tune", fake)
     words = ["cxrg", "tune", "--model", "tiny", "--set", "steps=3", "--set", "loss.nce=0"]
     monkeypatch.setattr("sys.argv", [*words, "--resume", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:

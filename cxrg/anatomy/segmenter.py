@@ -1,8 +1,8 @@
 """Lungs and mediastinum in a real X-ray, found by the small network that the package ships.
 
-The network is `cxrg.train.segmenter`'s, read from a diffusers folder; its card says what it was
-trained on. It outlines; what is done to its outlines is here: the largest part of each lung with
-its holes filled, sides by position, and a refusal where that is no frontal chest.
+The network is `cxrg.learn.train.segmenter`'s, read from a diffusers folder; its card says what it
+was trained on. It outlines; what is done to its outlines is here: the largest part of each lung
+with its holes filled, sides by position, and a refusal where that is no frontal chest.
 """
 
 from __future__ import annotations

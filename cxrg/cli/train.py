@@ -33,16 +33,17 @@ def train(
 
     Examples:
 
-    cxrg train --config cxrg/train/compact.toml --out runs/compact
+    cxrg train --config cxrg/learn/train/compact.toml --out runs/compact
 
-    cxrg train --config cxrg/train/compact.toml --out runs/compact --resume
+    cxrg train --config cxrg/learn/train/compact.toml --out runs/compact --resume
 
-    cxrg train --config cxrg/train/compact.toml --out runs/plain --set diffusion.attention_weight=0
+    cxrg train --config cxrg/learn/train/compact.toml --out runs/plain --set
+    diffusion.attention_weight=0
     """
-    from cxrg.train.config import read_config
+    from cxrg.learn.train.config import read_config
 
     settings = read_config(config, read_knobs(set_knobs or []))
-    from cxrg.train.run import run
+    from cxrg.learn.train.run import run
 
     with progress(1, quiet=quiet) as reporter:
         model = run(settings, out=out, resume=resume, progress=reporter.at)

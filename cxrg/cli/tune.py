@@ -15,7 +15,7 @@ from cxrg.cli.terminal import progress, table, write
 def tune(
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings (TOML) that replace those of cxrg/tune/default.toml."),
+        typer.Option(help="Settings (TOML) that replace those of cxrg/learn/tune/default.toml."),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for adapter.safetensors, checkpoint, log and curves.")
@@ -61,10 +61,10 @@ def tune(
     cxrg evaluate phantoms --out tuned --adapter runs/tune/adapter.safetensors
     """
     check_device(device)
-    from cxrg.tune.config import read_config
+    from cxrg.learn.tune.config import read_config
 
     settings = read_config(config, read_knobs(set_knobs or []))
-    from cxrg.tune.run import tune as run
+    from cxrg.learn.tune.run import tune as run
 
     with progress(1, quiet=quiet) as reporter:
         done = run(

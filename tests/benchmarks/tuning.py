@@ -27,11 +27,11 @@ from cxrg.evaluate.record import METHOD
 from cxrg.evaluate.report.compare import compare
 from cxrg.evaluate.report.summary import part_of
 from cxrg.evaluate.run import Settings
+from cxrg.learn.tune.config import read_config
+from cxrg.learn.tune.run import Tuned, tune
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import resolve
-from cxrg.tune.config import read_config
-from cxrg.tune.run import Tuned, tune
 
 FROZEN = "frozen"
 LINES = (

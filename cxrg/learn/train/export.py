@@ -12,8 +12,8 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from transformers import PreTrainedTokenizerFast
 
-from cxrg.train.config import TrainConfig
-from cxrg.train.diffusion import Pair, new_scheduler, watched_layers
+from cxrg.learn.train.config import TrainConfig
+from cxrg.learn.train.diffusion import Pair, new_scheduler, watched_layers
 
 
 def export(

@@ -22,8 +22,8 @@ from tokenizers import (
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from cxrg.learn.train.config import TextConfig
 from cxrg.phantom.language import corpus
-from cxrg.train.config import TextConfig
 
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
 

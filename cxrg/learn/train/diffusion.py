@@ -33,11 +33,11 @@ from transformers import BertModel
 from cxrg.attention.layers import cross_attention_layers
 from cxrg.attention.watch import watch
 from cxrg.files import atomic_write
-from cxrg.train.batches import Batch, draw, make_deck
-from cxrg.train.config import DiffusionConfig
-from cxrg.train.log import Report
-from cxrg.train.pool import Pool
-from cxrg.train.text import tokens_of
+from cxrg.learn.log import Report
+from cxrg.learn.train.batches import Batch, draw, make_deck
+from cxrg.learn.train.config import DiffusionConfig
+from cxrg.learn.train.pool import Pool
+from cxrg.learn.train.text import tokens_of
 
 
 def new_scheduler() -> DDIMScheduler:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cxrg.about import NOTICE
 from cxrg.files import atomic_write
+from cxrg.learn.tune.config import TuneConfig
+from cxrg.learn.tune.loop import Energies
 from cxrg.output.plots import lines
-from cxrg.tune.config import TuneConfig
-from cxrg.tune.loop import Energies
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>cxrg tune</title>

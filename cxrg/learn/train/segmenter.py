@@ -16,9 +16,9 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.anatomy.segmenter import chances, largest_part
 from cxrg.chest.regions import Mask
-from cxrg.train.config import SegmenterConfig
-from cxrg.train.descent import Descent
-from cxrg.train.log import Report
+from cxrg.learn.descent import Descent
+from cxrg.learn.log import Report
+from cxrg.learn.train.config import SegmenterConfig
 
 STRUCTURES = ("right lung", "left lung", "heart and mediastinum", "airways")
 

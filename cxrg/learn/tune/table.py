@@ -19,7 +19,7 @@ from cxrg.anatomy import LOCATIONS, Source, anatomy
 from cxrg.chest.vocabulary import finding_named, locations_of
 from cxrg.errors import InputError
 from cxrg.image.read import read_image
-from cxrg.tune.study import Study, Triple, coarse, plain
+from cxrg.learn.tune.study import Study, Triple, coarse, plain
 
 if TYPE_CHECKING:
     from cxrg.reports import Statement

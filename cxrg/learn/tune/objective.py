@@ -21,11 +21,11 @@ from cxrg.anatomy import LOCATIONS
 from cxrg.attention.watch import watch
 from cxrg.chest.matcher import places
 from cxrg.chest.vocabulary import matcher, opposite
+from cxrg.learn.tune import losses
+from cxrg.learn.tune.config import LossConfig
+from cxrg.learn.tune.study import Study, Triple
 from cxrg.model.adapters.prompt_vectors import PromptVectors
 from cxrg.model.model import Model
-from cxrg.tune import losses
-from cxrg.tune.config import LossConfig
-from cxrg.tune.study import Study, Triple
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -10,9 +10,9 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from cxrg.errors import InputError
 from cxrg.image.read import read_image
-from cxrg.train.log import Report
-from cxrg.train.pool import Background
-from cxrg.train.segmenter import enlarge, plausible, segment
+from cxrg.learn.log import Report
+from cxrg.learn.train.pool import Background
+from cxrg.learn.train.segmenter import enlarge, plausible, segment
 
 
 def read_backgrounds(

@@ -15,24 +15,24 @@ from transformers import PreTrainedTokenizerFast
 
 from cxrg.errors import InputError, UsageError
 from cxrg.files import atomic_write
+from cxrg.learn.log import Log, Progress
+from cxrg.learn.train import diffusion
+from cxrg.learn.train.autoencoder import encode_all, train_autoencoder
+from cxrg.learn.train.backgrounds import read_backgrounds
+from cxrg.learn.train.config import TrainConfig
+from cxrg.learn.train.export import export
+from cxrg.learn.train.pool import Background, Pool, make_pool, read_pool
+from cxrg.learn.train.segmenter import STRUCTURES, train_segmenter
+from cxrg.learn.train.text import new_text_encoder, train_tokenizer
 from cxrg.model.checkpoint import quiet_libraries
 from cxrg.phantom import sample
-from cxrg.train import diffusion
-from cxrg.train.autoencoder import encode_all, train_autoencoder
-from cxrg.train.backgrounds import read_backgrounds
-from cxrg.train.config import TrainConfig
-from cxrg.train.export import export
-from cxrg.train.log import Log, Progress
-from cxrg.train.pool import Background, Pool, make_pool, read_pool
-from cxrg.train.segmenter import STRUCTURES, train_segmenter
-from cxrg.train.text import new_text_encoder, train_tokenizer
 
 
 def run(settings: TrainConfig, *, out: Path, resume: bool, progress: Progress) -> Path:
     """Train a compact model.
 
     Args:
-        settings: see `cxrg.train.config`.
+        settings: see `cxrg.learn.train.config`.
         out: the run's folder: checkpoints, ``log.jsonl``, ``model/``, and ``model-STEP/`` for every
             snapshot.
         resume: go on with what the folder holds; without it the folder must be new or empty.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cxrg.errors import InputError
-from cxrg.settings import lay_over_each, read_toml
+from cxrg.learn.settings import lay_over_each, read_toml
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +127,7 @@ def _table(kind: type[_T], values: dict[str, Any], where: str) -> _T:
     if unknown or missing:
         raise InputError(
             f"{where}: unknown keys {unknown or 'none'}, missing keys {missing or 'none'}; "
-            "compare with cxrg/train/compact.toml"
+            "compare with cxrg/learn/train/compact.toml"
         )
     frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return kind(**frozen)

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cxrg.learn.train.pool import ABSENT, ANATOMY, DEVICE, PRESENT, Pool, from_words
 from cxrg.phantom.language import Query, negate, say
 from cxrg.phantom.language import sentence as full_sentence
-from cxrg.train.pool import ABSENT, ANATOMY, DEVICE, PRESENT, Pool, from_words
 
 SHARES = {PRESENT: 0.54, ABSENT: 0.22, ANATOMY: 0.20, DEVICE: 0.04}
 ON_BLANK = 0.5

@@ -2,5 +2,5 @@
 
 Inspired by Vilouras et al. (arXiv 2506.10633), whose details are not public: a shared soft prefix
 and one residual per word of place and finding, learnt from reports and anatomy masks alone.
-:mod:`cxrg.tune.run` goes from a configuration to an adapter file.
+:mod:`cxrg.learn.tune.run` goes from a configuration to an adapter file.
 """

@@ -19,19 +19,19 @@ from cxrg.attention.layers import choose_layers
 from cxrg.chest.vocabulary import FINDINGS
 from cxrg.errors import InputError, UsageError
 from cxrg.files import atomic_write
+from cxrg.learn.log import Log, Progress
+from cxrg.learn.tune.config import TuneConfig
+from cxrg.learn.tune.curves import write_curves
+from cxrg.learn.tune.loop import Course, Energies, State
+from cxrg.learn.tune.objective import Source
+from cxrg.learn.tune.phantoms import render_studies
+from cxrg.learn.tune.study import Study
+from cxrg.learn.tune.table import read_studies
 from cxrg.model.adapters import NO_PADDING
 from cxrg.model.adapters.prompt_vectors import write_vectors
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import resolve
-from cxrg.train.log import Log, Progress
-from cxrg.tune.config import TuneConfig
-from cxrg.tune.curves import write_curves
-from cxrg.tune.loop import Course, Energies, State
-from cxrg.tune.objective import Source
-from cxrg.tune.phantoms import render_studies
-from cxrg.tune.study import Study
-from cxrg.tune.table import read_studies
 
 ADAPTER, RUN, CHECKPOINT, LOG, CURVES = (
     "adapter.safetensors",

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cxrg.errors import UsageError
-from cxrg.settings import is_number, lay_over, lay_over_each, read_toml
+from cxrg.learn.settings import is_number, lay_over, lay_over_each, read_toml
 
-DEFAULTS = "cxrg/tune/default.toml"
+DEFAULTS = "cxrg/learn/tune/default.toml"
 
 Anatomy = Literal["exact", "geometric"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    """The weight of each term of the loss; 0 switches it off. `cxrg.tune.losses` defines them."""
+    """The weight of each term of the loss; 0 switches it off. `cxrg.learn.tune.losses` defines
+    them.
+    """
 
     inside: float
     outside: float
@@ -106,7 +108,7 @@ def read_config(path: Path | None = None, changes: Mapping[str, str] | None = No
         UsageError: a setting is not known, or its value cannot be meant.
     """
     told = tomllib.loads(
-        resources.files("cxrg.tune").joinpath("default.toml").read_text(encoding="utf-8")
+        resources.files("cxrg.learn.tune").joinpath("default.toml").read_text(encoding="utf-8")
     )
     if path is not None:
         given = read_toml(path)

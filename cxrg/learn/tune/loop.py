@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from cxrg.chest.vocabulary import terms as vocabulary
 from cxrg.errors import UsageError
 from cxrg.files import atomic_write
+from cxrg.learn.log import Report
+from cxrg.learn.tune import losses
+from cxrg.learn.tune.config import TuneConfig
+from cxrg.learn.tune.objective import Source, at, read, terms
 from cxrg.model.adapters.prompt_vectors import TABLES, PromptVectors
 from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
-from cxrg.train.log import Report
-from cxrg.tune import losses
-from cxrg.tune.config import TuneConfig
-from cxrg.tune.objective import Source, at, read, terms
 
 NAMES = ("prefix", "gate", "residuals")
 LOOKS = 64

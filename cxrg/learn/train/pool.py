@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from cxrg.chest.regions import Mask
 from cxrg.files import atomic_write
+from cxrg.learn.log import Report
+from cxrg.learn.train.config import DataConfig
 from cxrg.phantom import queries, sample
 from cxrg.phantom.findings import bounding
 from cxrg.phantom.language import Query
-from cxrg.train.config import DataConfig
-from cxrg.train.log import Report
 
 PRESENT, ABSENT, ANATOMY, DEVICE = range(4)
 SHARD = 500

@@ -15,9 +15,9 @@ from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from cxrg.train.config import AutoencoderConfig
-from cxrg.train.descent import Descent
-from cxrg.train.log import Report
+from cxrg.learn.descent import Descent
+from cxrg.learn.log import Report
+from cxrg.learn.train.config import AutoencoderConfig
 
 CHECKPOINT_EVERY = 200
 

@@ -1,0 +1,1 @@
+"""All that has an optimiser: training the compact model, and tuning an adapter."""
