@@ -6,10 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import naive_gen2ground as naive
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from skimage.metrics import structural_similarity
 
@@ -29,6 +27,8 @@ from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
 from cxrg.options import PRESETS, resolve
 from cxrg.phrase.encode import encode_phrase
+from tests.fakes import tiny_models
+from tests.oracles import naive_gen2ground as naive
 
 PHRASE = "there is a small left apical pneumothorax"
 WORDS = (4, 5, 6, 7)  # small left apical pneumo, where [CLS] is 0

@@ -34,7 +34,7 @@ def test_exit_codes_are_those_of_the_code(readme: str) -> None:
 
 
 def test_every_field_of_the_record_is_told(readme: str) -> None:
-    import samples
+    from tests.fakes import samples
 
     section = readme.split("\n## JSON")[1].split("\n## ")[0]
     told = set(re.findall(r"`([a-z0-9_]+)`", section))

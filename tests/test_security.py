@@ -18,9 +18,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-import tiny_models
-from evaluate_fakes import Fake, manifest
-from fuzz_seeds import as_bytes, dataset
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 
@@ -31,6 +28,9 @@ from cxrg.evaluate.report.write import finish
 from cxrg.evaluate.run import Settings
 from cxrg.evaluate.run import run as evaluate
 from cxrg.image.dicom import _KEYWORDS
+from tests.fakes import tiny_models
+from tests.fakes.evaluate import Fake, manifest
+from tests.fakes.fuzz_seeds import as_bytes, dataset
 
 SOURCE = Path(cxrg.__file__).parent
 Run = Callable[..., tuple[int, str, str]]

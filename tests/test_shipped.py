@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 
 import cv2
-import naive
 import numpy as np
 import pytest
 import torch
@@ -23,6 +22,7 @@ from cxrg.phantom import queries
 from cxrg.phantom.findings import OPACITIES
 from cxrg.phantom.language import Query, say
 from cxrg.phantom.sample import Phantom, render
+from tests.oracles import naive
 
 FOLDER = WEIGHTS / "compact"
 FIRST = 2**41  # seeds that neither training nor `cxrg evaluate` uses

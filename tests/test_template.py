@@ -7,11 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import naive
 import numpy as np
 import pytest
-import samples
-import tiny_models
 
 from cxrg.chest.vocabulary import Template, template_of
 from cxrg.grounding import ground
@@ -21,6 +18,8 @@ from cxrg.options import Options
 from cxrg.output.record import record
 from cxrg.phrase.encode import encode_phrase, encode_template
 from cxrg.result import Grounding
+from tests.fakes import samples, tiny_models
+from tests.oracles import naive
 
 FAMILIES = ("sd2", "compact", "pixart")
 PHRASE, ASKED = "There is a small left apical pneumothorax.", "left apex pneumothorax"

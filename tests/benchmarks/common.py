@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # naive.py, the oracle
-
 from cxrg.evaluate.datasets import Dataset, read_dataset
 from cxrg.evaluate.metrics.bootstrap import Mean
 from cxrg.evaluate.phantoms import phantoms

@@ -1,6 +1,6 @@
 """Run `cxrg ground` with models of full size and random weights, and tell the memory it took.
 
-``python tests/benchmarks/fullsize.py [--size sd15 --size monai] [--knobs "fast draws=1"]``
+``python -m tests.benchmarks.fullsize [--size sd15 --size monai] [--knobs "fast draws=1"]``
 
 The weights are written as a diffusers folder, in float32, then a process of its own reads them and
 grounds one phrase in the shipped example. Its highest resident memory is compared with the size of
@@ -20,10 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from common import markdown
-
 from cxrg.bench.random_model import random_model, sizes_of
 from cxrg.model.card import CARD_FILE
+from tests.benchmarks.common import markdown
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "left_basal_opacity.dcm"
 MOST_ABOVE = 1.5  # GiB
@@ -56,7 +55,7 @@ def run(name: str, knobs: str) -> list[str]:
     with TemporaryDirectory() as place:
         folder = Path(place, name)
         # In a process of its own, so that its memory does not count.
-        write = [sys.executable, __file__, "--write", name, str(folder)]
+        write = [sys.executable, "-m", "tests.benchmarks.fullsize", "--write", name, str(folder)]
         weights = int(subprocess.run(write, check=True, capture_output=True).stdout)
         command = [sys.executable, "-m", "cxrg", "ground", str(EXAMPLE), "left basal opacity"]
         command += ["--model", str(folder), "--preset", preset, "--out", str(Path(place, "out"))]

@@ -1,6 +1,6 @@
 """Quality against cost: score a model with many sets of options, as a Markdown table.
 
-``python tests/benchmarks/grid.py phantoms ../shared/data/realval/manifest.csv --out grid``
+``python -m tests.benchmarks.grid phantoms ../shared/data/realval/manifest.csv --out grid``
 
 Every line of the grid is a preset with knobs, scored like ``cxrg evaluate`` without controls. Runs
 are kept under ``--out`` and go on where they stopped. Lines of your own: ``--line "fast draws=1
@@ -16,8 +16,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import markdown, read_data, signed
-
 from cxrg.chest.categories import GROUPS
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import LatentDiffusion
@@ -32,6 +30,7 @@ from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import Options, resolve
 from cxrg.result import count_evaluations
+from tests.benchmarks.common import markdown, read_data, signed
 
 METRICS = {"miou": "mIoU", "pointing_game": "pointing", "auc_roc": "AUC", "cnr": "CNR"}
 LINES = (

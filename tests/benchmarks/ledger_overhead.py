@@ -4,7 +4,7 @@ No image is grounded here: `StubbedNetwork` gives a made-up result at once. What
 rest: finding, hashing, claiming, entering and telling, through the same `Run`, `InProcess` pipeline
 and ledger as the command line uses; then the same for a second run that skips everything.
 
-    python tests/benchmarks/ledger_overhead.py --rows 100000 --items 10000
+    python -m tests.benchmarks.ledger_overhead --rows 100000 --items 10000
 
 Reading is not part of it (the stub does not open the file), but hashing is, since it is the
 ledger that needs it. Memory is the process's own resident size, sampled while it runs; it is flat

@@ -1,6 +1,6 @@
 """Show that time grows linearly with phrases and images, and memory not at all.
 
-``python tests/benchmarks/linear.py [--model NAME] [--counts 1 10 100 1000]``
+``python -m tests.benchmarks.linear [--model NAME] [--counts 1 10 100 1000]``
 
 Distinct phrases on one image, then small images with one phrase each, all with preset ``fast``
 and handed over one by one. Peak memory is the process's highest so far: flat where the next line
@@ -16,13 +16,13 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from common import markdown, peak_mebibytes, picture
 
 from cxrg.grounding import ground_each
 from cxrg.image.read import CxrImage
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import resolve
+from tests.benchmarks.common import markdown, peak_mebibytes, picture
 
 SMALL = 256  # pixels of a small image
 

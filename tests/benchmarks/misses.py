@@ -1,7 +1,7 @@
 """Draw what a run on phantoms missed, one case of each category, as a picture for a model's card.
 
 ``cxrg evaluate phantoms --count 500 --seed 1 --out RUN``, then
-``python tests/benchmarks/misses.py RUN misses.jpg``
+``python -m tests.benchmarks.misses RUN misses.jpg``
 
 Of every category of findings and devices the pointing game's first miss, the category that is
 missed most often first. White: truth; orange: predicted; colour: heatmap, as in the run's page.

@@ -1,6 +1,6 @@
 """Time cxrg against the published procedure and DAAM's capture, with the same weights and phrases.
 
-``python tests/benchmarks/peers.py [--model NAME] [--steps N --window A:B] [--repeat N]``
+``python -m tests.benchmarks.peers [--model NAME] [--steps N --window A:B] [--repeat N]``
 
 *Published*: the oracle of the tests, which runs every step of arXiv 2404.12920's code with two rows
 and explicit attention, for one phrase at a time. *DAAM's capture* (Tang et al., ACL 2023): the same
@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import PHRASES, markdown, picture
 
-import naive  # isort: skip - found through common
+from tests.benchmarks.common import PHRASES, markdown, picture
+
+from tests.oracles import naive  # isort: skip - found through common
 from cxrg.attention.layers import choose_layers, cross_attention_layers
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage

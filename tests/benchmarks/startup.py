@@ -1,6 +1,6 @@
 """Time `cxrg ground` from a cold process against one that only imports and runs the network.
 
-``python tests/benchmarks/startup.py [--repeat N] [--image FILE]``
+``python -m tests.benchmarks.startup [--repeat N] [--image FILE]``
 
 The other process imports torch and the classes of diffusers and transformers that the shipped model
 needs, reads its UNet, and evaluates it once with as many rows as preset ``fast`` reads. Both run in
@@ -19,10 +19,9 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from common import markdown
-
 from cxrg.model.card import WEIGHTS, read_card
 from cxrg.options import resolve
+from tests.benchmarks.common import markdown
 
 FOLDER = WEIGHTS / "compact"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "left_basal_opacity.dcm"

@@ -10,14 +10,14 @@ from pathlib import Path
 import cv2
 import pytest
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
 def table(script: str, *arguments: str) -> list[list[str]]:
     """Run a benchmark as a command; the cells of its tables' lines."""
-    command = [sys.executable, str(HERE / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", f"tests.benchmarks.{script}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     difference = re.findall(r"differs from published by (\S+)", done.stdout)
     assert all(float(each) < 1e-4 for each in difference)
@@ -27,7 +27,7 @@ def table(script: str, *arguments: str) -> list[list[str]]:
 
 def test_peers() -> None:
     cells = table(
-        "peers.py",
+        "peers",
         *("--steps", "20", "--window", "8:10", "--phrases", "1", "2", "--repeat", "1"),
     )
     names = [row[0] for row in cells]
@@ -37,7 +37,7 @@ def test_peers() -> None:
 
 
 def test_linear() -> None:
-    cells = table("linear.py", "--counts", "2", "32")
+    cells = table("linear", "--counts", "2", "32")
     rows = [row for row in cells if row[0].isdigit()]
     assert [row[0] for row in rows] == ["2", "32", "2", "32"]
     for few, many in (rows[:2], rows[2:]):
@@ -45,14 +45,14 @@ def test_linear() -> None:
 
 
 def test_startup() -> None:
-    cells = table("startup.py", "--repeat", "1")
+    cells = table("startup", "--repeat", "1")
     (ratio,) = [float(row[3]) for row in cells if row[0] == "processor"]
     assert 0.5 < ratio < 2
 
 
 def test_grid(tmp_path: Path) -> None:
     lines = ("--line", "paper steps=20 window=8:10", "--line", "fast draws=1 timesteps=100,200")
-    cells = table("grid.py", "phantoms", "--count", "2", "--out", str(tmp_path), *lines)
+    cells = table("grid", "phantoms", "--count", "2", "--out", str(tmp_path), *lines)
     rows = cells[2:]
     assert [row[1] for row in rows] == ["11", "2"]
     assert all(re.match(r"0\.\d{3} \(", row[2]) for row in rows)
@@ -64,7 +64,7 @@ def test_tuning(tmp_path: Path) -> None:
     small = ("steps=2", "batch=2", "warmup=0", "data.phantoms=50", "check_every=1")
     knobs = [text for change in small for text in ("--set", change)]
     line = ("--line", "prefix=1 loss.nce=0")
-    cells = table("tuning.py", "phantoms", "--count", "3", "--out", str(tmp_path), *line, *knobs)
+    cells = table("tuning", "phantoms", "--count", "3", "--out", str(tmp_path), *line, *knobs)
     frozen, tuned = cells[2:]
     assert frozen[:3] == ["frozen", "", ""]
     assert re.match(r"0\.\d{3} to 0\.\d{3}", tuned[1])
@@ -76,6 +76,6 @@ def test_misses(tmp_path: Path) -> None:
     asked = ["phantoms", "--count", "8", "--no-controls", "--quiet", "--out", str(run)]
     evaluate = [sys.executable, "-m", "cxrg", "evaluate", *asked, "--set", "draws=1"]
     subprocess.run(evaluate, check=True, capture_output=True)
-    table("misses.py", str(run), str(picture), "--count", "2")
+    table("misses", str(run), str(picture), "--count", "2")
     height, width = cv2.imread(str(picture)).shape[:2]
     assert width > 2 * height

@@ -1,6 +1,6 @@
 """What prompt tuning does, and which of its parts: a Markdown table of ablations.
 
-``python tests/benchmarks/tuning.py phantoms ../shared/data/realval/manifest.csv --model DIR``
+``python -m tests.benchmarks.tuning phantoms ../shared/data/realval/manifest.csv --model DIR``
 
 Each line is a tuning run with settings of its own (``cxrg tune --set``), scored on the findings
 whose phrase names a place, beside the frozen model: the held-out share of attention in the named
@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common import markdown, read_data, signed
 from grid import METRICS, score
 
 from cxrg.chest.categories import group_of
@@ -32,6 +31,7 @@ from cxrg.learn.tune.run import Tuned, tune
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import resolve
+from tests.benchmarks.common import markdown, read_data, signed
 
 FROZEN = "frozen"
 LINES = (

@@ -1,0 +1,270 @@
+"""The ledger: claims, what is done, dead owners, files that were seen before."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from cxrg.batch import ledger as module
+from cxrg.batch.ledger import FILE, Ledger
+from cxrg.batch.owners import LEASE, Owner, this_process
+from cxrg.batch.task import Outcome, Setting, Task
+from cxrg.errors import InputError, WriteError
+from cxrg.options import Options
+from tests.fakes.batch import SETTING, failure, row
+
+IMAGE = "ab" * 32
+PATH = Path("DOE^JANE.png")
+
+
+def opened(folder: Path | None, *, force: bool = False) -> Ledger:
+    ledger = Ledger(folder, force=force)
+    ledger.settle(SETTING)
+    return ledger
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with opened(tmp_path) as one:
+        yield one
+
+
+def claim(ledger: Ledger, *phrases: str, image: str = IMAGE, whole: bool = True):
+    return ledger.claim(PATH, image, phrases, whole=lambda stem: whole)
+
+
+def finish(ledger: Ledger, *phrases: str, image: str = IMAGE, read: str = IMAGE) -> None:
+    task = Task(index=0, path=PATH, phrases=phrases)
+    rows = tuple(row(read, phrase) for phrase in phrases)
+    ledger.finish(image, Outcome(task=task, rows=rows))
+
+
+def fail(ledger: Ledger, *phrases: str, kind: str = "image") -> None:
+    task = Task(index=0, path=PATH, phrases=phrases)
+    ledger.finish(IMAGE, Outcome(task=task, failure=failure(PATH, kind)))
+
+
+def test_what_is_claimed_is_busy_and_what_is_done_is_done(ledger: Ledger) -> None:
+    assert claim(ledger, "a", "b").mine == ("a", "b")
+    again = claim(ledger, "a", "b")
+    assert (again.mine, again.busy) == ((), ("a", "b"))
+    finish(ledger, "a")
+    third = claim(ledger, "a", "b", "c")
+    assert (third.mine, third.busy) == (("c",), ("b",))
+    assert third.done == {"a": row(IMAGE, "a")}
+
+
+def test_the_key_is_image_phrase_model_and_options(ledger: Ledger) -> None:
+    claim(ledger, "a")
+    finish(ledger, "a")
+    assert claim(ledger, "A").mine == ("A",)
+    assert claim(ledger, "a", image="cd" * 32).mine == ("a",)
+    ledger.settle(Setting(identity="sha256:other", options=SETTING.options))
+    assert claim(ledger, "a").mine == ("a",)
+    ledger.settle(Setting(identity=SETTING.identity, options=Options(seed=1)))
+    assert claim(ledger, "a").mine == ("a",)
+    ledger.settle(SETTING)
+    assert claim(ledger, "a").done
+
+
+def test_what_is_released_can_be_claimed(ledger: Ledger) -> None:
+    claim(ledger, "a")
+    ledger.release(IMAGE, ["a"])
+    assert claim(ledger, "a").mine == ("a",)
+
+
+def test_missing_files_are_made_again(ledger: Ledger) -> None:
+    claim(ledger, "a")
+    finish(ledger, "a")
+    assert claim(ledger, "a", whole=False).mine == ("a",)
+
+
+def test_a_result_lies_under_the_content_that_was_read(ledger: Ledger) -> None:
+    claim(ledger, "a")
+    finish(ledger, "a", image=IMAGE, read="cd" * 32)
+    assert claim(ledger, "a", image="cd" * 32).done
+    assert claim(ledger, "a").mine == ("a",)
+
+
+def test_failures_are_known_in_this_run_and_tried_again_in_the_next(tmp_path: Path) -> None:
+    with opened(tmp_path) as one:
+        claim(one, "a")
+        fail(one, "a")
+        known = claim(one, "a").failed["a"]
+        assert (known.kind, known.message) == ("image", f"{PATH}: is damaged; copy it again")
+    with opened(tmp_path) as two:
+        assert claim(two, "a").mine == ("a",)
+
+
+def test_a_file_that_was_missing_is_not_held_against_its_content(ledger: Ledger) -> None:
+    claim(ledger, "a")
+    fail(ledger, "a", kind="missing")
+    assert claim(ledger, "a").mine == ("a",)
+
+
+def test_force_computes_what_was_done_before_but_nothing_twice(tmp_path: Path) -> None:
+    with opened(tmp_path) as one:
+        claim(one, "a")
+        finish(one, "a")
+    with opened(tmp_path, force=True) as two:
+        assert claim(two, "a").mine == ("a",)
+        finish(two, "a")
+        assert claim(two, "a").done
+
+
+def test_two_at_once_claim_different_things(tmp_path: Path) -> None:
+    with opened(tmp_path) as one, opened(tmp_path) as two:
+        assert one.alone
+        assert not two.alone
+        assert claim(one, "a").mine == ("a",)
+        assert claim(two, "a", "b").mine == ("b",)
+        assert claim(two, "a").busy == ("a",)
+        finish(one, "a")
+        assert claim(two, "a").done
+        fail(two, "b")
+        assert claim(one, "b").failed
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.batch.test_ledger import claim, opened
+ledger = opened(Path({folder!r}))
+assert claim(ledger, "a").mine
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_claims_of_a_killed_process_are_taken_over(tmp_path: Path) -> None:
+    code = KILLED.format(root=str(Path(__file__).parents[2]), folder=str(tmp_path))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"claimed\n"
+        with opened(tmp_path) as ledger:
+            assert claim(ledger, "a").busy == ("a",)
+            process.kill()
+            until = time.monotonic() + 10
+            while claim(ledger, "a").mine != ("a",):  # it is not gone at once
+                assert time.monotonic() < until
+                time.sleep(0.01)
+
+
+def test_an_owner_elsewhere_lives_as_long_as_its_lease() -> None:
+    me = this_process()
+    assert me.lives(0.0, 1e9)  # here the process counts, not what it said last
+    assert not Owner(me.host, me.pid, "another start").lives(1e9, 1e9)
+    assert not Owner(me.host, 2**22 + 1, me.born).lives(1e9, 1e9)
+    elsewhere = Owner("another machine", me.pid, me.born)
+    assert elsewhere.lives(1000.0, 1000.0 + LEASE - 1)
+    assert not elsewhere.lives(1000.0, 1000.0 + LEASE + 1)
+
+
+def test_an_owner_says_that_it_lives(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.01)
+    with opened(tmp_path), sqlite3.connect(tmp_path / FILE) as look:
+        beat = "SELECT beat FROM owner"
+        first = look.execute(beat).fetchone()
+        until = time.monotonic() + 10
+        while look.execute(beat).fetchone() == first:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    look.close()
+
+
+def aged(path: Path, data: bytes) -> Path:
+    """A file whose times lie in the past, as those of an archive do."""
+    path.write_bytes(data)
+    past = time.time() - 100
+    os.utime(path, (past, past))
+    return path
+
+
+def test_a_file_is_hashed_once(ledger: Ledger, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "FRESH", -1000)  # its change time cannot be set back
+    path = aged(tmp_path / "a.png", b"one")
+    assert ledger.identify(path) == sha256(b"one").hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.hashlib, "file_digest", None)
+        assert ledger.identify(path) == sha256(b"one").hexdigest()
+    aged(path, b"two")  # same size, other times
+    assert ledger.identify(path) == sha256(b"two").hexdigest()
+
+
+def test_a_file_that_changed_a_moment_ago_is_not_remembered(
+    ledger: Ledger, tmp_path: Path, monkeypatch
+) -> None:
+    """It may change again without a change of its times, which are coarse on some disks."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    monkeypatch.setattr(ledger, "_mark", lambda *_: b"the same")
+    assert ledger.identify(path) == sha256(b"one").hexdigest()
+    path.write_bytes(b"two")
+    assert ledger.identify(path) == sha256(b"two").hexdigest()
+
+
+def test_what_cannot_be_hashed_has_no_identity(ledger: Ledger, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    for path in (tmp_path / "gone", tmp_path, tmp_path / "pipe", tmp_path / "empty", Path("a\0b")):
+        assert ledger.identify(path) is None
+
+
+def test_no_path_is_written(ledger: Ledger, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "FRESH", -1000)
+    ledger.identify(aged(tmp_path / "CANARY.png", b"one"))
+    task = Task(index=0, path=tmp_path / "CANARY.png", phrases=("a",))
+    told = failure(task.path)
+    ledger.claim(task.path, IMAGE, ["a"], whole=lambda stem: True)
+    ledger.finish(IMAGE, Outcome(task=task, failure=told))
+    ledger.note(task.path, 1, json.dumps({"reason": told.reason}))
+    ledger.close()
+    data = (tmp_path / FILE).read_bytes()
+    assert b"is damaged" in data
+    assert b"CANARY" not in data
+
+
+def test_without_a_folder_nothing_is_left(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with opened(None) as ledger:
+        assert claim(ledger, "a").mine == ("a",)
+        finish(ledger, "a")
+        assert claim(ledger, "a").done
+    assert not list(tmp_path.iterdir())
+
+
+def test_failures_are_those_of_this_run_and_those_beside_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as one:
+        one.note(Path("b"), 2, "second")
+        one.note(Path("a"), 1, "first")
+        with opened(tmp_path) as two:
+            two.note(Path("a"), 1, "again")
+            assert one.failures() == ["again", "second"]
+    with opened(tmp_path) as three:
+        assert three.failures() == []
+
+
+def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"this is no database" * 100)
+    with pytest.raises(InputError, match=r"cxrg\.sqlite: is no ledger .*; move it away"):
+        Ledger(tmp_path)
+    (tmp_path / "taken").touch()
+    with pytest.raises(WriteError, match=r"taken/cxrg\.sqlite: cannot be written \(File exists\)"):
+        Ledger(tmp_path / "taken")
+    (tmp_path / FILE).unlink()
+    with sqlite3.connect(tmp_path / FILE) as later:
+        later.execute("PRAGMA user_version = 99")
+    later.close()
+    with pytest.raises(InputError, match="a ledger of version 99"):
+        Ledger(tmp_path)

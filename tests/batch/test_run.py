@@ -1,0 +1,395 @@
+"""The driver: order, sharing, duplicates, failures, stopping, bounded memory; and its parts."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrg.batch import run as module
+from cxrg.batch.ahead import Ahead
+from cxrg.batch.failures import FAILURES
+from cxrg.batch.ledger import Ledger
+from cxrg.batch.local import pipeline
+from cxrg.batch.run import Run
+from cxrg.batch.task import Failure, Outcome, Tally, Task, Told
+from cxrg.errors import WriteError
+from tests.fakes.batch import FakeEngine, failure
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def files(folder: Path, *contents: str) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{number}.png" for number in range(len(contents))]
+    for path, text in zip(paths, contents, strict=True):
+        path.write_text(text)
+    return paths
+
+
+def tasks(paths: Iterable[Path], *phrases: str) -> list[Task]:
+    asked = phrases or ("a",)
+    return [Task(index=i, path=path, phrases=asked) for i, path in enumerate(paths)]
+
+
+def run(
+    items: Iterable[Task | Outcome], engine: Any, out: Path, *, force: bool = False, **more: Any
+) -> tuple[list[Told], Tally]:
+    told: list[Told] = []
+    keywords: dict[str, Any] = {"kinds": ("json",), "tell": told.append, **more}
+    with Ledger(out if keywords["kinds"] else None, force=force) as ledger:
+        tally = Run(items, engine=engine, ledger=ledger, out=out, **keywords)()
+    return told, tally
+
+
+def indices(told: Iterable[Told]) -> list[int]:
+    return [each.task.index for each in told]
+
+
+def counts(tally: Tally) -> tuple[int, int, dict[str, int]]:
+    return tally.done, tally.skipped, dict(tally.failed)
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_results_are_told_in_input_order(tmp_path: Path, out: Path, most: int) -> None:
+    paths = files(tmp_path, *"abcdefghij")
+    engine = FakeEngine(out, most=most)
+    told, tally = run(tasks(paths, "x", "y"), engine, out)
+    assert indices(told) == list(range(10))
+    assert [tuple(row.phrase for row in each.rows) for each in told] == [("x", "y")] * 10
+    assert counts(tally) == (10, 0, {})
+    assert engine.started == 1
+
+
+def test_unordered_results_are_told_as_they_come(tmp_path: Path, out: Path) -> None:
+    engine = FakeEngine(out, most=4)
+    told, _ = run(tasks(files(tmp_path, *"abcd")), engine, out, ordered=False)
+    assert indices(told) == [task.index for task in engine.seen] == [3, 2, 1, 0]
+
+
+def test_done_work_is_told_and_not_done(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, *"abc")
+    first, _ = run(tasks(paths), FakeEngine(out), out)
+    engine = FakeEngine(out)
+    again, tally = run(tasks(paths, "a", "b"), engine, out)
+    assert [task.phrases for task in engine.seen] == [("b",)] * 3
+    assert [each.rows[0] for each in again] == [each.rows[0] for each in first]
+    assert counts(tally) == (3, 0, {})
+    third, tally = run(tasks(paths, "b", "a"), FakeEngine(out), out)
+    assert counts(tally) == (0, 3, {})
+    assert [row.phrase for row in third[0].rows] == ["b", "a"]
+    _, tally = run(tasks(paths, "a", "b"), FakeEngine(out), out, force=True)
+    assert counts(tally) == (3, 0, {})
+
+
+def test_results_whose_files_are_gone_are_made_again(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, *"abc")
+    run(tasks(paths), FakeEngine(out), out)
+    next(out.glob("*.json")).unlink()
+    engine = FakeEngine(out)
+    assert counts(run(tasks(paths), engine, out)[1]) == (1, 2, {})
+    assert len(engine.seen) == 1
+    assert len(list(out.glob("*.json"))) == 3
+
+
+@pytest.mark.parametrize("most", [1, 10])
+def test_copies_of_an_image_are_done_once(tmp_path: Path, out: Path, most: int) -> None:
+    engine = FakeEngine(out, most=most)
+    told, tally = run(tasks(files(tmp_path, *"aabbab")), engine, out)
+    assert len(engine.seen) == 2
+    assert indices(told) == list(range(6))
+    assert all(each.rows for each in told)
+    assert counts(tally) == (2, 4, {})
+
+
+def test_failures_are_told_in_place_and_listed(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, "a", "bad JANE^DOE", "c", "bad JANE^DOE")
+    items: list[Task | Outcome] = [*tasks(paths)]
+    gone = tmp_path / "JANE^DOE.png"
+    items.append(Task(index=4, path=gone, phrases=("a",)))
+    refused = Task(index=5, path=Path("../DOE.png"), phrases=(), line=7)
+    message = "../DOE.png: leaves the image root; set --image-root"
+    items.append(
+        Outcome(task=refused, failure=Failure(path=refused.path, kind="outside", message=message))
+    )
+    engine = FakeEngine(out)
+    told, tally = run(items, engine, out)
+    assert indices(told) == list(range(6))
+    assert [bool(each.failure) for each in told] == [False, True, False, True, True, True]
+    assert len(engine.seen) == 4  # the copy of the bad one is not tried again
+    assert counts(tally) == (2, 0, {"image": 2, "missing": 1, "outside": 1})
+    text = (out / FAILURES).read_text()
+    assert "DOE" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["input"], line["line"], line["kind"]) for line in lines] == [
+        (2, None, "image"),
+        (4, None, "image"),
+        (5, None, "missing"),
+        (6, 7, "outside"),
+    ]
+    assert lines[0]["reason"] == "is damaged"
+    assert lines[0]["remedy"] == "copy it again"
+    assert lines[0]["sha256"]
+    assert lines[2]["sha256"] is None
+
+
+def test_failures_are_retried_and_the_list_is_of_the_last_run(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, "a", "bad")
+    assert counts(run(tasks(paths), FakeEngine(out), out)[1]) == (1, 0, {"image": 1})
+    assert counts(run(tasks(paths), FakeEngine(out), out)[1]) == (0, 1, {"image": 1})
+    assert len((out / FAILURES).read_text().splitlines()) == 1
+    paths[1].write_text("better")
+    assert counts(run(tasks(paths), FakeEngine(out), out)[1]) == (1, 1, {})
+    assert not (out / FAILURES).exists()
+
+
+def test_failures_are_listed_as_they_happen(tmp_path: Path, out: Path) -> None:
+    seen: list[int] = []
+
+    class Watching(FakeEngine):
+        def run(self, given: Iterable[Task]) -> Iterator[Outcome]:
+            for outcome in super().run(given):
+                seen.append(len(list(out.glob(FAILURES))))
+                yield outcome
+
+    run(tasks(files(tmp_path, "bad", "b")), Watching(out), out)
+    assert seen == [0, 1]
+
+
+def test_a_partial_result_is_kept(tmp_path: Path, out: Path) -> None:
+    class Partial(FakeEngine):
+        def _do(self, task: Task) -> Outcome:
+            whole = super()._do(task)
+            return Outcome(task=task, rows=whole.rows[:1], failure=failure(task.path, "phrase"))
+
+    told, tally = run(tasks(files(tmp_path, "a"), "x", "y"), Partial(out), out)
+    assert [row.phrase for row in told[0].rows] == ["x"]
+    assert counts(tally) == (0, 0, {"phrase": 1})
+    engine = FakeEngine(out)
+    run(tasks([tmp_path / "0.png"], "x", "y"), engine, out)
+    assert [task.phrases for task in engine.seen] == [("y",)]
+
+
+def test_two_runs_at_once_share_the_work(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, *map(str, range(60)))
+    engines = [FakeEngine(out), FakeEngine(out)]
+    results: list[tuple[list[Told], Tally]] = []
+    slow = 0.002
+
+    def go(engine: FakeEngine) -> None:
+        do = engine._do
+        engine._do = lambda task: (time.sleep(slow), do(task))[1]  # type: ignore[method-assign]
+        results.append(run(tasks(paths), engine, out))
+
+    threads = [threading.Thread(target=go, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = [task.index for engine in engines for task in engine.seen]
+    assert sorted(seen) == list(range(60))
+    assert all(engine.seen for engine in engines)
+    for told, tally in results:
+        assert indices(told) == list(range(60))
+        assert tally.total == 60
+
+
+def test_a_stopped_run_goes_on_later(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, *"abcdef")
+    engine = FakeEngine(out)
+    told, tally = run(tasks(paths), engine, out, halt=lambda: len(engine.seen) >= 2)
+    assert tally.interrupted
+    assert indices(told) == [0, 1]
+    again, tally = run(tasks(paths), FakeEngine(out), out)
+    assert not tally.interrupted
+    assert indices(again) == list(range(6))
+    assert counts(tally) == (4, 2, {})
+
+
+def test_what_the_engine_did_not_begin_is_free_for_others(tmp_path: Path, out: Path) -> None:
+    stopped = False
+
+    class Leaving(FakeEngine):
+        def run(self, given: Iterable[Task]) -> Iterator[Outcome]:
+            nonlocal stopped
+            stopped = bool([next(iter(given))])
+            return iter(())
+
+    paths = files(tmp_path, "a")
+    told: list[Told] = []
+    with Ledger(out) as one:
+        keywords: dict[str, Any] = {"out": out, "kinds": ("json",), "tell": told.append}
+        Run(tasks(paths), engine=Leaving(), ledger=one, halt=lambda: stopped, **keywords)()
+        with Ledger(out) as two:
+            Run(tasks(paths), engine=FakeEngine(out), ledger=two, **keywords)()
+    assert len(told) == 1
+
+
+def test_errors_end_the_run_and_free_its_claims(tmp_path: Path, out: Path) -> None:
+    class Full(FakeEngine):
+        def _do(self, task: Task) -> Outcome:
+            if task.index == 2:
+                raise WriteError("disk full")
+            return super()._do(task)
+
+    paths = files(tmp_path, *"abcd")
+    with pytest.raises(WriteError, match="disk full"):
+        run(tasks(paths), Full(out, most=2), out)
+    assert counts(run(tasks(paths), FakeEngine(out), out)[1])[2] == {}
+
+
+def test_without_kinds_nothing_is_written(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, "a", "bad", "a")
+    told, tally = run(tasks(paths), FakeEngine(None), out, kinds=())
+    assert indices(told) == [0, 1, 2]
+    assert counts(tally) == (1, 1, {"image": 1})
+    assert not out.exists()
+
+
+def test_the_engine_is_not_started_for_nothing(tmp_path: Path, out: Path) -> None:
+    refused = Task(index=0, path=tmp_path / "gone.png", phrases=("a",))
+    engine = FakeEngine(out)
+    run([Outcome(task=refused, failure=failure(refused.path, "missing"))], engine, out)
+    assert not engine.started
+
+
+def test_what_is_between_first_and_last_is_bounded(tmp_path: Path, out: Path, monkeypatch) -> None:
+    """Results wait for the first one; the run must not take in the whole archive meanwhile."""
+    monkeypatch.setattr(module, "WINDOW", 20)
+    paths = files(tmp_path, *map(str, range(200)))
+    run(tasks(paths[1:]), FakeEngine(out), out)
+    taken = 0
+
+    def counting() -> Iterator[Task]:
+        nonlocal taken
+        for task in tasks(paths):
+            taken += 1
+            yield task
+
+    class Slow(FakeEngine):
+        def _do(self, task: Task) -> Outcome:
+            assert taken <= 20 + module.PREFETCH + 2
+            return super()._do(task)
+
+    told, _ = run(counting(), Slow(out, most=100), out)
+    assert indices(told) == list(range(200))
+
+
+def test_a_slow_source_holds_up_no_result(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, *"ab")
+    first = threading.Event()
+
+    def slowly() -> Iterator[Task]:
+        one, two = tasks(paths)
+        yield one
+        assert first.wait(10), "the first result was held back until the second input"
+        yield two
+
+    run(slowly(), FakeEngine(out, most=5), out, tell=lambda _: first.set())
+
+
+def test_leftovers_of_killed_writers_are_swept(tmp_path: Path, out: Path) -> None:
+    out.mkdir()
+    (out / ".x.json.123.part").touch()
+    with Ledger(out):  # somebody else is at work, it may be his
+        run(tasks(files(tmp_path, "a")), FakeEngine(out), out)
+        assert list(out.glob(".*.part"))
+    run(tasks(files(tmp_path, "a")), FakeEngine(out), out)
+    assert not list(out.glob(".*.part"))
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def test_ahead_is_bounded_and_passes_errors_on() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            taken.append(number)
+            yield number
+        raise ValueError("broken")
+
+    ahead = Ahead(items(), 2)
+    assert ahead.take(5) == 0
+    time.sleep(0.1)
+    assert len(taken) <= 5
+    assert [ahead.take(5) for _ in range(9)] == list(range(1, 10))
+    with pytest.raises(ValueError, match="broken"):
+        ahead.take(5)
+    assert ahead.ended
+    with pytest.raises(StopIteration):
+        ahead.take(5)
+
+
+def test_ahead_lets_its_thread_go() -> None:
+    ahead = Ahead(iter(range(1000)), 2)
+    ahead.close()
+    ahead._thread.join(5)
+    assert not ahead._thread.is_alive()
+
+
+class Stages:
+    """A worker that notes when its stages begin and end."""
+
+    def __init__(self) -> None:
+        self.spans: dict[tuple[str, int], tuple[float, float]] = {}
+        self.most = self.inside = 0
+
+    def _spend(self, stage: str, index: int) -> None:
+        start = time.monotonic()
+        time.sleep(0.02)
+        self.spans[stage, index] = start, time.monotonic()
+
+    def read(self, task: Task) -> Task:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self._spend("read", task.index)
+        return task
+
+    def look(self, task: Task) -> Task:
+        self._spend("look", task.index)
+        return task
+
+    def write(self, task: Task) -> Outcome:
+        self._spend("write", task.index)
+        self.inside -= 1
+        return Outcome(task=task)
+
+
+def test_reading_and_writing_overlap_the_network() -> None:
+    worker: Any = Stages()
+    given = tasks([Path("x")] * 30)
+    assert [each.task for each in pipeline(worker, given)] == given
+    looked = [worker.spans["look", index] for index in range(30)]
+    for stage in ("read", "write"):
+        spans = [worker.spans[stage, index] for index in range(1, 29)]
+        shared = [
+            sum(max(0.0, min(end, e) - max(start, s)) for s, e in looked) for start, end in spans
+        ]
+        assert sum(shared) > 0.3 * sum(end - start for start, end in spans), stage
+    assert worker.most <= 6  # images in memory
+
+
+def test_a_halted_pipeline_finishes_what_is_with_the_network() -> None:
+    worker: Any = Stages()
+    looked = lambda: sum(stage == "look" for stage, _ in worker.spans)  # noqa: E731
+    done = list(pipeline(worker, tasks([Path("x")] * 10), halt=lambda: looked() >= 3))
+    assert [each.task.index for each in done] == [0, 1, 2]
+
+
+def test_reasons_hold_no_file_name() -> None:
+    path = Path("in/DOE^JANE.png")
+    for text in (f"{path}: is damaged; copy it", "cannot open DOE^JANE.png; copy it"):
+        assert "DOE" not in Failure(path=path, kind="image", message=text).reason
+    strange = Path("a\nb.png")
+    told = Failure(path=strange, kind="image", message="a?b.png: is damaged; copy it")
+    assert told.reason == "is damaged; copy it"

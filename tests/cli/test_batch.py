@@ -1,0 +1,375 @@
+"""``cxrg ground`` over many images: where they come from, what is told, how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrg.batch.failures import FAILURES
+from cxrg.cli.terminal import stopping
+from cxrg.errors import UsageError
+from tests.cli.test_ground import Library, Run, library, lines_of, place, raising, run, tiny
+from tests.fakes import tiny_models
+from tests.fakes.batch import draw
+
+__all__ = ["library", "place", "run", "tiny"]  # fixtures
+
+
+def asked(library: Library) -> list[tuple[str, list[str]]]:
+    return [(str(call["path"]), call["phrases"]) for call in library.grounds]
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+def test_standard_input_names_images_and_phrases(
+    run: Run, library: Library, place: Path, monkeypatch
+) -> None:
+    for name in ("b.png", "c.png"):
+        draw(Path(name), seed=ord(name[0]))
+    text = 'b.png\n{"image": "c.png", "phrases": ["one", "two"]}\n\nnone.png\n'
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    code, out, err = run("ground", "-", "left lung", "--json")
+    assert asked(library) == [("b.png", ["left lung"]), ("c.png", ["one", "two"])]
+    assert [line["phrase"] for line in lines_of(out)] == ["left lung", "one", "two"]
+    assert code == 1
+    assert "none.png: does not exist" in err
+    listed = json.loads(Path("cxrg-out", FAILURES).read_text())
+    assert (listed["input"], listed["line"], listed["kind"]) == (3, 4, "missing")
+
+
+def test_a_list_needs_no_phrase_argument(
+    run: Run, library: Library, place: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"image": "DOE^JANE.png", "phrase": "x"}\n'))
+    assert run("ground", "-", "--quiet")[0] == 0
+    assert asked(library) == [("DOE^JANE.png", ["x"])]
+
+
+def test_manifest_phrases_and_files_join(run: Run, library: Library, place: Path) -> None:
+    draw(Path("images/b.png"), seed=2)
+    draw(Path("images/c.png"), seed=3)
+    Path("m.csv").write_text("image,phrase\nb.png,own\nc.png,\n../DOE^JANE.png,out\n")
+    Path("p.txt").write_text("# of the run\n\n  left lung \nheart\n")
+    arguments = ["ground", "DOE^JANE.png", "--manifest", "m.csv", "--image-root", "images"]
+    code, _, err = run(*arguments, "--phrases", "p.txt", "-p", "right lung")
+    everywhere = ["right lung", "left lung", "heart"]
+    assert asked(library) == [
+        ("DOE^JANE.png", everywhere),
+        ("images/b.png", ["own"]),
+        ("images/c.png", everywhere),
+    ]
+    assert code == 1
+    assert "../DOE^JANE.png: leaves the image root; set --image-root, or --allow-outside" in err
+    assert "1 of 4 inputs failed (1 outside the image root)" in err
+    library.grounds.clear()
+    code, _, _ = run("ground", "--manifest", "m.csv", "--image-root", "images", "--allow-outside")
+    assert asked(library) == [("images/../DOE^JANE.png", ["out"])]  # the others are done or bare
+
+
+def test_patterns(run: Run, library: Library, place: Path) -> None:
+    draw(Path("b.png"), seed=2)
+    assert run("ground", "*.png", "heart", "--quiet")[0] == 0
+    assert [name for name, _ in asked(library)] == ["DOE^JANE.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "arguments are missing; give an image and a phrase"),
+        (["-p", "x"], 2, "images are missing; give files, folders, - or --manifest"),
+        (["--phrases", "none.txt", "DOE^JANE.png"], 3, "none.txt: cannot be read"),
+        (["--phrases", "empty.txt", "DOE^JANE.png"], 3, "empty.txt: holds no phrase"),
+        (["--manifest", "none.csv"], 3, "none.csv: cannot be read"),
+        (["--manifest", "empty.txt"], 3, "empty.txt: no column image"),
+        (["DOE^JANE.png", "x", "--device", "cpu,tpu"], 2, "device 'tpu' is not known"),
+    ],
+)
+def test_usage_errors(
+    run: Run, library: Library, place: Path, arguments: list[str], code: int, words: str
+) -> None:
+    Path("empty.txt").write_text("# nothing\n")
+    got, out, err = run("ground", *arguments)
+    assert (got, out) == (code, "")
+    assert err.startswith(f"cxrg: {words}")
+    assert err.count("\n") == 1
+    assert not library.loads
+
+
+def test_a_report_gives_phrases_and_says_what_is_not_grounded(
+    run: Run, library: Library, place: Path
+) -> None:
+    try:
+        pytest.importorskip("cxrg.reports", reason="reading reports is not there")
+    except UsageError as error:
+        pytest.skip(str(error))
+    Path("report.txt").write_text("There is a left pleural effusion. No pneumothorax.\n")
+    code, out, _ = run("ground", "DOE^JANE.png", "--report", "report.txt", "--json")
+    assert code == 0
+    ((_, phrases),) = asked(library)
+    assert len(phrases) == 1
+    assert "effusion" in phrases[0]
+    first, *others = [json.loads(line) for line in out.splitlines()]
+    assert first["schema"] == "cxrg.statement/1"
+    assert (first["finding"], first["certainty"]) == ("pneumothorax", "absent")
+    assert len(others) == 1
+
+
+# --- what is told ---------------------------------------------------------------------------------
+
+
+def test_a_second_run_tells_the_same_and_computes_nothing(
+    run: Run, library: Library, place: Path
+) -> None:
+    draw(Path("b.png"), seed=2)
+    command = ["ground", "DOE^JANE.png", "b.png", "-p", "one", "-p", "two", "--json"]
+    _, first, _ = run(*command)
+    library.grounds.clear()
+    code, second, err = run(*command)
+    assert (code, second) == (0, first)
+    assert err == "cxrg: 2 inputs: 0 done, 2 done before (--force computes again)\n"
+    assert not library.grounds
+    assert run(*command, "--force")[1] == first
+    assert len(library.grounds) == 2
+
+
+def test_other_options_are_other_results(run: Run, library: Library, place: Path) -> None:
+    for number, more in enumerate((["--seed", "1"], ["--seed", "2"], ["--seed", "1"])):
+        assert run("ground", "DOE^JANE.png", "x", *more)[0] == 0
+        assert len(library.grounds) == min(number + 1, 2)
+    assert len(list(Path("cxrg-out").glob("*.png"))) == 2
+
+
+def test_names_and_phrases_do_not_command_the_terminal(
+    run: Run, library: Library, place: Path
+) -> None:
+    library.warnings = ("view \x1b]0;unknown",)
+    draw(Path("a\x1b[2Jb.png"), seed=4)
+    Path("bad\x1b[2J.png").write_text("no image")
+    code, out, err = run("ground", *map(str, sorted(Path().glob("*.png"))), "left \x1b[31mlung")
+    assert code == 1
+    assert "left ?[31mlung" in out
+    assert "a?[2Jb.png" in err
+    assert "bad?[2J.png: is no image" in err
+    assert "\x1b" not in out + err
+
+
+def test_a_long_run_has_no_table(run: Run, library: Library, place: Path) -> None:
+    draw(Path("many/0.png"), seed=5)
+    phrases = [part for number in range(51) for part in ("-p", f"phrase {number}")]
+    code, out, _ = run("ground", "many", *phrases[:-2])
+    assert (code, out.count("phrase 1 ")) == (0, 1)
+    code, out, err = run("ground", "many", *phrases)
+    assert (code, out, err) == (0, "", "")
+
+
+def test_debug_shows_where_an_unexpected_error_came_from(
+    run: Run, library: Library, place: Path, monkeypatch
+) -> None:
+    draw(Path("b.png"), seed=2)
+    monkeypatch.setattr(import_module("cxrg.grounding"), "ground", raising(ValueError("of DOE")))
+    code, _, err = run("ground", "b.png", "b.png", "x")
+    assert code == 1
+    assert "Traceback" not in err
+    assert "DOE" not in err
+    assert "b.png: unexpected ValueError; run this file alone with --debug" in err
+    assert "2 of 2 inputs failed (2 unexpected error)" in err
+    _, _, err = run("ground", "b.png", "b.png", "x", "--debug")
+    assert "ValueError: of DOE" in err
+
+
+def test_one_bad_phrase_spares_the_others(
+    run: Run, library: Library, place: Path, monkeypatch
+) -> None:
+    from cxrg.errors import PhraseError
+
+    def picky(image: Any, phrases: list[str], **more: Any) -> list[Any]:
+        if "bad" in phrases:
+            raise PhraseError("phrase 'bad' has no token; use words")
+        return library.ground(image, phrases, **more)
+
+    monkeypatch.setattr(import_module("cxrg.grounding"), "ground", picky)
+    flags = ["-p", "one", "-p", "bad", "-p", "two", "--json"]
+    code, out, err = run("ground", "DOE^JANE.png", *flags)
+    assert [line["phrase"] for line in lines_of(out)] == ["one", "two"]
+    assert code == 1
+    assert "phrase 'bad' has no token; use words" in err
+
+
+def test_several_devices_are_several_processes(
+    run: Run, library: Library, place: Path, monkeypatch
+) -> None:
+    made: list[list[str]] = []
+
+    class Engine:
+        def __init__(self, job: Any, devices: list[str], *, halt: Any) -> None:
+            made.append(devices)
+
+        def run(self, tasks: Any) -> Any:
+            return iter([*tasks])  # all are missing, so there are none
+
+        def close(self) -> None:
+            made.append([])
+
+    monkeypatch.setattr(import_module("cxrg.batch.devices"), "PerDevice", Engine)
+    Path("DOE^JANE.png").unlink()
+    run("ground", "a.png", "b.png", "x", "--device", "cuda:0,cuda:1")
+    assert made == [["cuda:0", "cuda:1"], []]
+
+
+def test_ctrl_c_asks_to_stop_and_a_second_one_stops(capfd) -> None:
+    # Not what the tests were started with: a job in the background ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stopping() as asked:
+            assert not asked()
+            signal.raise_signal(signal.SIGINT)
+            assert asked()
+            assert "finishing what is begun; Ctrl-C again stops at once" in capfd.readouterr().err
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# --- real processes -------------------------------------------------------------------------------
+
+
+COUNT = 12
+FLAGS = ["--device", "cpu", "--json", "--format", "json,npz", "--draws", "1"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.compact(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def archive(folder: Path) -> Path:
+    for number in range(COUNT):
+        draw(folder / "in" / f"{number:02}.png", seed=number)
+    (folder / "in/99.png").write_bytes((folder / "in/00.png").read_bytes()[:300])
+    return folder
+
+
+def start(folder: Path, model: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cxrg", "ground", "in", "-p", "heart", "-p", "left lung"]
+    return subprocess.Popen(
+        [*command, "--model", str(model), *FLAGS, *more],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
+    assert process.stdout
+    assert process.stderr
+    with process:  # not by `communicate`, which loses what `readline` has read ahead
+        out, err = process.stdout.read(), process.stderr.read()
+    return process.returncode, out.splitlines(), err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    folder = archive(tmp_path_factory.mktemp("undisturbed"))
+    code, lines, err = end(start(folder, model))
+    assert code == 1
+    assert f"1 of {COUNT + 1} inputs failed (1 no usable image), {COUNT} done" in err
+    assert len(lines) == 2 * COUNT
+    return folder / "cxrg-out", lines
+
+
+def same_files(one: Path, other: Path) -> None:
+    """Both folders hold the same results, and nothing half done."""
+    files = [{file.name for file in each.iterdir()} - LEDGER for each in (one, other)]
+    assert files[0] == files[1]
+    for name in files[0]:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+LEDGER = {"cxrg.sqlite", "cxrg.sqlite-wal", "cxrg.sqlite-shm"}
+
+
+@pytest.mark.slow
+def test_killed_and_resumed(model: Path, undisturbed: Any, tmp_path: Path) -> None:
+    folder = archive(tmp_path)
+    for moment in (0, 1, 5):
+        process = start(folder, model)
+        assert process.stdout
+        for _ in range(moment):
+            assert process.stdout.readline()
+        process.kill()
+        assert end(process)[0] == -signal.SIGKILL
+    code, lines, err = end(start(folder, model))
+    assert (code, lines) == (1, undisturbed[1])
+    assert "done before" in err
+    same_files(folder / "cxrg-out", undisturbed[0])
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed(model: Path, undisturbed: Any, tmp_path: Path) -> None:
+    folder = archive(tmp_path)
+    process = start(folder, model)
+    assert process.stdout
+    begun = [process.stdout.readline().rstrip("\n") for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    code, lines, err = end(process)
+    assert code == 130
+    assert begun + lines == undisturbed[1][: len(begun + lines)]
+    assert len(begun + lines) % 2 == 0  # the image that was begun is finished
+    assert len(begun + lines) < 2 * COUNT
+    assert "cxrg: finishing what is begun; Ctrl-C again stops at once" in err
+    assert "cxrg: interrupted before the end; the same command goes on from here" in err
+    assert "Traceback" not in err
+    code, lines, _ = end(start(folder, model))
+    assert (code, lines) == (1, undisturbed[1])
+    same_files(folder / "cxrg-out", undisturbed[0])
+
+
+@pytest.mark.slow
+def test_two_runs_at_once(model: Path, undisturbed: Any, tmp_path: Path) -> None:
+    folder = archive(tmp_path)
+    ends = [end(process) for process in [start(folder, model), start(folder, model)]]
+    done = 0
+    for code, lines, err in ends:
+        assert (code, lines) == (1, undisturbed[1])
+        (count,) = re.findall(r"\), (\d+) done", err)
+        assert int(count) > 0
+        done += int(count)
+    assert done == COUNT
+    same_files(folder / "cxrg-out", undisturbed[0])
+
+
+@pytest.mark.slow
+def test_one_process_per_device(model: Path, undisturbed: Any, tmp_path: Path) -> None:
+    folder = archive(tmp_path)
+    code, lines, err = end(start(folder, model, "--device", "cpu,cpu"))
+    assert (code, lines) == (1, undisturbed[1]), err
+    same_files(folder / "cxrg-out", undisturbed[0])
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_ends_the_run_quietly(model: Path, undisturbed: Any, tmp_path: Path) -> None:
+    folder = archive(tmp_path)
+    with start(folder, model) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+    code, lines, _ = end(start(folder, model))
+    assert (code, lines) == (1, undisturbed[1])

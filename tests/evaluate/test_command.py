@@ -1,0 +1,212 @@
+"""``cxrg evaluate`` and ``cxrg compare`` with a tiny random model, and phantoms as a data set."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cxrg.cli import evaluate as command
+from cxrg.errors import UsageError
+from cxrg.evaluate.method import LatentDiffusion
+from cxrg.evaluate.phantoms import FIRST_SEED, SIDE, opener, phantoms
+from cxrg.evaluate.record import load
+from cxrg.model.model import Model
+from cxrg.options import resolve
+from cxrg.phantom.sample import render
+from tests.fakes import tiny_models
+from tests.fakes.evaluate import manifest
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(command.evaluate)
+app.command()(command.compare)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.compact(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    from cxrg.model.load import load as load_model
+
+    return load_model(folder, device="cpu", dtype="float32")
+
+
+def call(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_model_options_reach_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def fake(name: str, **keywords: Any) -> Any:
+        asked.update(name=name, **keywords)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("cxrg.model.load.load", fake)
+    labels, adapter = manifest(tmp_path, patients=2), tmp_path / "a.safetensors"
+    adapter.touch()
+    call("evaluate", labels, "--model", "some", "--adapter", adapter, "--offline", "-q")
+    assert asked.pop("adapter") == adapter
+    rest = {"device": "auto", "dtype": "auto", "revision": None, "offline": True}
+    assert asked == {"name": "some", **rest}
+
+
+@pytest.mark.slow
+def test_evaluate_and_compare_from_the_command_line(folder: Path, tmp_path: Path) -> None:
+    labels, out = manifest(tmp_path, patients=2), tmp_path / "out"
+    told = call("evaluate", labels, "--model", folder, "--out", out, "--set", "draws=1")
+    assert told.exit_code == 0, told.output
+    for word in ("mean_box_side", "Nodule", "presence_auroc", "NOT BETTER", "report.html"):
+        assert word in told.stdout
+    report = json.loads((out / "report.json").read_text())
+    assert report["method"]["options"]["draws"] == 1
+    assert report["counts"]["samples"] == 8
+    assert (out / "report.csv").is_file()
+    assert "<svg" in (out / "report.html").read_text()
+
+    other = tmp_path / "other"
+    more = ("--set", "sigma=0.1", "--set", "draws=1", "-q")
+    told = call("evaluate", labels, "--model", folder, "--out", other, *more)
+    assert (told.exit_code, told.stdout) == (0, "")
+    told = call("compare", out, other, "--json")
+    compared = json.loads(told.stdout)
+    assert compared["shared"] == 6
+    ours, theirs = load(out / "samples.jsonl"), load(other / "samples.jsonl")
+    gaps = [
+        a.values["method"]["auc_roc"] - b.values["method"]["auc_roc"]
+        for a, b in zip(ours, theirs, strict=True)
+        if a.present
+    ]
+    micro = compared["parts"]["all"]["auc_roc"]["micro"]["value"]
+    assert micro == pytest.approx(np.mean(gaps))
+    assert micro != 0
+    assert "6 phrases in both" in call("compare", out, other).stdout
+
+
+@pytest.mark.slow
+def test_phantoms_from_the_command_line(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("evaluate", "phantoms", "--count", 2, "--seed", 3, "--model", folder, "--out", out)
+    told = call(*words, "--no-controls", "--set", "draws=1")
+    assert told.exit_code == 0, told.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["dataset"]["format"] == "phantoms"
+    assert "No controls were run" in (out / "report.html").read_text()
+
+
+def test_problems_end_with_an_exit_code(folder: Path, tmp_path: Path) -> None:
+    labels = manifest(tmp_path, patients=2)
+    (tmp_path / "i1.png").unlink()
+    words = ("evaluate", labels, "--model", folder, "--out", tmp_path / "out", "--no-controls")
+    told = call(*words, "-q", "--set", "draws=1")
+    assert told.exit_code == 1
+    assert "4 x missing image" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("x.csv", "--count", "3"), "--count is for phantoms"),
+        (("x.csv", "--set", "draws"), "KNOB=VALUE"),
+        (("x.csv", "--set", "drows=2"), "did you mean draws"),
+        (("x.csv", "--preset", "slow"), "paper"),
+        (("x.csv", "--outside", "drop"), "exclude or zero"),
+        (("x.csv", "--device", "gpu"), "cuda"),
+        (("phantoms", "--count", "0"), "--count of at least 1"),
+    ],
+)
+def test_usage_errors_come_before_torch(words: tuple[str, ...], expected: str) -> None:
+    script = (
+        "import sys, typer\n"
+        "from cxrg.cli import evaluate\n"
+        "from cxrg.errors import UsageError\n"
+        "app = typer.Typer(pretty_exceptions_enable=False)\n"
+        "app.command()(evaluate.evaluate)\n"
+        "try:\n"
+        "    app(sys.argv[1:], standalone_mode=False)\n"
+        "except UsageError as error:\n"
+        "    print(error)\n"
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
+    )
+    assert expected in done.stdout
+
+
+def test_image_only_is_the_start_tokens_map(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxrg import ground as ground_function
+    from cxrg.phrase.encode import encode_phrase
+
+    method = LatentDiffusion.of(model, resolve("fast", model.card, draws=1))
+    image = method.read(manifest(tmp_path, patients=1).parent / "i0.png")
+    bare = method.image_only(image)
+    assert bare is not None
+    plain = method.ground(image, ["finding"])[0].heatmap
+    assert not np.array_equal(bare, plain)
+
+    def start(model: Model, text: str, tokens: object) -> Any:
+        prompt = encode_phrase(model, text)
+        return replace(prompt, selected=(0,), span=slice(0, prompt.span.stop))
+
+    module = sys.modules[ground_function.__module__]
+    monkeypatch.setattr(module, "encode_phrase", start)
+    np.testing.assert_allclose(bare, method.ground(image, ["finding"])[0].heatmap, atol=1e-5)
+
+
+def test_the_facts_of_a_method_name_what_ran(model: Model) -> None:
+    facts = LatentDiffusion.of(model, resolve("fast", model.card)).facts
+    assert facts["options"]["device"] == "cpu"
+    assert facts["options"]["dtype"] == "float32"
+    assert facts["identity"] == model.identity
+    json.dumps(facts)
+
+
+def test_phantoms_are_the_same_again_and_others_by_seed() -> None:
+    first = phantoms(3, 0).samples
+    assert first == phantoms(3, 0).samples
+    assert first == phantoms(4, 0).samples[: len(first)]
+    assert first != phantoms(3, 1).samples
+    assert len({sample.id for sample in first}) == len(first)
+    with pytest.raises(UsageError, match="--count"):
+        phantoms(0, 0)
+
+
+def test_phantoms_have_masks_of_what_is_asked() -> None:
+    data = phantoms(12, 5)
+    asked = {True: 0, False: 0}
+    for sample in data.samples:
+        asked[sample.present] += 1
+        if not sample.present:
+            continue
+        mask = sample.truth((SIDE, SIDE))
+        assert isinstance(mask, np.ndarray)
+        assert mask.any()
+        if sample.side in ("left", "right"):
+            # The patient's left is the right half of the picture.
+            columns = np.flatnonzero(mask.any(0)).mean()
+            assert (columns > SIDE / 2) == (sample.side == "left"), sample
+    assert asked[False] >= 6
+    assert asked[True] >= 24
+
+
+def test_phantom_images_come_from_seeds_that_training_leaves_alone() -> None:
+    sample = phantoms(2, 7).samples[-1]
+    image = opener(7, 64)(sample)
+    expected = render(FIRST_SEED + 7 * 10**6 + 1, side=SIDE).image
+    np.testing.assert_allclose(image.grey, expected)
+    assert image.pixels.shape == (64, 64)
+    assert FIRST_SEED == 2**40

@@ -1,0 +1,453 @@
+"""Training: batches tell the truth, losses are what they say, and a short run learns to look."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cxrg.errors import InputError, UsageError
+from cxrg.learn.train import batches, diffusion
+from cxrg.learn.train.config import TrainConfig, read_config
+from cxrg.learn.train.pool import ABSENT, ANATOMY, PRESENT, Pool, coarse, from_words, to_words
+from cxrg.learn.train.run import run
+from cxrg.learn.train.text import tokens_of, train_tokenizer
+from cxrg.phantom.sample import render
+
+RECIPE = Path(__file__).parents[2] / "cxrg" / "learn" / "train" / "compact.toml"
+TINY = {
+    "side = 256": "side = 64",
+    "grid = 32": "grid = 8",
+    "side = 128": "side = 64",
+    "phantoms = 6000": "phantoms = 60",
+    "drawn_on_real = 18000": "drawn_on_real = 0",
+    "sentences = 40000": "sentences = 1500",
+    "vocabulary = 1500": "vocabulary = 500",
+    "batch = 32": "batch = 16",
+    "warmup = 200": "warmup = 10",
+    "checkpoint_every = 200": "checkpoint_every = 15",
+    "snapshots = [400, 1000, 2000, 4000, 7000]": "snapshots = [20]",
+}
+
+_DENIALS = ("no ", "not ", "without", "free of", "absen")
+
+
+def recipe(folder: Path, **changes: str) -> Path:
+    """The shipped recipe made small; every change must apply."""
+    text = RECIPE.read_text(encoding="utf-8")
+    for old, new in {**TINY, **changes}.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    lines = [
+        "steps = 8" if line.startswith("steps = ") else line
+        for line in text.splitlines()
+        if not line.startswith("backgrounds")
+    ]
+    path = folder / "tiny.toml"
+    path.write_text("\n".join(lines).replace("[data]", '[data]\nbackgrounds = ""'), "utf-8")
+    return path
+
+
+def pool() -> Pool:
+    """Two pictures, three answers: a finding, an absence, a lung."""
+    mask = np.zeros((3, 4, 4), np.uint8)
+    mask[0, 1, 1] = 255
+    mask[2, :, :2] = 255
+    box = np.zeros((3, 4, 4), np.uint8)
+    box[0, 1:3, 1:3] = 255
+    box[2, :, :2] = 255
+    lungs = np.full((2, 4, 4), 255, np.uint8)
+    return Pool(
+        images=np.zeros((2, 8, 8), np.uint8),
+        lungs=lungs,
+        complete=np.array([False, True]),
+        owner=np.array([0, 1, 1], np.int32),
+        query=np.array(["opacity|left|lower", "pneumothorax|right|", "lung|right|"]),
+        kind=np.array([PRESENT, ABSENT, ANATOMY], np.uint8),
+        mask=mask,
+        box=box,
+    )
+
+
+def test_the_shipped_recipe_can_be_read() -> None:
+    settings = read_config(RECIPE)
+    assert isinstance(settings, TrainConfig)
+    assert settings.data.side // 8 == settings.data.grid
+
+
+def test_a_config_with_a_misspelt_key_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(RECIPE.read_text().replace("caption_drop", "captiondrop"), "utf-8")
+    with pytest.raises(InputError, match=r"captiondrop.*caption_drop"):
+        read_config(path)
+
+
+def test_settings_on_top_replace_those_of_the_file() -> None:
+    settings = read_config(RECIPE, {"diffusion.attention_weight": "0", "name": "plain"})
+    assert (settings.diffusion.attention_weight, settings.name) == (0, "plain")
+    assert Path(settings.data.backgrounds).is_absolute()
+    with pytest.raises(UsageError, match=r"'stepps' is not known; see .*compact.toml"):
+        read_config(RECIPE, {"diffusion.stepps": "1"})
+
+
+def test_queries_survive_as_words() -> None:
+    for words in ("opacity|left|lower", "pneumothorax||", "lung|right|"):
+        assert to_words(from_words(words)) == words
+
+
+def test_coarse_is_the_share_of_each_cell() -> None:
+    mask = np.zeros((8, 8), bool)
+    mask[:4, :2] = True
+    mask[4:, 4:] = True
+    expected = np.array([[128, 0], [0, 255]])
+    assert np.abs(coarse(mask, 2).astype(int) - expected).max() <= 1
+
+
+def drawn(**changes: float) -> batches.Batch:
+    settings = {"caption_drop": 0.0, "box_share": 0.6, **changes}
+    made = pool()
+    return batches.draw(
+        made, batches.make_deck(made), np.random.default_rng(0), Random(0), size=200, **settings
+    )
+
+
+def test_targets_are_mask_or_part_of_the_box() -> None:
+    batch = drawn()
+    finding = batch.target[[i for i, o in enumerate(batch.index) if o == 0]]
+    shown = finding[finding.amax((1, 2)) > 0][0].numpy()
+    assert shown[1, 1] == 1
+    np.testing.assert_allclose(shown[1:3, 1:3].ravel(), [1, 0.6, 0.6, 0.6], atol=1e-6)
+
+
+def test_thin_findings_have_no_box() -> None:
+    made = pool()
+    made = replace(made, query=np.array([w.replace("opacity", "pneumothorax") for w in made.query]))
+    batch = batches.draw(
+        made,
+        batches.make_deck(made),
+        np.random.default_rng(0),
+        Random(0),
+        size=200,
+        caption_drop=0.0,
+        box_share=0.6,
+    )
+    finding = batch.target[[i for i, o in enumerate(batch.index) if o == 0]]
+    shown = finding[finding.amax((1, 2)) > 0][0].numpy()
+    np.testing.assert_allclose(shown[1:3, 1:3].ravel(), [1, 0, 0, 0], atol=1e-6)
+
+
+def test_unlabelled_lungs_do_not_count_against_a_finding() -> None:
+    batch = drawn()
+    for i in np.flatnonzero(batch.index == 0):
+        if batch.target[i].max() > 0:
+            assert batch.weight[i][batch.target[i] < 0.05].max() == 0
+            assert batch.weight[i][batch.target[i] > 0.5].min() == 1
+
+
+def test_absent_and_negated_phrases_have_empty_targets_and_only_true_ones_describe() -> None:
+    batch = drawn()
+    for phrase, target, owner, described in zip(
+        batch.phrases, batch.target, batch.index, batch.described, strict=True
+    ):
+        about_air = "pneumothora" in phrase.lower()
+        if owner == 1 and about_air:
+            assert target.max() == 0
+            negated = any(cue in phrase.lower() for cue in _DENIALS)
+            if not negated:
+                assert described == 0
+
+
+def test_words_alone_do_not_tell_whether_something_is_there() -> None:
+    query = (
+        ["opacity|left|"] * 6 + ["mass|right|"] * 2 + ["opacity|right|"] * 1 + ["mass|left|"] * 9
+    )
+    kind = [PRESENT] * 8 + [ABSENT] * 10
+    empty = np.zeros((18, 4, 4), np.uint8)
+    made = replace(
+        pool(),
+        complete=np.array([True, True]),
+        owner=np.zeros(18, np.int32),
+        query=np.array(query),
+        kind=np.array(kind, np.uint8),
+        mask=np.where(np.arange(18)[:, None, None] < 8, 255, empty).astype(np.uint8),
+        box=empty,
+    )
+    deck = batches.make_deck(made)
+    # Three opacities are asked for each mass with success, so in vain as well.
+    assert deck.odds[0] == pytest.approx(0.75)
+    assert deck.odds[1:] == pytest.approx(0.25 / 9)
+    assert deck.blank.tolist() == [1]
+    batch = batches.draw(
+        made, deck, np.random.default_rng(0), Random(0), size=400, caption_drop=0.0, box_share=0.6
+    )
+    blank = batch.index == 1
+    assert 0.05 < blank.mean() < 0.25
+    assert batch.target[blank].max() == 0
+    assert batch.described[blank].sum() == sum(
+        any(cue in p.lower() for cue in _DENIALS)
+        for p, is_blank in zip(batch.phrases, blank, strict=True)
+        if is_blank
+    )
+
+
+def test_dropped_captions_teach_no_attention() -> None:
+    batch = drawn(caption_drop=1.0)
+    assert set(batch.phrases) == {""}
+    assert batch.weight.max() == 0
+
+
+def test_attention_loss_is_smallest_for_the_right_map_and_ignores_weightless_rows() -> None:
+    target = torch.zeros(2, 4, 4)
+    target[0, 1:3, 1:3] = 1
+    weight = torch.ones(2, 4, 4)
+
+    def loss(share: torch.Tensor, counts: torch.Tensor = weight) -> float:
+        return diffusion.attention_loss({"a": share, "b": share}, target, counts).item()
+
+    right = target.clone()
+    wrong = target.roll(2, dims=2)
+    assert loss(right) < loss(0.5 * torch.ones_like(target)) < loss(wrong)
+    second = weight.clone()
+    second[1] = 0
+    spoiled = right.clone()
+    spoiled[1] = 1
+    assert loss(spoiled, second) == pytest.approx(loss(right, second))
+    assert loss(right, torch.zeros_like(weight)) == 0
+
+
+@pytest.mark.parametrize("loss", [diffusion.attention_loss, diffusion.share_loss])
+def test_a_word_that_nothing_listens_to_is_still_taught(
+    loss: Callable[[dict[str, torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    logits = torch.full((1, 8, 8), -20.0, requires_grad=True)
+    target = torch.zeros(1, 8, 8)
+    target[0, 2, 3] = 1
+    error = loss({"a": logits.sigmoid()}, target, torch.ones_like(target))
+    (slope,) = torch.autograd.grad(error, logits)
+    assert slope[0, 2, 3].item() < -0.01
+
+
+def test_share_loss_equals_a_loop_and_skips_what_has_no_target_or_no_weight() -> None:
+    rng = np.random.default_rng(4)
+    share, target = rng.random((4, 6, 6)), rng.random((4, 6, 6))
+    weight = (rng.random((4, 6, 6)) > 0.2).astype(float)
+    target[2], weight[3] = 0, 0
+
+    naive = []
+    for s, t, w in zip(share[:2], target[:2], weight[:2], strict=True):
+        naive.append(-np.log((s * t * w).sum() / (t * w).max() / (s * w).sum()))
+    args = [torch.from_numpy(each) for each in (share, target, weight)]
+    loss = diffusion.share_loss({"a": args[0], "b": args[0]}, *args[1:])
+    assert loss.item() == pytest.approx(np.mean(naive), rel=1e-4)
+    nothing = torch.zeros(4, 6, 6, dtype=torch.float64)
+    assert diffusion.share_loss({"a": args[0]}, nothing, args[2]).item() == 0
+
+
+def test_share_loss_asks_as_much_of_a_nodule_as_of_a_lung() -> None:
+    flat = torch.full((1, 16, 16), 0.5, requires_grad=True)
+    pull = []
+    for size in (1, 8):
+        target = torch.zeros(1, 16, 16)
+        target[:, :size, :size] = 1
+        loss = diffusion.share_loss({"a": flat}, target, torch.ones_like(target))
+        (slope,) = torch.autograd.grad(loss, flat)
+        pull.append(-(slope * target).sum().item())
+    nodule, lung = pull
+    assert 1 < nodule / lung < 2
+
+
+def test_the_share_term_counts_from_its_step_on() -> None:
+    seen = []
+
+    class Objective:
+        config = replace(
+            read_config(RECIPE).diffusion, steps=4, batch=2, share_weight=0.2, share_from=2
+        )
+
+        def __call__(
+            self, pair: torch.nn.Linear, *given: object
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(given[-1])
+            return pair.weight.sum(), pair.weight.sum()
+
+    pair, average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    state = diffusion.State(
+        pair=pair, average=average, optimiser=torch.optim.AdamW(pair.parameters())
+    )
+    latents = np.zeros((2, 1, 4, 4), np.float16)
+    diffusion.train_diffusion(
+        state, pool(), latents, Objective(), 0, lambda *_: None, lambda _: None
+    )
+    assert seen == [0, 0, 0.2, 0.2]
+
+
+def test_learning_rate_rises_stays_and_falls_to_nothing() -> None:
+    config = replace(
+        read_config(RECIPE).diffusion, steps=1000, warmup=100, learning_rate=1.0, share_from=0
+    )
+    rates = [diffusion.learning_rate(config, step) for step in (0, 50, 100, 700, 850, 999)]
+    assert rates == pytest.approx([1e-3, 0.5, 1, 1, 0.5, 1 / 300], abs=1e-3)
+    config = replace(config, share_from=600)
+    rates = [diffusion.learning_rate(config, step) for step in (300, 510, 600, 700, 880, 940)]
+    assert rates == pytest.approx([1, 0.5, 1e-3, 1, 1, 0.5], abs=1e-3)
+
+
+def test_own_tokens_are_neither_start_nor_end_nor_padding() -> None:
+    settings = replace(read_config(RECIPE).text, sentences=800, vocabulary=400)
+    tokenizer = train_tokenizer(settings, 0)
+    phrases = ["left basal opacity", "", "zweites ünbekanntes Wort"]
+    ids, mask, own = tokens_of(tokenizer, phrases, 24)
+    for row in range(3):
+        words = tokenizer.decode(ids[row][own[row] == 1]).strip()
+        assert words == ["left basal opacity", "", "zweites ünbekanntes wort"][row]
+        assert int(mask[row].sum()) == int(own[row].sum()) + 2
+    assert tokenizer.unk_token_id not in ids
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").touch()
+    with pytest.raises(UsageError, match="--resume"):
+        run(
+            read_config(recipe(tmp_path)),
+            out=tmp_path / "out",
+            resume=False,
+            progress=lambda *_: None,
+        )
+
+
+def test_backgrounds_without_two_plausible_lungs_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxrg.learn.train import backgrounds
+    from cxrg.learn.train.segmenter import STRUCTURES, new_segmenter
+
+    def two_lungs(_: object, image: np.ndarray) -> dict[str, np.ndarray]:
+        masks = {name: np.zeros(image.shape, bool) for name in STRUCTURES}
+        if image[0, 0] < 0.5:
+            masks["right lung"][8:24, 4:12] = masks["left lung"][8:24, 20:28] = True
+        return masks
+
+    monkeypatch.setattr(backgrounds, "segment", two_lungs)
+    with (tmp_path / "index.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerows([["file", "labels"], ["0.png", "No Finding"], ["1.png", "Mass"]])
+        rows.writerow(["2.png", "No Finding"])
+    for index, corner in enumerate((10, 10, 240)):
+        image = np.full((40, 40), 128, np.uint8)
+        image[:12, :12] = corner
+        cv2.imwrite(str(tmp_path / f"{index}.png"), image)
+    net = new_segmenter(32, (8, 8))
+    kept = backgrounds.read_backgrounds(tmp_path, 64, net, lambda *_: None)
+    assert [b.healthy for b in kept] == [True, False]
+    assert kept[0].image.shape == kept[0].masks["left lung"].shape == (64, 64)
+
+
+def test_a_stopped_autoencoder_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxrg.learn.train import autoencoder
+
+    monkeypatch.setattr(autoencoder, "CHECKPOINT_EVERY", 2)
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32)).astype(np.uint8)
+    settings = replace(read_config(RECIPE).autoencoder, steps=5, batch=4)
+
+    def stop_at_three(_: str, step: int, *rest: object) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    def trained(name: str) -> list[torch.Tensor]:
+        model = autoencoder.train_autoencoder(images, settings, 1, lambda *_: None, tmp_path / name)
+        return list(model.parameters())
+
+    whole = trained("a.pt")
+    with pytest.raises(KeyboardInterrupt):
+        autoencoder.train_autoencoder(images, settings, 1, stop_at_three, tmp_path / "b.pt")
+    for one, other in zip(whole, trained("b.pt"), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_autoencoder_taught_on_small_pictures_codes_larger_ones(tmp_path: Path) -> None:
+    from cxrg.learn.train import autoencoder
+
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64)).astype(np.uint8)
+    small = images.reshape(4, 32, 2, 32, 2).mean((2, 4))
+    shrunk = autoencoder._shrunk(torch.from_numpy(images)[:, None].float(), 32)
+    np.testing.assert_allclose(shrunk[:, 0].numpy(), small, atol=1e-4)
+    settings = replace(read_config(RECIPE).autoencoder, side=32, steps=1, batch=2)
+    model = autoencoder.train_autoencoder(images, settings, 1, lambda *_: None, tmp_path / "a.pt")
+    assert autoencoder.encode_all(model, images).shape == (4, 16, 8, 8)
+
+
+def test_the_base_of_prompt_tuning_is_a_recipe_without_attention_losses() -> None:
+    base, shipped = (
+        read_config(RECIPE.parents[3] / "tests/benchmarks/plain.toml"),
+        read_config(RECIPE),
+    )
+    assert base.diffusion.attention_weight == 0 < shipped.diffusion.attention_weight
+    assert (base.data.side, shipped.data.side) == (128, 256)
+
+
+def test_a_level_without_self_attention_attends_to_the_text_alone() -> None:
+    settings = read_config(RECIPE).diffusion
+    unet = diffusion.new_unet(settings, 16, 4, 24)
+    widths = {
+        name: unet.get_submodule(f"{name}.attentions.0.transformer_blocks.0.attn1.to_k").in_features
+        for name in ("down_blocks.0", "down_blocks.1", "up_blocks.2", "up_blocks.3")
+    }
+    fine, coarse_ = settings.channels[:2]
+    assert fine != 24
+    assert widths == {
+        "down_blocks.0": 24,
+        "down_blocks.1": coarse_,
+        "up_blocks.2": coarse_,
+        "up_blocks.3": 24,
+    }
+
+
+@pytest.mark.slow
+def test_a_short_run_learns_goes_on_and_loads(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from cxrg import ground, load
+
+    changes = {"diffusion.steps": "120", "diffusion.learning_rate": "2e-3"}
+    settings, out = read_config(recipe(tmp_path), changes), tmp_path / "out"
+    assert settings.diffusion.steps == 120
+    folder = run(settings, out=out, resume=False, progress=lambda *_: None)
+    assert capfd.readouterr().err == ""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    look = [line["loss"] for line in lines if line["stage"] == "diffusion/attention"]
+    assert np.mean(look[-3:]) < 0.93 * look[0]
+    before = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    again = run(settings, out=out, resume=True, progress=lambda *_: None)
+    assert (again / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+    told = [path.read_text(encoding="utf-8") for path in again.rglob("*.json")]
+    assert not any(str(tmp_path) in text for text in told)
+    tokens = json.loads((again / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert (tokens["padding"], tokens["truncation"]) == (None, None)
+    early = load(str(out / "model-20"))
+    assert "320 images seen" in early.card.trained_on
+    model = load(str(folder))
+    assert model.card.weights == "trained"
+    path = tmp_path / "x.png"
+    cv2.imwrite(str(path), np.tile(np.arange(90, dtype=np.uint8), (80, 1)))
+    found = ground(path, "left basal opacity", model=model)
+    assert found.heatmap.shape == (80, 90)
+    # Localisation emerges: brighter inside than outside on phantoms that were never seen.
+    contrasts = []
+    for index in range(20):
+        phantom = render(2**41 + index, side=64)
+        cv2.imwrite(str(path), np.round(phantom.image * 255).astype(np.uint8))
+        for phrase, name in (("heart", "heart"), ("right lung", "right lung")):
+            heat, mask = ground(path, phrase, model=model).canonical, phantom.regions[name]
+            contrasts.append(heat[mask].mean() - heat[~mask].mean())
+    assert np.mean(contrasts) > 0.15

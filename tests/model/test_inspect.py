@@ -1,0 +1,339 @@
+"""What `cxrg models check` finds in a folder: the truth where it is whole, all faults where not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cxrg import load
+from cxrg.attention.layers import choose_layers
+from cxrg.cli import main
+from cxrg.errors import CxrgError, ModelError
+from cxrg.model.card import WEIGHTS
+from cxrg.model.inspect import check_folder
+from tests.fakes import tiny_models
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: build(root / name) for name, build in tiny_models.FAMILIES.items()}
+
+
+@pytest.fixture
+def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of Stable Diffusion 2.x in small, to be spoilt."""
+    return shutil.copytree(folders["sd2"], tmp_path / "model")
+
+
+@pytest.mark.parametrize("family", [*tiny_models.FAMILIES, "shipped"])
+def test_a_whole_folder_is_described_as_load_finds_it(family: str, folders) -> None:
+    place = WEIGHTS / "compact" if family == "shipped" else folders[family]
+    report = check_folder(place)
+    model = load(place)
+    assert (report.usable, report.problems) == (True, ())
+    counted = {part.name: part.parameters for part in report.parts}
+    for name, network in (
+        ("vae", model.vae),
+        ("transformer" if model.is_transformer else "unet", model.denoiser),
+        ("text_encoder", model.text_encoder),
+    ):
+        # All of an encoder's numbers but its pooler's, which are not always saved.
+        ours = sum(p.numel() for key, p in network.named_parameters() if "pooler" not in key)
+        heads = 16 * tiny_models.WIDTH if family == "radedit" else 0
+        assert ours <= counted[name] <= sum(p.numel() for p in network.parameters()) + heads
+    plan = report.plan
+    assert plan is not None
+    assert (plan.side, plan.text_length) == (model.side, model.text_length)
+    assert (plan.prediction_type, plan.image_range) == (
+        model.schedule.prediction_type,
+        model.card.image_range,
+    )
+    with torch.no_grad():
+        latent = model.encode(torch.zeros(model.side, model.side))
+    assert (1, *plan.latent) == tuple(latent.shape)
+    assert tuple(layer.name for layer in plan.layers) == choose_layers(model, "card")
+    known = {"shipped": 10, "sdxl": 17, "pixart": 6, "sana": 6}
+    assert plan.all_layers == known.get(family, 11)
+    # methods.md 1.6; a flow is asked where the latent lies, one step of 3 before
+    read = (
+        "Euler steps, reads 120 to 179 (t = 357 to 534)" if family == "sana" else "t = 360 to 537"
+    )
+    assert read in plan.presets["paper"]
+    assert plan.dtype == str(model.dtype).removeprefix("torch.")
+
+
+def test_families_are_told_apart(folders) -> None:
+    told = {name: check_folder(place).family for name, place in folders.items()}
+    assert told["sd1"] == "Stable Diffusion 1.x layout"
+    assert told["sd2"] == "Stable Diffusion 2.x layout"
+    assert "deep-compression autoencoder and BertModel" in told["compact"]
+    assert told["sdxl"] == "Stable Diffusion XL layout"
+    assert told["radedit"] == "Stable Diffusion 1.x layout with CXRBertModel"
+    assert told["pixart"].startswith("PixArt, a diffusion transformer with text cross-attention")
+    assert told["sana"].startswith("Sana, a diffusion transformer with text cross-attention")
+
+
+def edit(path: str, **facts: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / path).read_text())
+        (folder / path).write_text(json.dumps(config | facts))
+
+    return change
+
+
+def remove(path: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / path).unlink()
+
+
+def reweigh(part: str, how: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = next((folder / part).glob("*.safetensors"))
+        weights = load_file(path)
+        how(weights)
+        save_file(weights, path, {"format": "pt"})
+
+    return change
+
+
+def pickled(part: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = next((folder / part).glob("*.safetensors"))
+        torch.save(load_file(path), path.with_suffix(".bin"))
+        path.unlink()
+
+    return change
+
+
+def without(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    return lambda weights: [weights.pop(key) for key in list(weights) if name in key] and None
+
+
+def halved(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        weights[name] = weights[name][: len(weights[name]) // 2].clone()
+
+    return change
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def renamed(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_name("weights.safetensors"))
+
+
+UNET = "unet/config.json"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (remove("vae/config.json"), "no vae/config.json"),
+        (remove("scheduler/scheduler_config.json"), "no scheduler/scheduler_config.json"),
+        (remove("tokenizer/tokenizer_config.json"), "no tokenizer/tokenizer_config.json"),
+        (remove("tokenizer/tokenizer.json"), "no vocabulary"),
+        (remove("text_encoder/model.safetensors"), "no weights"),
+        (pickled("unet"), "can run code when read; save the model with save_pretrained"),
+        (pickled("text_encoder"), "can run code when read; save the model with save_pretrained"),
+        (truncated, "broken"),
+        (renamed, "no diffusion_pytorch_model.safetensors"),
+        (reweigh("unet", without("attn2.to_k")), "11 weights are missing, such as down_blocks.1"),
+        (reweigh("vae", without("quant_conv.bias")), "2 weights are missing, such as post_quant"),
+        (reweigh("text_encoder", without("k_proj")), "4 weights are missing"),
+        (reweigh("unet", halved("conv_in.weight")), "conv_in.weight is (4, 4, 3, 3) and should be"),
+        (edit(UNET, block_out_channels=[8, 16]), "config.json does not describe a network"),
+        (edit(UNET, _class_name="UNet2DModel"), "denoiser UNet2DModel is not handled"),
+        (edit(UNET, addition_embed_type="text_image"), "also wants addition_embed_type"),
+        (edit(UNET, addition_embed_type="text_time"), "no text_encoder_2/config.json"),
+        (edit("vae/config.json", _class_name="VQModel"), "autoencoder VQModel is not handled"),
+        (
+            edit("scheduler/scheduler_config.json", _class_name="EDMX"),
+            "scheduler EDMX is not handled",
+        ),
+        (lambda folder: (folder / "cxrg.json").write_text("{"), "not valid JSON"),
+        (
+            lambda folder: (folder / "cxrg.json").write_text('{"name": "x", "layers": ["here"]}'),
+            "no cross-attention in layer 'here'",
+        ),
+    ],
+)
+def test_every_fault_is_named(spoil, complaint: str, folder: Path) -> None:
+    spoil(folder)
+    report = check_folder(folder)
+    assert not report.usable
+    assert any(complaint in problem for problem in report.problems), report.problems
+    with pytest.raises(CxrgError):
+        use(folder)
+
+
+def use(folder: Path) -> None:
+    """What `cxrg.ground` does first: what is called unusable must fail here."""
+    model = load(folder)
+    choose_layers(model, "card")
+
+
+def test_all_faults_are_found_at_once(folder: Path) -> None:
+    for spoil in (pickled("vae"), remove("scheduler/scheduler_config.json"), truncated):
+        spoil(folder)
+    told = " ".join(check_folder(folder).problems)
+    assert all(text in told for text in ("can run code", "no scheduler/", "broken"))
+
+
+def test_what_does_no_harm_is_a_note(folder: Path) -> None:
+    def more(weights: dict[str, torch.Tensor]) -> None:
+        weights["lora.down"] = torch.zeros(2)
+
+    reweigh("unet", more)(folder)
+    reweigh("text_encoder", lambda weights: weights.update(position_ids=torch.zeros(3)))(folder)
+    report = check_folder(folder)
+    assert report.usable
+    notes = {part.name: part.notes for part in report.parts}
+    assert notes["unet"] == ("1 weights are not used, such as lora.down",)
+    assert notes["text_encoder"] == ()
+
+
+def test_a_preset_that_does_not_fit_the_schedule_says_so(folder: Path) -> None:
+    edit("scheduler/scheduler_config.json", num_train_timesteps=100)(folder)
+    report = check_folder(folder)
+    assert report.usable
+    assert report.plan is not None
+    assert report.plan.presets["paper"].startswith("not with this model: steps 300")
+
+
+def test_old_names_and_half_precision_are_no_faults(folder: Path) -> None:
+    """Stable Diffusion 1.5's own files: the autoencoder's attention under its first names."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    shutil.rmtree(folder / "vae")
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=2,
+        latent_channels=4,
+    )
+    vae.save_pretrained(folder / "vae")
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(weights: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in weights if "attentions" in name]:
+            for new, first in old.items():
+                if f".{new}." in name:
+                    weights[name.replace(new, first)] = weights.pop(name)
+
+    reweigh("vae", rename)(folder)
+    half = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = {name: value.half() for name, value in load_file(half).items()}
+    save_file(weights, half.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    half.unlink()
+    report = check_folder(folder)
+    assert report.problems == ()
+    assert {part.name: part.precision for part in report.parts}["unet"] == "float16"
+    load(folder)
+
+
+def test_shards_are_put_together_and_missed(folder: Path) -> None:
+    whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(whole)
+    names = sorted(weights)
+    shards = {
+        f"diffusion_pytorch_model-0000{i + 1}-of-00002.safetensors": part
+        for i, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]))
+    }
+    for shard, part in shards.items():
+        save_file({name: weights[name] for name in part}, whole.with_name(shard), {"format": "pt"})
+    index = {name: shard for shard, part in shards.items() for name in part}
+    whole.with_name(f"{whole.name}.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
+    whole.unlink()
+    report = check_folder(folder)
+    assert report.problems == ()
+    whole.with_name(next(iter(shards))).unlink()
+    assert "00001-of-00002.safetensors is missing" in " ".join(check_folder(folder).problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "complaint"),
+    [
+        ("SD3Transformer2DModel", "joint attention of image and text", "jointly"),
+        ("FluxTransformer2DModel", "joint attention of image and text", "jointly"),
+        ("DiTTransformer2DModel", "a diffusion model of another kind", "not handled"),
+    ],
+)
+def test_families_that_are_not_handled_are_named(name, family, complaint, folder: Path) -> None:
+    (folder / "unet").rename(folder / "transformer")
+    edit("transformer/config.json", _class_name=name)(folder)
+    # Its other parts are of other kinds as well, and no fault of their own.
+    shutil.rmtree(folder / "text_encoder")
+    report = check_folder(folder)
+    assert family in report.family
+    assert name in report.family
+    (problem,) = report.problems
+    assert complaint in problem
+    assert "use one of Stable Diffusion 1.x, 2.x and XL, PixArt-Sigma and Sana" in problem
+    with pytest.raises(ModelError, match=f"{name}.*{complaint}.*PixArt-Sigma and Sana"):
+        load(folder)
+
+
+def test_strangers_are_told_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    assert "none of its parts" in check_folder(tmp_path).problems[0]
+    (tmp_path / "sd.safetensors").touch()
+    assert "a single-file checkpoint (sd.safetensors)" in check_folder(tmp_path).problems[0]
+    (tmp_path / "models" / "diffusion_model.pth").touch()
+    assert "cxrg models import monai" in check_folder(tmp_path).problems[0]
+    with pytest.raises(ModelError, match="no such folder"):
+        check_folder(tmp_path / "nothing")
+
+
+def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["cxrg", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out, told.err
+
+
+def test_the_command_shows_the_report(folders, monkeypatch, capsys) -> None:
+    place = str(folders["sd2"])
+    code, out, err = run(monkeypatch, capsys, "models", "check", place)
+    assert (code, err) == (0, "")
+    for text in (
+        *("Stable Diffusion 2.x layout", "CLIPTextModel", "float32", "v_prediction"),
+        *("64 x 64 pixels in -1..1", "4 x 8 x 8", "mid_block.attentions.0", "t = 360 to 537"),
+    ):
+        assert text in out
+    code, out, _ = run(monkeypatch, capsys, "models", "check", place, "--json")
+    facts = json.loads(out)
+    assert (code, facts["usable"], facts["plan"]["side"]) == (0, True, 64)
+
+
+def test_the_command_ends_with_4_where_a_folder_cannot_be_used(folder, monkeypatch, capsys) -> None:
+    pickled("unet")(folder)
+    code, out, err = run(monkeypatch, capsys, "models", "check", str(folder))
+    assert code == 4
+    assert "usable  no" in out
+    assert "Traceback" not in err
+    assert "can run code when read" in err
+    code, out, _ = run(monkeypatch, capsys, "models", "check", str(folder), "--json")
+    assert (code, json.loads(out)["usable"]) == (4, False)
+
+
+def test_the_command_shows_a_folders_card(folders, monkeypatch, capsys) -> None:
+    code, out, _ = run(monkeypatch, capsys, "models", "show", str(folders["monai"]))
+    assert (code, "0..1" in out) == (0, True)
+    code, _, err = run(monkeypatch, capsys, "models", "show", str(folders["sd2"]))
+    assert code == 4
+    assert "no cxrg.json; `cxrg models check" in err

@@ -1,0 +1,236 @@
+"""Many images and phrases in shared network evaluations: same results, no more memory or work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cxrg.errors import ModelError, PhraseError, UsageError
+from cxrg.grounding import ground, ground_batch, ground_each
+from cxrg.image.read import CxrImage
+from cxrg.model import microbatch as capacity
+from cxrg.model.load import load
+from cxrg.model.microbatch import (
+    MOST,
+    Capacity,
+    fitting_rows,
+    free_memory,
+    is_out_of_memory,
+    row_bytes,
+)
+from cxrg.model.model import Model
+from cxrg.options import Options, resolve
+from tests.fakes import tiny_models
+from tests.oracles import naive
+from tests.test_grounding import PHRASE, SHORT, picture, scheduler
+
+TEXTS = [[PHRASE, "right effusion"], ["opacity"], ["left", PHRASE, "no consolidation"]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Heads differ between the layers: two, four and two."""
+    return tiny_models.sd2(tmp_path_factory.mktemp("models") / "sd2")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return load(folder, device="cpu")
+
+
+@pytest.fixture
+def images() -> list[CxrImage]:
+    return [picture(seed=seed) for seed in range(3)]
+
+
+@pytest.fixture
+def rows(model: Model) -> Iterator[list[int]]:
+    """How many rows each network evaluation had."""
+    seen: list[int] = []
+    hook = model.denoiser.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    yield seen
+    hook.remove()
+
+
+def test_several_images_equal_the_published_procedure(folder, model, images) -> None:
+    # Parts of five rows cut through images, phrases and steps.
+    options = replace(SHORT, batch=5, mask="none")
+    together = ground_batch(images, TEXTS, model=model, options=options)
+    assert [[result.phrase for result in results] for results in together] == TEXTS
+    for image, texts, results in zip(images, TEXTS, together, strict=True):
+        for phrase, result in zip(texts, results, strict=True):
+            how = {"steps": 50, "window": (20, 26), "mask": False}
+            expected = naive.heatmap(model, scheduler(folder), image.pixels, phrase, **how)
+            np.testing.assert_allclose(result.canonical, expected, atol=1e-4)
+
+
+def test_noise_does_not_depend_on_the_neighbours(model, images) -> None:
+    options = resolve("fast", model.card, mask="none", normalise="final")
+    together = ground_batch(images, TEXTS, model=model, options=options)
+    alone = ground(images[2], TEXTS[2], model=model, options=replace(options, batch=1))
+    for one, other in zip(together[2], alone, strict=True):
+        np.testing.assert_allclose(one.canonical, other.canonical, atol=1e-4)
+        assert one.score == pytest.approx(other.score, rel=1e-5)
+    assert np.abs(together[0][0].canonical - together[2][1].canonical).max() > 5e-3
+
+
+def test_images_are_inverted_together_and_once(model, images, rows) -> None:
+    ground_batch(images, TEXTS, model=model, options=replace(SHORT, batch=8))
+    # 25 steps lead to the window's last index; then 6 phrases at 6 latents.
+    assert rows == [3] * 25 + [8, 8, 8, 8, 4]
+
+
+def test_images_are_taken_and_results_given_one_after_the_other(model, images) -> None:
+    taken: list[int] = []
+
+    def source() -> Iterator[tuple[CxrImage, list[str]]]:
+        for index in range(9):
+            taken.append(index)
+            yield images[index % 3], [PHRASE]
+
+    options = resolve("fast", model.card, batch=2)
+    results = ground_each(source(), model=model, options=options)
+    assert taken == []
+    first = next(results)
+    assert len(taken) == 2
+    assert not torch.is_inference_mode_enabled()
+    rest = list(results)
+    assert len(rest) == 8
+    np.testing.assert_allclose(rest[2].canonical, first.canonical, atol=1e-4)
+
+
+def test_a_prompt_is_embedded_once_and_the_memory_of_them_is_bounded(
+    model, images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, asked = replace(model), []
+    encoder = model.text_encoder.register_forward_pre_hook(
+        lambda _, args, kwargs: asked.append(1), with_kwargs=True
+    )
+    try:
+        ground(images[0], [PHRASE, "left", PHRASE], model=fresh, options=SHORT)
+        ground(images[1], ["left"], model=fresh, options=SHORT)
+        assert len(asked) == 3  # two phrases and the empty prompt
+        monkeypatch.setattr("cxrg.model.model.REMEMBERED_TEXTS", 3)
+        for text in ("", "right", "left"):
+            fresh.embedding(text)
+        assert len(asked) == 4
+        fresh.embedding(PHRASE)  # the one used longest ago went when "right" came
+        assert len(asked) == 5
+        assert len(fresh._texts) == 3
+    finally:
+        encoder.remove()
+    torch.testing.assert_close(fresh.embedding("right").embeds, model.encode_text(["right"]).embeds)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("MPS backend out of memory"),
+        MemoryError(),
+    ],
+    ids=["cuda", "windows", "cpu", "mps", "python"],
+)
+def test_too_many_rows_are_halved(model, images, rows, error) -> None:
+    expected = ground(images[0], TEXTS[2], model=model, options=SHORT)
+
+    def refuse(_: object, args: tuple[torch.Tensor, ...]) -> None:
+        if len(args[0]) > 2:
+            raise error
+
+    narrow = model.denoiser.register_forward_pre_hook(refuse)
+    rows.clear()
+    try:
+        found = ground(images[0], TEXTS[2], model=model, options=replace(SHORT, batch=8))
+    finally:
+        narrow.remove()
+    assert rows == [1] * 25 + [8, 4] + [2] * 9
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.canonical, other.canonical, atol=1e-4)
+
+
+def test_memory_for_no_row_at_all_is_told_with_a_remedy(model, images) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    narrow = model.denoiser.register_forward_pre_hook(refuse)
+    try:
+        with pytest.raises(ModelError, match=r"memory does not suffice.*--dtype"):
+            ground(images[0], PHRASE, model=model, options=SHORT)
+    finally:
+        narrow.remove()
+
+
+def test_another_error_is_not_taken_for_missing_memory() -> None:
+    def fail(part: list[int]) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        list(Capacity(4).run(range(9), fail))
+    assert not is_out_of_memory(RuntimeError("no"))
+
+
+def test_parts_keep_the_order_and_rows_are_taken_late() -> None:
+    taken: list[int] = []
+    source = (taken.append(i) or i for i in range(7))
+    parts = Capacity(3).run(source, list)
+    assert next(parts) == [0, 1, 2]
+    assert taken == [0, 1, 2]
+    assert list(parts) == [[3, 4, 5], [6]]
+
+
+def test_auto_takes_what_fits(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = row_bytes(model)
+    assert one == 8 * 8 * 8 * 4 * capacity.MAPS_PER_ROW
+    for free, rows in ((0, 1), (one * 10, 5), (one * 1000, MOST["cpu"]), (None, MOST["cpu"])):
+        monkeypatch.setattr(capacity, "free_memory", lambda _, free=free: free)
+        assert fitting_rows(model) == rows
+        assert Capacity.of(model, "auto").size == rows
+    assert Capacity.of(model, 50).size == 50
+
+
+def test_free_memory_is_that_of_the_machine() -> None:
+    free = free_memory(torch.device("cpu"))
+    assert free is None or 2**20 < free < 2**50
+
+
+def test_batch_is_a_number_or_auto() -> None:
+    assert Options().batch == "auto"
+    assert (resolve(batch="auto").batch, resolve(batch="4").batch) == ("auto", 4)
+    for wrong in ("0", "4097", "many"):
+        with pytest.raises(UsageError, match=r"batch .* use .*auto"):
+            resolve(batch=wrong)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "kind", "remedy"),
+    [
+        ({"preset": "paper", "window": (300, 400)}, UsageError, "use 0:334"),
+        ({"preset": "paper", "window": (0.9999, 1.0)}, UsageError, "use 0:334"),
+        ({"preset": "fast", "timesteps": (1000,)}, UsageError, "use 0 to 999"),
+        ({"preset": "fast", "tokens": "word:heart"}, PhraseError, "it has left"),
+        ({"preset": "slow"}, UsageError, "use fast or paper"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_meant_is_told_before_a_network_runs(
+    knobs, kind, remedy, model, images, rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Model, "encode", lambda *_: pytest.fail("the image was encoded"))
+    with pytest.raises(kind, match=remedy) as told:
+        ground(images[0], ["heart", "left"], model=model, **knobs)
+    assert "\n" not in str(told.value)
+    assert rows == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_a_precision_that_the_device_lacks_is_told(dtype: str, folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"use .*float32"):
+        load(folder, device="cpu", dtype=dtype)

@@ -1,0 +1,293 @@
+"""The whole way: against the published procedure done naively, and the promises of the result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cxrg.errors import PhraseError, UsageError
+from cxrg.geometry import Frame
+from cxrg.grounding import ground
+from cxrg.heatmap.boxes import boxes_from_heatmap
+from cxrg.image.read import CxrImage
+from cxrg.model.load import load
+from cxrg.model.model import Model
+from cxrg.options import PRESETS, Options
+from tests.fakes import tiny_models
+from tests.oracles import naive
+
+PHRASE = "small left apical pneumothorax"
+SHORT = Options(preset="paper", steps=50, window=(20, 26))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: build(root / name) for name, build in tiny_models.FAMILIES.items()}
+
+
+@pytest.fixture(scope="module")
+def models(folders: dict[str, Path]) -> dict[str, Model]:
+    return {name: load(folder, device="cpu") for name, folder in folders.items()}
+
+
+def picture(height: int = 64, width: int = 64, *, seed: int = 0, fit: str = "pad") -> CxrImage:
+    """A smooth random image read for the tiny models' square of 64 pixels."""
+    coarse = np.random.default_rng(seed).random((8, 8))
+    grey = np.kron(coarse, np.ones((-(-height // 8), -(-width // 8))))[:height, :width]
+    grey = grey.astype(np.float32)
+    frame = Frame.fit((height, width), 64, fit)
+    return CxrImage(
+        pixels=frame.sample(grey),
+        frame=frame,
+        grey=grey,
+        path=Path("somewhere/picture.png"),
+        sha256="5" * 64,
+        kind="png",
+        uid=None,
+        window="full range",
+        warnings=("an image's warning",),
+    )
+
+
+def scheduler(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_equals_the_published_procedure(family, folders, models) -> None:
+    image = picture()
+    expected = naive.heatmap(
+        models[family], scheduler(folders[family]), image.pixels, PHRASE, steps=50, window=(20, 26)
+    )
+    result = ground(image, PHRASE, model=models[family], options=SHORT)
+    assert 0 < (expected > 0).mean() < 1
+    np.testing.assert_allclose(result.canonical, expected, atol=1e-4)
+    # A square image fills the square: the source's pixels are the canonical ones.
+    np.testing.assert_allclose(result.heatmap, expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_equals_the_published_procedure_with_all_its_steps(family, folders, models) -> None:
+    image = picture(seed=1)
+    config = scheduler(folders[family])
+    expected = naive.heatmap(models[family], config, image.pixels, PHRASE)
+    result = ground(image, PHRASE, model=models[family], preset="paper")
+    np.testing.assert_allclose(result.canonical, expected, atol=1e-4)
+    # The published procedure spends 2 * 334.
+    assert result.evaluations == 179 + 60
+
+
+def test_several_phrases_are_read_as_one_by_one(models) -> None:
+    phrases = [PHRASE, "right effusion", "opacity"]
+    image, model = picture(), models["sd2"]
+    together = ground(image, phrases, model=model, options=replace(SHORT, batch=4))
+    for phrase, result in zip(phrases, together, strict=True):
+        alone = ground(image, phrase, model=model, options=replace(SHORT, batch=1))
+        assert result.phrase == phrase
+        assert result.tokens == alone.tokens
+        assert result.score == pytest.approx(alone.score, abs=1e-6)
+        np.testing.assert_allclose(result.canonical, alone.canonical, atol=1e-4)
+    assert not np.allclose(together[0].canonical, together[1].canonical, atol=1e-2)
+
+
+def test_the_network_runs_as_often_as_reported_and_inverts_once(models) -> None:
+    model = models["monai"]
+    rows = []
+    count = model.denoiser.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    try:
+        results = ground(picture(), [PHRASE, "left"], model=model, options=SHORT)
+        assert [result.evaluations for result in results] == [25 + 6, 25 + 6]
+        assert sum(rows) == 25 + 2 * 6
+        rows.clear()
+        fast = ground(picture(), PHRASE, model=model)
+    finally:
+        count.remove()
+    assert fast.options.preset == "fast"
+    assert fast.evaluations == sum(rows) == 6
+
+
+def test_noise_is_seeded_and_averaged_over_draws(models) -> None:
+    image, model = picture(), models["compact"]
+    first = ground(image, PHRASE, model=model, seed=3)
+    again = ground(image, PHRASE, model=model, seed=3)
+    other = ground(image, PHRASE, model=model, seed=4)
+    assert np.array_equal(first.heatmap, again.heatmap)
+    assert not np.allclose(first.heatmap, other.heatmap)
+
+
+def test_probabilities_stay_absolute_without_normalisation(models) -> None:
+    knobs = {"normalise": "none", "mask": "none"}
+    image, model = picture(), models["compact"]
+    mean = ground(image, PHRASE, model=model, **knobs)
+    total = ground(image, PHRASE, model=model, reduce="sum", **knobs)
+    assert 0 < mean.canonical.min() <= mean.canonical.max() < 1
+    np.testing.assert_allclose(total.canonical, mean.canonical * len(mean.tokens), rtol=1e-4)
+    assert total.score == pytest.approx(np.sort(total.canonical.ravel())[-16:].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("normalise", ["minmax", "final", "competition", "none"])
+def test_attention_comes_with_every_heatmap(models, normalise) -> None:
+    image, model = picture(40, 64), models["compact"]
+    knobs = {"tokens": "0", "draws": 1}
+    plain = ground(image, PHRASE, model=model, normalise="none", mask="none", **knobs)
+    found = ground(image, PHRASE, model=model, normalise=normalise, mask="otsu", **knobs)
+    # More is read for a competition, which may round differently.
+    rounding = 1e-6 if normalise == "competition" else 0
+    np.testing.assert_allclose(found.canonical_attention, plain.canonical, rtol=rounding)
+    np.testing.assert_allclose(found.attention, plain.heatmap, rtol=rounding)
+    assert found.attention.shape == (40, 64)
+    assert not np.array_equal(found.canonical, plain.canonical)
+
+
+def test_final_scales_the_last_map_and_nothing_before_it(models) -> None:
+    image, model = picture(), models["compact"]
+    plain = ground(image, PHRASE, model=model, normalise="none", mask="none")
+    final = ground(image, PHRASE, model=model, normalise="final", mask="none")
+    low, high = plain.canonical.min(), plain.canonical.max()
+    expected = (plain.canonical - low) / (high - low)
+    np.testing.assert_allclose(final.canonical, expected, atol=1e-6)
+    each = ground(image, PHRASE, model=model, normalise="minmax", mask="none")
+    assert not np.allclose(each.canonical, expected, atol=1e-3)
+    assert final.score == plain.score
+
+
+def test_competition_is_a_share_and_keeps_the_score(models) -> None:
+    image, model = picture(), models["compact"]
+    knobs = {"tokens": "word:left", "mask": "none", "sigma": 0}
+    plain = {**knobs, "normalise": "none"}
+    word = ground(image, PHRASE, model=model, **plain)
+    whole = ground(image, PHRASE, model=model, **plain | {"tokens": "all"}, reduce="sum")
+    share = ground(image, PHRASE, model=model, normalise="competition", **knobs)
+    ratio = word.canonical / (whole.canonical + 1e-6)
+    expected = (ratio - ratio.min()) / np.ptp(ratio)
+    np.testing.assert_allclose(share.canonical, expected, atol=1e-4)
+    assert not np.allclose(word.canonical, expected, atol=0.05)
+    assert share.score == word.score
+    # All tokens together compete with none.
+    alone = ground(image, PHRASE, model=model, normalise="competition", mask="none")
+    assert any("choose tokens" in warning for warning in alone.warnings)
+
+
+def test_refinements_go_with_any_preset(models) -> None:
+    image = picture()
+    knobs = {"readout": "entmax15", "completion": "self-attention", "mask": "none"}
+    for family in ("monai", "compact"):
+        refined = ground(image, PHRASE, model=models[family], options=replace(SHORT, **knobs))
+        plain = ground(image, PHRASE, model=models[family], options=replace(SHORT, mask="none"))
+        assert refined.evaluations == plain.evaluations
+        assert not np.allclose(refined.canonical, plain.canonical, atol=0.05)
+
+
+def test_a_phrase_below_the_presence_threshold_is_not_found(models) -> None:
+    image, model = picture(), models["compact"]
+    score = ground(image, PHRASE, model=model).score
+    found = ground(image, PHRASE, model=model, absent_below=score * 0.99)
+    absent = ground(image, PHRASE, model=model, absent_below=score * 1.01)
+    assert found.status == "found"
+    assert found.boxes
+    assert absent.status == "not found"
+    assert absent.boxes == ()
+    assert absent.score == pytest.approx(score)
+    # The map is shown all the same.
+    assert np.array_equal(absent.heatmap, found.heatmap)
+
+
+def test_margins_are_never_found_and_the_crop_is_honest(models) -> None:
+    wide = ground(picture(40, 100), PHRASE, model=models["sd1"], mask="none")
+    assert wide.heatmap.shape == (40, 100)
+    assert not np.isnan(wide.heatmap).any()
+    margin = np.r_[0:19, 45:64]
+    assert (wide.canonical[margin] == 0).all()
+    assert all(0 <= b.x0 < b.x1 <= 100 and 0 <= b.y0 < b.y1 <= 40 for b in wide.boxes)
+    cropped = ground(picture(40, 100, fit="crop"), PHRASE, model=models["sd1"], fit="crop")
+    assert np.isnan(cropped.heatmap[:, :30]).all()
+    assert not np.isnan(cropped.heatmap[:, 30:70]).any()
+
+
+def test_boxes_enclose_what_is_not_suppressed_and_is_large_enough(models) -> None:
+    image, model = picture(), models["sd2"]
+    result = ground(image, PHRASE, model=model, preset="fast", layers=4)
+    regions, count = ndimage.label(result.canonical > 0, structure=np.ones((3, 3)))
+    slices = {(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(regions)}
+    assert {(b.x0, b.y0, b.x1, b.y1) for b in result.boxes} == slices
+    areas = sorted(np.bincount(regions.ravel())[1:])
+    assert count > 1
+    # The background is judged as well: what is shown does not change what is found.
+    knobs = {"preset": "fast", "layers": 4, "threshold": "quantile:0.3"}
+    shown, hidden = (ground(image, PHRASE, model=model, mask=m, **knobs) for m in ("none", "otsu"))
+    expected = boxes_from_heatmap(shown.canonical, threshold="quantile:0.3")
+    assert hidden.boxes == shown.boxes == expected
+    # A floor just above the smallest region's area leaves the others.
+    floor = (areas[0] + 0.5) / regions.size
+    larger = ground(image, PHRASE, model=model, preset="fast", layers=4, min_area=floor)
+    assert len(larger.boxes) == sum(area > areas[0] for area in areas) < count
+
+
+def test_the_result_names_its_image_model_and_every_knob(models, folders) -> None:
+    result = ground(picture(), PHRASE, model=models["sd1"], tokens="word:left", steps=7)
+    assert result.image.name == "picture.png"
+    assert result.image.sha256 == "5" * 64
+    assert result.model.name == "sd1"
+    assert result.model.identity == models["sd1"].identity
+    assert result.tokens == ("left</w>",)
+    assert len(result.layers) == 4
+    assert (result.options.steps, result.options.tokens) == (7, "word:left")
+    assert (result.options.device, result.options.dtype) == ("cpu", "float32")
+    assert "an image's warning" in result.warnings
+    assert set(result.timings) >= {"read", "encode", "invert", "attend", "post-process"}
+
+
+def test_a_constant_map_has_no_boxes_and_a_warning(models) -> None:
+    blind = load_blind(models["sd1"])
+    result = ground(picture(), PHRASE, model=blind)
+    assert result.status == "not found"
+    assert (result.heatmap == 0).all()
+    assert any("everywhere" in warning for warning in result.warnings)
+
+
+def load_blind(model: Model) -> Model:
+    """The same model whose keys are all alike, so that every token gets the same attention."""
+    import copy
+
+    unet = copy.deepcopy(model.denoiser)
+    for name, module in unet.named_modules():
+        if name.endswith("attn2.to_k"):
+            module.weight.data.zero_()
+    return replace(model, denoiser=unet)
+
+
+@pytest.mark.parametrize("phrase", ["", "  \n"])
+def test_an_empty_phrase_is_refused(phrase, models) -> None:
+    with pytest.raises(PhraseError, match="empty"):
+        ground(picture(), phrase, model=models["sd1"])
+
+
+def test_what_does_not_fit_together_is_refused(models) -> None:
+    model, image = models["sd1"], picture(40, 100)
+    with pytest.raises(UsageError, match="side=64"):
+        ground(replace(image, frame=Frame.fit((40, 100), 32, "pad")), PHRASE, model=model)
+    with pytest.raises(UsageError, match="fit=crop"):
+        ground(image, PHRASE, model=model, fit="crop")
+    with pytest.raises(UsageError, match="fit=pad"):
+        ground(picture(40, 100, fit="crop"), PHRASE, model=model)
+    with pytest.raises(UsageError, match="dtype bfloat16"):
+        ground(image, PHRASE, model=model, dtype="bfloat16")
+    with pytest.raises(UsageError, match="exclude each other"):
+        ground(image, PHRASE, model=model, options=PRESETS["fast"], steps=5)
+
+
+def test_a_model_may_be_named_and_bfloat16_stays_close(folders) -> None:
+    exact = ground(picture(), PHRASE, model=folders["compact"], device="cpu", mask="none")
+    coarse = ground(
+        picture(), PHRASE, model=folders["compact"], device="cpu", dtype="bfloat16", mask="none"
+    )
+    assert coarse.options.dtype == "bfloat16"
+    correlation = np.corrcoef(exact.canonical.ravel(), coarse.canonical.ravel())[0, 1]
+    assert 0.98 < correlation < 1
