@@ -1,4 +1,4 @@
-"""The JSON record of a grounding, schema ``cxrg.result/1``.
+"""The JSON record of a grounding, schema ``cxrg.grounding/1``.
 
 Its JSON Schema lies beside this file. A field is never removed or given another meaning within one
 version. The record names the image by its hash and SOPInstanceUID only: file names and all other
@@ -21,7 +21,7 @@ from cxrg.files import atomic_write
 if TYPE_CHECKING:
     from cxrg.result import Grounding
 
-SCHEMA = "cxrg.result/1"
+SCHEMA = "cxrg.grounding/1"
 SCHEMA_FILE = Path(__file__).with_name("grounding-1.schema.json")
 
 
