@@ -13,6 +13,17 @@ EXIT_MODEL = 4
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
 
+EXIT_MEANINGS = {
+    EXIT_OK: "success, *not found* included",
+    EXIT_SOME_FAILED: "some of several inputs failed, or a result could not be written",
+    EXIT_USAGE: "an option or argument is invalid",
+    EXIT_BAD_INPUT: "the image or the phrase cannot be used",
+    EXIT_MODEL: "the model is not available or not supported",
+    EXIT_INTERRUPTED: "interrupted; the same command continues the run",
+    EXIT_CLOSED_PIPE: "the reader of standard output went away",
+}
+"""What each exit code of the command line means, for the reference."""
+
 
 class CxrgError(Exception):
     """Base of all expected failures; the command line prints its text as one line."""
@@ -21,13 +32,13 @@ class CxrgError(Exception):
 
 
 class UsageError(CxrgError):
-    """An option or argument cannot be meant as given."""
+    """An option or argument is invalid."""
 
     exit_code = EXIT_USAGE
 
 
 class InputError(CxrgError):
-    """A file given by the user cannot be read as what it should be."""
+    """A file given by the user does not have the expected content."""
 
     exit_code = EXIT_BAD_INPUT
 
@@ -37,7 +48,7 @@ class ImageError(InputError):
 
 
 class PhraseError(InputError):
-    """A phrase has nothing to look for."""
+    """A phrase names nothing to look for."""
 
 
 class WriteError(CxrgError):
@@ -45,6 +56,6 @@ class WriteError(CxrgError):
 
 
 class ModelError(CxrgError):
-    """A model cannot be found, is incomplete, or is of a kind that is not handled."""
+    """A model cannot be found, is incomplete, or belongs to an unsupported family."""
 
     exit_code = EXIT_MODEL
