@@ -33,7 +33,7 @@ from cxrg.evaluate.sample import Problems, Sample
 from cxrg.geometry import Box
 from cxrg.image.read import CxrImage, read_image
 from cxrg.learn.tune.config import read_config
-from cxrg.learn.tune.loop import new_vectors
+from cxrg.learn.tune.recipe import new_vectors
 from cxrg.model.adapters.prompt_vectors import write_vectors
 from cxrg.model.load import load
 from tests.fakes import tiny_models

@@ -19,7 +19,7 @@ from cxrg.learn.train import batches, diffusion
 from cxrg.learn.train.config import TrainConfig, read_config
 from cxrg.learn.train.pool import ABSENT, ANATOMY, PRESENT, Pool, coarse, from_words, to_words
 from cxrg.learn.train.run import run
-from cxrg.learn.train.text import tokens_of, train_tokenizer
+from cxrg.learn.train.text import new_text_encoder, tokens_of, train_tokenizer
 from cxrg.phantom.sample import render
 
 RECIPE = Path(__file__).parents[2] / "cxrg" / "learn" / "train" / "compact.toml"
@@ -115,7 +115,7 @@ def drawn(**changes: float) -> batches.Batch:
     settings = {"caption_drop": 0.0, "box_share": 0.6, **changes}
     made = pool()
     return batches.draw(
-        made, batches.make_deck(made), np.random.default_rng(0), Random(0), size=200, **settings
+        made, batches.make_sampler(made), np.random.default_rng(0), Random(0), size=200, **settings
     )
 
 
@@ -132,7 +132,7 @@ def test_thin_findings_have_no_box() -> None:
     made = replace(made, query=np.array([w.replace("opacity", "pneumothorax") for w in made.query]))
     batch = batches.draw(
         made,
-        batches.make_deck(made),
+        batches.make_sampler(made),
         np.random.default_rng(0),
         Random(0),
         size=200,
@@ -180,13 +180,19 @@ def test_words_alone_do_not_tell_whether_something_is_there() -> None:
         mask=np.where(np.arange(18)[:, None, None] < 8, 255, empty).astype(np.uint8),
         box=empty,
     )
-    deck = batches.make_deck(made)
+    sampler = batches.make_sampler(made)
     # Three opacities are asked for each mass with success, so in vain as well.
-    assert deck.odds[0] == pytest.approx(0.75)
-    assert deck.odds[1:] == pytest.approx(0.25 / 9)
-    assert deck.blank.tolist() == [1]
+    assert sampler.odds[0] == pytest.approx(0.75)
+    assert sampler.odds[1:] == pytest.approx(0.25 / 9)
+    assert sampler.blank.tolist() == [1]
     batch = batches.draw(
-        made, deck, np.random.default_rng(0), Random(0), size=400, caption_drop=0.0, box_share=0.6
+        made,
+        sampler,
+        np.random.default_rng(0),
+        Random(0),
+        size=400,
+        caption_drop=0.0,
+        box_share=0.6,
     )
     blank = batch.index == 1
     assert 0.05 < blank.mean() < 0.25
@@ -264,7 +270,7 @@ def test_share_loss_asks_as_much_of_a_nodule_as_of_a_lung() -> None:
     assert 1 < nodule / lung < 2
 
 
-def test_the_share_term_counts_from_its_step_on() -> None:
+def test_the_share_term_counts_from_its_step_on(tmp_path: Path) -> None:
     seen = []
 
     class Objective:
@@ -278,13 +284,15 @@ def test_the_share_term_counts_from_its_step_on() -> None:
             seen.append(given[-1])
             return pair.weight.sum(), pair.weight.sum()
 
-    pair, average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-    state = diffusion.State(
-        pair=pair, average=average, optimiser=torch.optim.AdamW(pair.parameters())
-    )
-    latents = np.zeros((2, 1, 4, 4), np.float16)
     diffusion.train_diffusion(
-        state, pool(), latents, Objective(), 0, lambda *_: None, lambda _: None
+        torch.nn.Linear(1, 1),
+        pool(),
+        np.zeros((2, 1, 4, 4), np.float16),
+        Objective(),
+        0,
+        lambda *_: None,
+        checkpoint=tmp_path / "checkpoint.pt",
+        check=lambda _: None,
     )
     assert seen == [0, 0, 0.2, 0.2]
 
@@ -351,27 +359,96 @@ def test_backgrounds_without_two_plausible_lungs_are_left_out(
     assert kept[0].image.shape == kept[0].masks["left lung"].shape == (64, 64)
 
 
-def test_a_stopped_autoencoder_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Interrupted(Exception):  # noqa: N818 - what a user does
+    pass
+
+
+def interrupt_after(steps: int) -> Callable[..., None]:
+    def report(_: str, step: int, *rest: object) -> None:
+        if step == steps:
+            raise Interrupted
+
+    return report
+
+
+def autoencoder_stage(checkpoint: Path, report: Callable[..., None]) -> torch.nn.Module:
     from cxrg.learn.train import autoencoder
 
-    monkeypatch.setattr(autoencoder, "CHECKPOINT_EVERY", 2)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32)).astype(np.uint8)
     settings = replace(read_config(RECIPE).autoencoder, steps=5, batch=4)
+    return autoencoder.train_autoencoder(images, settings, 1, report, checkpoint)
 
-    def stop_at_three(_: str, step: int, *rest: object) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
 
-    def trained(name: str) -> list[torch.Tensor]:
-        model = autoencoder.train_autoencoder(images, settings, 1, lambda *_: None, tmp_path / name)
-        return list(model.parameters())
+def segmenter_stage(checkpoint: Path, report: Callable[..., None]) -> torch.nn.Module:
+    from cxrg.learn.train import segmenter
 
-    whole = trained("a.pt")
-    with pytest.raises(KeyboardInterrupt):
-        autoencoder.train_autoencoder(images, settings, 1, stop_at_three, tmp_path / "b.pt")
-    for one, other in zip(whole, trained("b.pt"), strict=True):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 32, 32)).astype(np.uint8)
+    masks = rng.random((8, 4, 32, 32)) < 0.5
+    settings = replace(read_config(RECIPE).segmenter, steps=5, batch=4, channels=(8, 8))
+    return segmenter.train_segmenter(images, masks, settings, report, checkpoint)
+
+
+def denoiser_stage(checkpoint: Path, report: Callable[..., None]) -> torch.nn.Module:
+    settings = read_config(RECIPE)
+    config = replace(
+        settings.diffusion,
+        channels=(16, 16),
+        attention=(True, True),
+        self_attention=(False, True),
+        head_width=8,
+        batch=4,
+        steps=5,
+        share_from=2,
+        checkpoint_every=2,
+        snapshots=(),
+    )
+    text = replace(settings.text, sentences=200, vocabulary=300, width=16, layers=1, heads=2)
+    tokenizer = train_tokenizer(text, 0)
+    torch.manual_seed(3)
+    unet = diffusion.new_unet(config, 8, 2, text.width)
+    pair = diffusion.Pair(unet, new_text_encoder(text, len(tokenizer)))
+    objective = diffusion.Objective(
+        config=config,
+        tokenizer=tokenizer,
+        length=text.length,
+        alphas=diffusion.new_scheduler().alphas_cumprod,
+        layers=diffusion.watched_layers(unet),
+    )
+    latents = np.random.default_rng(0).standard_normal((2, 2, 8, 8)).astype(np.float16)
+    grid = {name: getattr(pool(), name).repeat(2, 1).repeat(2, 2) for name in GRIDS}
+    trained = diffusion.train_diffusion(
+        pair,
+        replace(pool(), **grid),
+        latents,
+        objective,
+        0,
+        report,
+        checkpoint=checkpoint,
+        check=lambda _: None,
+    )
+    assert trained.step == 5
+    return trained.average
+
+
+GRIDS = ("lungs", "mask", "box")
+
+
+@pytest.mark.parametrize("stage", [segmenter_stage, autoencoder_stage, denoiser_stage])
+def test_an_interrupted_stage_resumes_to_the_same_weights(
+    stage: Callable[..., torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxrg.learn.train import autoencoder, segmenter
+
+    for module in (autoencoder, segmenter):
+        monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
+    whole = stage(tmp_path / "whole.pt", lambda *_: None)
+    with pytest.raises(Interrupted):
+        stage(tmp_path / "parts.pt", interrupt_after(3))
+    resumed_at: list[int] = []
+    parts = stage(tmp_path / "parts.pt", lambda _, step, *rest: resumed_at.append(step))
+    assert resumed_at[0] == 3
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(one, other)
 
 

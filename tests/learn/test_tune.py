@@ -24,8 +24,8 @@ from cxrg.cli import main
 from cxrg.errors import InputError, UsageError
 from cxrg.learn.tune import losses, phantoms
 from cxrg.learn.tune.config import TuneConfig, read_config
-from cxrg.learn.tune.loop import NAMES, Course, State, learning_rate, new_vectors
-from cxrg.learn.tune.objective import Batch, Source, read, terms, token_weights
+from cxrg.learn.tune.objective import Batch, StudySampler, forward, terms, token_weights
+from cxrg.learn.tune.recipe import NAMES, Tuning, as_vectors, learning_rate, new_vectors
 from cxrg.learn.tune.run import ADAPTER, CURVES, LOG, tune
 from cxrg.learn.tune.study import Study, Triple, coarse, plain
 from cxrg.model.adapters.prompt_vectors import PromptVectors
@@ -75,22 +75,22 @@ def planted(count: int = 12) -> list[Study]:
     ]
 
 
-def source(model: Model, studies: list[Study]) -> Source:
+def sampler(model: Model, studies: list[Study]) -> StudySampler:
     pixels = np.stack([study.pixels for study in studies]).astype(np.float32) / np.float32(255)
     with torch.no_grad():
-        return Source(studies=studies, latents=model.encode(pixels), template=1.0)
+        return StudySampler(studies=studies, latents=model.encode(pixels), template=1.0)
 
 
-def course(model: Model, settings: TuneConfig) -> Course:
+def tuning(model: Model, settings: TuneConfig) -> Tuning:
     studies = planted()
     layers = [each.name for each in cross_attention_layers(model.denoiser, GRID) if each.side >= 4]
-    return Course(
+    return Tuning(
         model=model,
         config=settings,
         layers=layers,
         times=(100, 400),
-        learn=source(model, studies[:8]),
-        held_out=source(model, studies[8:]),
+        learn=sampler(model, studies[:8]),
+        held_out=sampler(model, studies[8:]),
     )
 
 
@@ -263,12 +263,12 @@ def test_weights_are_on_the_tokens_of_place_and_finding(model: Model) -> None:
         assert weights.sum(1).tolist() == pytest.approx([1.0, 0.0])
 
 
-def reading_of(model: Model, vectors: PromptVectors) -> tuple[Any, Batch, Course]:
-    its = course(model, config())
+def reading_of(model: Model, vectors: PromptVectors) -> tuple[Any, Batch, Tuning]:
+    its = tuning(model, config())
     batch = its.learn.draw(np.array(its.learn.pairs[:5]), Random(0))
     noise = torch.randn(batch.z0.shape, generator=torch.Generator().manual_seed(0))
     times = torch.tensor([100, 200, 300, 400, 250])
-    return read(model, vectors, batch, its.layers, times=times, noise=noise), batch, its
+    return forward(model, vectors, batch, its.layers, times=times, noise=noise), batch, its
 
 
 @pytest.mark.parametrize("family", ["sd1", "compact"])
@@ -350,32 +350,33 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     ("off", "word"), [(("outside",), "location"), (("inside", "dice"), "finding")]
 )
 def test_a_planted_association_is_learnt_and_leakage_drops(
-    off: tuple[str, ...], word: str, model: Model
+    off: tuple[str, ...], word: str, model: Model, tmp_path: Path
 ) -> None:
     """Words of place and finding one by one: of a position's attention they take each other's."""
     # An untrained model hardly tells one position from another: it takes long vectors.
     far = {"learning_rate": "1.0", "loss.residual": "0", "loss.diffusion": "0"}
     without = {f"loss.{term}": "0" for term in (*off, "nce")}
     settings = config(steps="12", batch="8", check_every="6", **far, **without)
-    its = course(model, settings)
-    state = State.new(model, settings)
-    its.run(state, nothing, nothing)
-    frozen, tuned = state.energies[0], state.energies[12]
+    its = tuning(model, settings)
+    vectors = new_vectors(model, settings)
+    found = its.run(vectors, nothing, checkpoint=tmp_path / "checkpoint.pt").energies
+    frozen, tuned = found[0], found[12]
     assert abs(frozen[word] - 0.5) < 0.05  # an untrained model knows no side
     assert 1 - tuned[word] < 0.9 * (1 - frozen[word])
     if word == "finding":
         assert tuned["other side"] < 0.9 * frozen["other side"]
 
 
-def test_without_residuals_only_the_prefix_is_learnt(model: Model) -> None:
+def test_without_residuals_only_the_prefix_is_learnt(model: Model, tmp_path: Path) -> None:
     settings = config(residuals="false", learning_rate="0.1")
-    its = course(model, settings)
-    state = State.new(model, settings)
-    its.run(state, nothing, nothing)
-    assert state.kept().residuals.shape == (0, tiny_models.WIDTH)
-    assert state.vectors.gate.abs().max() > 0
-    without = State.new(model, config(prefix="0"))
-    assert [len(group["params"]) for group in without.optimiser.param_groups] == [1]
+    vectors = new_vectors(model, settings)
+    selection = tuning(model, settings).run(vectors, nothing, checkpoint=tmp_path / "a.pt")
+    assert as_vectors(selection.best, vectors).residuals.shape == (0, tiny_models.WIDTH)
+    assert vectors.gate.abs().max() > 0
+    without = config(prefix="0")
+    tuning(model, without).run(new_vectors(model, without), nothing, checkpoint=tmp_path / "b.pt")
+    stored = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert [len(group["params"]) for group in stored["optimiser"]["param_groups"]] == [1]
 
 
 # --- runs -----------------------------------------------------------------------------------------

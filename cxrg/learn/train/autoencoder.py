@@ -15,11 +15,9 @@ from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from cxrg.learn.descent import Descent
 from cxrg.learn.log import Report
 from cxrg.learn.train.config import AutoencoderConfig
-
-CHECKPOINT_EVERY = 200
+from cxrg.learn.trainer import CHECKPOINT_EVERY, Trainer, TrainerConfig, one_cycle
 
 
 def new_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
@@ -63,22 +61,27 @@ def train_autoencoder(
 ) -> AutoencoderDC:
     """Train on ``images`` (N, side, side), 0..255; the model has its scaling factor set.
 
-    The training's state goes to ``checkpoint`` now and then, and goes on from there.
+    The training's state is written to ``checkpoint``, from which an interrupted run resumes.
     """
     torch.manual_seed(seed)
     model = new_autoencoder(config)
-    descent = Descent(model, config.learning_rate, config.steps, weight_decay=1e-4)
-    for step in range(descent.resume(checkpoint), config.steps):
+
+    def objective(step: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([seed, step])
         pick = rng.integers(len(images), size=config.batch)
         x = _shrunk(torch.from_numpy(images[pick])[:, None].float() / 127.5 - 1, config.side)
         latent = model.encode(x).latent
         noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32))
         noise = 0.05 * latent.detach().std() * noise
-        loss = reconstruction_loss(model.decode(latent + noise).sample, x)
-        report("autoencoder", step + 1, config.steps, descent.step(loss))
-        if (step + 1) % CHECKPOINT_EVERY == 0:
-            descent.save(checkpoint, step + 1)
+        return {"autoencoder": reconstruction_loss(model.decode(latent + noise).sample, x)}
+
+    loop = TrainerConfig(
+        steps=config.steps,
+        schedule=one_cycle(config.learning_rate, config.steps),
+        weight_decay=1e-4,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
+    Trainer(model, loop, checkpoint=checkpoint).run(objective, report)
     model.eval()
     sample = encode_all(model, images[:2000])
     scale = float(1.0 / sample.std())

@@ -36,7 +36,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Deck:
+class BatchSampler:
     """What batches are drawn from.
 
     ``rows`` are a pool's answers of each kind; ``odds`` (of the ABSENT rows, sum 1) are such that
@@ -49,7 +49,7 @@ class Deck:
     blank: NDArray[np.int64]
 
 
-def make_deck(pool: Pool) -> Deck:
+def make_sampler(pool: Pool) -> BatchSampler:
     """Sort a pool's answers."""
     rows = {kind: np.flatnonzero(pool.kind == kind) for kind in SHARES}
     said = Counter(_form(pool.query[row]) for row in rows[PRESENT])
@@ -59,7 +59,7 @@ def make_deck(pool: Pool) -> Deck:
     if not odds.any():
         odds = np.ones(len(missed))
     blank = np.setdiff1d(np.flatnonzero(pool.complete), pool.owner[rows[PRESENT]])
-    return Deck(rows=rows, odds=odds / odds.sum() if missed else odds, blank=blank)
+    return BatchSampler(rows=rows, odds=odds / odds.sum() if missed else odds, blank=blank)
 
 
 def _form(words: np.str_) -> tuple[str, str | None, str | None]:
@@ -68,14 +68,16 @@ def _form(words: np.str_) -> tuple[str, str | None, str | None]:
     return query.concept, "one" if query.side in ("left", "right") else query.side, query.zone
 
 
-def _pick(deck: Deck, pool: Pool, kind: int, rng: np.random.Generator) -> tuple[int, int]:
+def _pick(
+    sampler: BatchSampler, pool: Pool, kind: int, rng: np.random.Generator
+) -> tuple[int, int]:
     """An answer of a kind and its picture; what is absent is often asked of a blank picture."""
-    present = deck.rows[PRESENT]
-    if kind == ABSENT and deck.blank.size and present.size and rng.random() < ON_BLANK:
+    present = sampler.rows[PRESENT]
+    if kind == ABSENT and sampler.blank.size and present.size and rng.random() < ON_BLANK:
         row = int(present[int(rng.integers(present.size))])
-        return row, int(deck.blank[int(rng.integers(deck.blank.size))])
-    odds = deck.odds if kind == ABSENT else None
-    row = int(rng.choice(deck.rows[kind], p=odds))
+        return row, int(sampler.blank[int(rng.integers(sampler.blank.size))])
+    odds = sampler.odds if kind == ABSENT else None
+    row = int(rng.choice(sampler.rows[kind], p=odds))
     return row, int(pool.owner[row])
 
 
@@ -89,7 +91,7 @@ def _boxed(kind: int, words: str) -> bool:
 
 def draw(
     pool: Pool,
-    deck: Deck,
+    sampler: BatchSampler,
     rng: np.random.Generator,
     words: Random,
     *,
@@ -103,10 +105,10 @@ def draw(
     finding's bounding boxes where that is more: readers draw boxes around, not along. Thin findings
     and all that is no finding have their mask alone.
     """
-    present = [k for k in SHARES if deck.rows[k].size]
+    present = [k for k in SHARES if sampler.rows[k].size]
     share = np.array([SHARES[k] for k in present])
     of_kind = rng.choice(present, size=size, p=share / share.sum())
-    rows, owner = np.array([_pick(deck, pool, int(k), rng) for k in of_kind]).T
+    rows, owner = np.array([_pick(sampler, pool, int(k), rng) for k in of_kind]).T
     boxed = np.array(
         [_boxed(int(k), str(pool.query[row])) for k, row in zip(of_kind, rows, strict=False)]
     )

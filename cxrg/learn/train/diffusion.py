@@ -32,12 +32,12 @@ from transformers import BertModel
 
 from cxrg.attention.layers import cross_attention_layers
 from cxrg.attention.watch import watch
-from cxrg.files import atomic_write
 from cxrg.learn.log import Report
-from cxrg.learn.train.batches import Batch, draw, make_deck
+from cxrg.learn.train.batches import Batch, draw, make_sampler
 from cxrg.learn.train.config import DiffusionConfig
 from cxrg.learn.train.pool import Pool
 from cxrg.learn.train.text import tokens_of
+from cxrg.learn.trainer import Trainer, TrainerConfig
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -87,19 +87,9 @@ class Pair(nn.Module):
         self.text_encoder = text_encoder
 
 
-@dataclass(kw_only=True, slots=True)
-class State:
-    """Everything that a checkpoint holds."""
-
-    pair: Pair
-    average: Pair
-    optimiser: torch.optim.Optimizer
-    step: int = 0
-
-
 _LEAST = 1e-12
-"""Below it a share counts as this much and gives no slope. A rare finding's word whose share had
-fallen under a larger limit (1e-4 was tried) stays unheard for ever after."""
+"""A smaller share counts as this much, with gradient 0. With a larger limit (1e-4 was tried), the
+word of a rare finding whose share once falls below it gets no gradient and never recovers."""
 
 
 def attention_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> Tensor:
@@ -198,35 +188,37 @@ def learning_rate(config: DiffusionConfig, step: int) -> float:
     return config.learning_rate * max(min((step - start) / config.warmup, 1.0, fall), 1e-3)
 
 
-@torch.no_grad()
-def average_into(average: Pair, pair: Pair, decay: float) -> None:
-    """Exponential moving average of the weights."""
-    for kept, now in zip(average.parameters(), pair.parameters(), strict=True):
-        kept.lerp_(now, 1 - decay)
-
-
 def train_diffusion(
-    state: State,
+    pair: Pair,
     pool: Pool,
     latents: NDArray[np.float16],
     objective: Objective,
     seed: int,
     report: Report,
-    save: Callable[[State], None],
-) -> Pair:
-    """Train from ``state.step`` to the configured end; returns the averaged weights.
+    *,
+    checkpoint: Path,
+    check: Callable[[Trainer[Pair]], None],
+) -> Trainer[Pair]:
+    """Train to the configured end, from ``checkpoint`` if it exists.
 
     Args:
+        pair: networks with their initial weights.
+        pool: pictures and queries.
         latents: ``(N, C, h, w)``, scaled to unit variance.
-        save: called with the state at every checkpoint and at the end.
+        objective: computes the two losses of a batch.
+        seed: of all random choices, together with the step.
+        report: called with the losses of every step.
+        checkpoint: file of the training's state.
+        check: called before each checkpoint is written.
     """
     config = objective.config
-    deck = make_deck(pool)
-    for step in range(state.step, config.steps):
+    sampler = make_sampler(pool)
+
+    def losses(step: int) -> dict[str, Tensor]:
         rng, words = np.random.default_rng([seed, step]), Random(seed * 1_000_003 + step)
         batch = draw(
             pool,
-            deck,
+            sampler,
             rng,
             words,
             size=config.batch,
@@ -235,43 +227,21 @@ def train_diffusion(
         )
         z0 = torch.from_numpy(latents[batch.index].astype(np.float32))
         share = config.share_weight if step >= config.share_from else 0.0
-        denoise, look = objective(state.pair, z0, batch, rng, share)
+        denoise, look = objective(pair, z0, batch, rng, share)
         loss = denoise + config.attention_weight * look
-        for group in state.optimiser.param_groups:
-            group["lr"] = learning_rate(config, step)
-        state.optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(state.pair.parameters(), 1.0)
-        state.optimiser.step()
-        average_into(state.average, state.pair, min(config.ema, (step + 1) / (step + 10)))
-        state.step = step + 1
-        report("diffusion", state.step, config.steps, loss.item())
-        report("diffusion/attention", state.step, config.steps, look.item())
-        due = state.step % config.checkpoint_every == 0 or state.step in config.snapshots
-        if due or state.step == config.steps:
-            save(state)
-    return state.average
+        return {"diffusion": loss, "diffusion/attention": look}
 
-
-def save_checkpoint(path: Path, state: State) -> None:
-    """Write a checkpoint whole or not at all."""
-    kept = {
-        "pair": state.pair.state_dict(),
-        "average": state.average.state_dict(),
-        "optimiser": state.optimiser.state_dict(),
-        "step": state.step,
-    }
-    with atomic_write(path) as file:
-        torch.save(kept, file)
-
-
-def load_checkpoint(path: Path, state: State) -> None:
-    """Continue from a checkpoint that this program wrote."""
-    kept = torch.load(path, weights_only=True)
-    state.pair.load_state_dict(kept["pair"])
-    state.average.load_state_dict(kept["average"])
-    state.optimiser.load_state_dict(kept["optimiser"])
-    state.step = kept["step"]
+    loop = TrainerConfig(
+        steps=config.steps,
+        schedule=lambda step: {"lr": learning_rate(config, step)},
+        weight_decay=0.01,
+        ema=config.ema,
+        checkpoint_every=config.checkpoint_every,
+        checkpoint_at=config.snapshots,
+    )
+    trainer = Trainer(pair, loop, checkpoint=checkpoint)
+    trainer.run(losses, report, check)
+    return trainer
 
 
 def watched_layers(unet: UNet2DConditionModel, smallest: int = 8) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from cxrg.learn.train.export import export
 from cxrg.learn.train.pool import Background, Pool, make_pool, read_pool
 from cxrg.learn.train.segmenter import STRUCTURES, train_segmenter
 from cxrg.learn.train.text import new_text_encoder, train_tokenizer
+from cxrg.learn.trainer import Trainer
 from cxrg.model.checkpoint import quiet_libraries
 from cxrg.phantom import sample
 
@@ -56,13 +57,12 @@ def run(settings: TrainConfig, *, out: Path, resume: bool, progress: Progress) -
         latents = _latents(vae, pool, out)
         write = partial(export, vae=vae, tokenizer=tokenizer, settings=settings)
 
-        def save(state: diffusion.State) -> None:
-            diffusion.save_checkpoint(out / "checkpoint.pt", state)
-            if state.step in settings.diffusion.snapshots:
-                write(out / f"model-{state.step}", pair=state.average, step=state.step)
+        def check(trainer: Trainer[diffusion.Pair]) -> None:
+            if trainer.step in settings.diffusion.snapshots:
+                write(out / f"model-{trainer.step}", pair=trainer.average, step=trainer.step)
 
-        pair, step = _diffusion(settings, tokenizer, pool, latents, out, save, log)
-        return write(out / "model", pair=pair, step=step)
+        trained = _diffusion(settings, tokenizer, pool, latents, out, check, log)
+        return write(out / "model", pair=trained.average.eval(), step=trained.step)
 
 
 def _segmenter(settings: TrainConfig, out: Path, log: Log) -> UNet2DModel:
@@ -77,8 +77,10 @@ def _segmenter(settings: TrainConfig, out: Path, log: Log) -> UNet2DModel:
         images.append(np.round(phantom.image * 255).astype(np.uint8))
         masks.append(np.stack([phantom.regions[name] for name in STRUCTURES]))
         log("phantoms", index + 1, table.phantoms, 0.0)
-    net = train_segmenter(np.stack(images), np.stack(masks), table, log)
+    checkpoint = out / "segmenter.pt"
+    net = train_segmenter(np.stack(images), np.stack(masks), table, log, checkpoint)
     net.save_pretrained(folder)
+    checkpoint.unlink(missing_ok=True)
     return net
 
 
@@ -141,20 +143,12 @@ def _diffusion(
     pool: Pool,
     latents: NDArray[np.float16],
     out: Path,
-    save: Callable[[diffusion.State], None],
+    check: Callable[[Trainer[diffusion.Pair]], None],
     log: Log,
-) -> tuple[diffusion.Pair, int]:
+) -> Trainer[diffusion.Pair]:
     torch.manual_seed(settings.data.seed)
     channels, grid = latents.shape[1], latents.shape[2]
     pair = _new_pair(settings, channels, grid, len(tokenizer))
-    average = _new_pair(settings, channels, grid, len(tokenizer))
-    average.load_state_dict(pair.state_dict())
-    rate = settings.diffusion.learning_rate
-    optimiser = torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=0.01)
-    state = diffusion.State(pair=pair, average=average, optimiser=optimiser)
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        diffusion.load_checkpoint(checkpoint, state)
     objective = diffusion.Objective(
         config=settings.diffusion,
         tokenizer=tokenizer,
@@ -162,5 +156,13 @@ def _diffusion(
         alphas=diffusion.new_scheduler().alphas_cumprod,
         layers=diffusion.watched_layers(pair.unet),
     )
-    kept = diffusion.train_diffusion(state, pool, latents, objective, settings.data.seed, log, save)
-    return kept.eval(), state.step
+    return diffusion.train_diffusion(
+        pair,
+        pool,
+        latents,
+        objective,
+        settings.data.seed,
+        log,
+        checkpoint=out / "checkpoint.pt",
+        check=check,
+    )

@@ -7,6 +7,8 @@ exposure, processing, findings and markers, so that a real image looks like one 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import torch
@@ -16,9 +18,9 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.anatomy.segmenter import chances, largest_part
 from cxrg.chest.regions import Mask
-from cxrg.learn.descent import Descent
 from cxrg.learn.log import Report
 from cxrg.learn.train.config import SegmenterConfig
+from cxrg.learn.trainer import CHECKPOINT_EVERY, Trainer, TrainerConfig, one_cycle
 
 STRUCTURES = ("right lung", "left lung", "heart and mediastinum", "airways")
 
@@ -45,28 +47,39 @@ def train_segmenter(
     masks: NDArray[np.bool_],
     config: SegmenterConfig,
     report: Report,
+    checkpoint: Path,
 ) -> UNet2DModel:
     """Train on phantoms.
 
     Args:
         images: ``(N, side, side)``, 0..255; a quarter of the model's side is enough for outlines.
         masks: ``(N, 4, side, side)`` in the order of ``STRUCTURES``.
+        config: network, length and learning rate.
+        report: called with the loss of every step.
+        checkpoint: file of the training's state, from which an interrupted run resumes.
     """
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
     net = new_segmenter(images.shape[-1], config.channels)
-    descent = Descent(net, config.learning_rate, config.steps, weight_decay=1e-3)
+    picks = np.random.default_rng(0).integers(len(images), size=(config.steps, config.batch))
     zero = torch.zeros((), dtype=torch.long)
-    for step in range(config.steps):
-        pick = rng.integers(len(images), size=config.batch)
+
+    def objective(step: int) -> dict[str, torch.Tensor]:
+        pick = picks[step]
         x = torch.from_numpy(images[pick])[:, None].float() / 127.5 - 1
         y = torch.from_numpy(masks[pick]).float()
         logits = net(x, zero).sample
         chance = logits.sigmoid()
         overlap = 2 * (chance * y).sum((2, 3)) + 1
         dice = 1 - overlap / (chance.sum((2, 3)) + y.sum((2, 3)) + 1)
-        loss = F.binary_cross_entropy_with_logits(logits, y) + dice.mean()
-        report("segmenter", step + 1, config.steps, descent.step(loss))
+        return {"segmenter": F.binary_cross_entropy_with_logits(logits, y) + dice.mean()}
+
+    loop = TrainerConfig(
+        steps=config.steps,
+        schedule=one_cycle(config.learning_rate, config.steps),
+        weight_decay=1e-3,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
+    Trainer(net, loop, checkpoint=checkpoint).run(objective, report)
     net.eval()
     return net
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cxrg.about import NOTICE
 from cxrg.files import atomic_write
 from cxrg.learn.tune.config import TuneConfig
-from cxrg.learn.tune.loop import Energies
+from cxrg.learn.tune.recipe import Energies
 from cxrg.output.plots import lines
 
 _PAGE = """<!DOCTYPE html>

@@ -41,7 +41,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Reading:
+class ForwardResult:
     """What one evaluation shows: maps ``(B, h, w)`` of the place's and the finding's words, mean
     over layers, per layer features ``(B, D)`` under the finding's map and of its words, and the
     mean squared error ``(B,)`` of the output."""
@@ -53,7 +53,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Source:
+class StudySampler:
     """Studies ready to be drawn from: ``latents`` float32 ``(N, C, h, w)``, one per study."""
 
     studies: Sequence[Study]
@@ -108,7 +108,7 @@ def token_weights(model: Model, texts: Sequence[str], table: str) -> Tensor:
     return marked / marked.sum(1, keepdim=True).clamp_min(1)
 
 
-def read(
+def forward(
     model: Model,
     vectors: PromptVectors,
     batch: Batch,
@@ -116,7 +116,7 @@ def read(
     *,
     times: Tensor,
     noise: Tensor,
-) -> Reading:
+) -> ForwardResult:
     """Ask the denoiser once and watch where places and findings are looked for.
 
     Args:
@@ -146,7 +146,7 @@ def read(
     ):
         output = model.denoise(z_t, times, context)
         maps = dict(of_finding.maps)
-        return Reading(
+        return ForwardResult(
             location=_joined(of_place.maps.values()),
             finding=_joined(maps.values()),
             features=tuple(
@@ -187,25 +187,25 @@ def _joined(maps: Iterable[Tensor]) -> Tensor:
 
 
 def terms(
-    reading: Reading, batch: Batch, vectors: PromptVectors, weights: LossConfig
+    result: ForwardResult, batch: Batch, vectors: PromptVectors, weights: LossConfig
 ) -> dict[str, Tensor]:
     """The terms of the loss that have a weight, unweighted, by name."""
-    mask = at(batch.masks, reading.location)
+    mask = at(batch.masks, result.location)
     made: dict[str, Callable[[], Tensor]] = {
-        "inside": lambda: losses.inside(reading.location, mask),
-        "outside": lambda: losses.outside(reading.finding, mask),
-        "dice": lambda: losses.dice(reading.location, mask),
-        "nce": lambda: _contrast(reading, batch),
-        "diffusion": lambda: reading.error.mean(),
+        "inside": lambda: losses.inside(result.location, mask),
+        "outside": lambda: losses.outside(result.finding, mask),
+        "dice": lambda: losses.dice(result.location, mask),
+        "nce": lambda: _contrast(result, batch),
+        "diffusion": lambda: result.error.mean(),
         "residual": lambda: vectors.residuals.square().sum(),
     }
     return {name: term() for name, term in made.items() if getattr(weights, name)}
 
 
-def _contrast(reading: Reading, batch: Batch) -> Tensor:
+def _contrast(result: ForwardResult, batch: Batch) -> Tensor:
     told = [triple.template for triple in batch.triples]
-    same = torch.tensor([[a == b for b in told] for a in told], device=reading.finding.device)
-    each = [losses.nce(seen, said, same) for seen, said in reading.features]
+    same = torch.tensor([[a == b for b in told] for a in told], device=result.finding.device)
+    each = [losses.nce(seen, said, same) for seen, said in result.features]
     return torch.stack(each).mean()
 
 

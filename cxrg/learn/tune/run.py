@@ -22,9 +22,9 @@ from cxrg.files import atomic_write
 from cxrg.learn.log import Log, Progress
 from cxrg.learn.tune.config import TuneConfig
 from cxrg.learn.tune.curves import write_curves
-from cxrg.learn.tune.loop import Course, Energies, State
-from cxrg.learn.tune.objective import Source
+from cxrg.learn.tune.objective import StudySampler
 from cxrg.learn.tune.phantoms import render_studies
+from cxrg.learn.tune.recipe import Energies, Selection, Tuning, as_vectors, new_vectors
 from cxrg.learn.tune.study import Study
 from cxrg.learn.tune.table import read_studies
 from cxrg.model.adapters import NO_PADDING
@@ -88,8 +88,8 @@ def tune(
     _claim(out, config, base)
     with (out / LOG).open("a", encoding="utf-8") as file:
         log = Log(file=file, progress=progress)
-        learn, held_out = _sources(config, base, pool or out / "pool", progress)
-        course = Course(
+        learn, held_out = _samplers(config, base, pool or out / "pool", progress)
+        tuning = Tuning(
             model=base,
             config=config,
             layers=layers,
@@ -97,23 +97,21 @@ def tune(
             learn=learn,
             held_out=held_out,
         )
-        state = State.new(base, config)
-        state.resume(out / CHECKPOINT)
 
-        def save(now: State) -> None:
-            line = {"stage": "held out", "step": now.step, **now.energies[now.step]}
-            file.write(json.dumps(line) + "\n")
+        def checked(step: int, energies: Energies) -> None:
+            file.write(json.dumps({"stage": "held out", "step": step, **energies}) + "\n")
             file.flush()  # a run that is killed keeps the line of every checkpoint
-            now.save(out / CHECKPOINT)
 
-        course.run(state, log, save)
-    write_vectors(out / ADAPTER, state.kept(), _card(course, state))
-    write_curves(out / LOG, state.energies, out / CURVES, config)
+        vectors = new_vectors(base, config)
+        selection = tuning.run(vectors, log, checkpoint=out / CHECKPOINT, checked=checked)
+    kept = as_vectors(selection.best, vectors)
+    write_vectors(out / ADAPTER, kept, _card(tuning, selection))
+    write_curves(out / LOG, selection.energies, out / CURVES, config)
     return Tuned(
         adapter=out / ADAPTER,
-        frozen=state.energies[0],
-        tuned=state.energies[state.best_step],
-        step=state.best_step,
+        frozen=selection.energies[0],
+        tuned=selection.energies[selection.best_step],
+        step=selection.best_step,
     )
 
 
@@ -147,9 +145,9 @@ def _claim(out: Path, config: TuneConfig, base: Model) -> None:
         file.write((json.dumps(told, indent=2) + "\n").encode())
 
 
-def _sources(
+def _samplers(
     config: TuneConfig, base: Model, pool: Path, progress: Progress
-) -> tuple[Source, Source]:
+) -> tuple[StudySampler, StudySampler]:
     """What is learnt from and what is held out, patients apart.
 
     Raises:
@@ -168,8 +166,8 @@ def _sources(
             f"{config.data.held_out:g} of them; give more, or set data.held_out"
         )
     return (
-        _source(config, base, learn, lambda i, n: progress("encoding", i, n)),
-        _source(config, base, held_out, lambda i, n: progress("encoding, held out", i, n)),
+        _sampler(config, base, learn, lambda i, n: progress("encoding", i, n)),
+        _sampler(config, base, held_out, lambda i, n: progress("encoding, held out", i, n)),
     )
 
 
@@ -198,23 +196,23 @@ def _studies(config: TuneConfig, base: Model, pool: Path, progress: Progress) ->
 
 
 @torch.no_grad()
-def _source(
+def _sampler(
     config: TuneConfig, base: Model, studies: list[Study], report: Callable[[int, int], None]
-) -> Source:
+) -> StudySampler:
     latents = []
     for first in range(0, len(studies), config.batch):
         some = studies[first : first + config.batch]
         pixels = np.stack([study.pixels for study in some]).astype(np.float32) / np.float32(255)
         latents.append(base.encode(pixels).cpu())
         report(first + len(some), len(studies))
-    return Source(studies=studies, latents=torch.cat(latents), template=config.data.template)
+    return StudySampler(studies=studies, latents=torch.cat(latents), template=config.data.template)
 
 
-def _card(course: Course, state: State) -> dict[str, Any]:
+def _card(tuning: Tuning, selection: Selection) -> dict[str, Any]:
     """What the adapter's file tells of itself; no path, for names may be patients'."""
-    config, base = course.config, course.model
+    config, base = tuning.config, tuning.model
     phantoms = f"{config.data.phantoms} phantoms" if config.data.phantoms else ""
-    real = len(course.learn.studies) + len(course.held_out.studies)
+    real = len(tuning.learn.studies) + len(tuning.held_out.studies)
     table = "images with reports and masks" if config.data.table else ""
     settings = asdict(config)
     settings["data"] = {k: v for k, v in settings["data"].items() if k not in ("table", "masks")}
@@ -222,17 +220,17 @@ def _card(course: Course, state: State) -> dict[str, Any]:
         "base": {
             "name": base.card.name,
             "identity": base.identity,
-            "width": int(state.vectors.residuals.shape[1]),
+            "width": int(selection.best["residuals"].shape[1]),
         },
         "vocabulary": {"locations": LOCATIONS, "findings": FINDINGS},
         "trained_on": " and ".join(filter(None, (phantoms, table))) + f"; {real} studies used",
-        "layers": list(course.layers),
-        "timesteps": list(course.times),
-        "step": state.best_step,
+        "layers": list(tuning.layers),
+        "timesteps": list(tuning.times),
+        "step": selection.best_step,
         "gain": {
             "measure": "share of attention in the place that the phrase names, held-out studies",
-            "frozen": state.energies[0],
-            "tuned": state.energies[state.best_step],
+            "frozen": selection.energies[0],
+            "tuned": selection.energies[selection.best_step],
         },
         "config": settings,
         "cxrg": __version__,
