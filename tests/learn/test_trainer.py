@@ -227,6 +227,8 @@ def test_frozen_and_empty_parameters_are_left_out(tmp_path: Path) -> None:
     trainer.run(lambda _: {"loss": net["free"].sum() + net["frozen"].sum()}, nothing)
     assert torch.equal(net["frozen"], before["frozen"])
     assert (net["free"] < before["free"]).all()
+    stored = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert [group["params"] for group in stored["optimiser"]["param_groups"]] == [[0]]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Path) -> None:
