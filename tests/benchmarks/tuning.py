@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from grid import METRICS, score
-
 from cxrg.chest.categories import group_of
 from cxrg.chest.vocabulary import matcher
 from cxrg.cli.knobs import read_knobs
@@ -32,6 +30,7 @@ from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import resolve
 from tests.benchmarks.common import markdown, read_data, signed
+from tests.benchmarks.grid import METRICS, score
 
 FROZEN = "frozen"
 LINES = (

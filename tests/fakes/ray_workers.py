@@ -19,7 +19,8 @@ class Quick(Remote):
     """A worker without a network, so that what is seen is the engine.
 
     It does what the name of the task's file says: ``deadly`` ends the worker, ``once`` ends it the
-    first time, ``slow`` takes a while, ``full`` is an error that concerns every task.
+    first time, ``slow`` takes a while, ``full`` is an error that concerns every task, and ``three``
+    waits until three workers have begun one, so that none does all before the others have started.
     """
 
     def open(self) -> Setting:
@@ -35,8 +36,18 @@ class Quick(Remote):
             os.kill(os.getpid(), signal.SIGKILL)
         if task.path.name.startswith("full"):
             return CxrgError("disk full; make room")
+        until = time.monotonic() + 120
+        while task.path.name.startswith("three") and len(workers()) < 3:
+            if time.monotonic() > until:
+                return CxrgError("no three workers after two minutes; look at the cluster")
+            time.sleep(0.05)
         time.sleep(0.3 if task.path.name.startswith("slow") else 0.02)
         return Outcome(task=task, rows=(Row(phrase="x", stem=task.path.name, record={}),))
+
+
+def workers() -> set[str]:
+    """Process ids of the workers that have begun a task."""
+    return {line.split()[1] for line in Path("log").read_text().splitlines()}
 
 
 def note(text: str) -> None:
