@@ -18,9 +18,10 @@ from cxrg.batch.ahead import Ahead
 from cxrg.batch.engine import Engine, Halt
 from cxrg.batch.failures import FAILURES, append, failure_line, rewrite
 from cxrg.batch.ledger import Ledger
-from cxrg.batch.task import Failure, Kind, Outcome, Row, Tally, Task, Told
+from cxrg.batch.task import Failure, Outcome, Row, Tally, Task, Told
 from cxrg.errors import WriteError
 from cxrg.files import remove_partial_files
+from cxrg.output.formats import paths
 
 WINDOW = 1000
 PUT_OFF = 256
@@ -71,7 +72,7 @@ class Run:
         engine: Engine,
         ledger: Ledger,
         out: Path,
-        kinds: Sequence[Kind],
+        kinds: Sequence[str],
         tell: Callable[[Told], None],
         ordered: bool = True,
         halt: Halt = lambda: False,
@@ -172,7 +173,7 @@ class Run:
                 yield from self._claim(self._put_off.pop(index))
 
     def _has_files(self, stem: str) -> bool:
-        return all((self._out / f"{stem}.{kind}").is_file() for kind in self._kinds)
+        return all(path.is_file() for path in paths(self._out, stem, self._kinds).values())
 
     def _identify(self, item: Task | Outcome) -> str | None:
         return self._ledger.identify(item.path) if isinstance(item, Task) else None

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxrg.options import Options
-
-Kind = Literal["json", "png", "npz"]
-KINDS: tuple[Kind, ...] = ("json", "png", "npz")
+from cxrg.output.formats import FORMATS
 
 Reason = Literal["missing", "image", "phrase", "input", "outside", "internal", "poisoned"]
 REASONS: Mapping[Reason, str] = {
@@ -56,7 +54,7 @@ class Job:
         device: of this worker: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         preset: a named set of options.
         knobs: what the user set on top of it, by name.
-        kinds: the kinds of files to write.
+        kinds: the formats to write, some of `cxrg.output.formats.FORMATS`.
         out: the folder to write to.
         debug: tell of unexpected errors with their traceback, which may hold file names.
     """
@@ -70,7 +68,7 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     knobs: Mapping[str, Any] = field(default_factory=dict)
-    kinds: tuple[Kind, ...] = KINDS
+    kinds: tuple[str, ...] = FORMATS
     debug: bool = False
 
 

@@ -20,7 +20,8 @@ from cxrg.batch.task import Failure, Job, Outcome, Reason, Row, Setting, Task, p
 from cxrg.errors import CxrgError, ImageError, PhraseError
 from cxrg.files import stem
 from cxrg.options import resolve
-from cxrg.output.record import record, write_record
+from cxrg.output import formats
+from cxrg.output.record import record
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
@@ -158,17 +159,7 @@ class Worker:
         )
         facts = json.dumps(asdict(result.options), sort_keys=True)
         name = stem(result.image.sha256, result.phrase, result.model.identity, facts)
-        files = {kind: self._job.out / f"{name}.{kind}" for kind in self._job.kinds}
-        if "json" in files:
-            write_record(result, files["json"])
-        if "png" in files:
-            from cxrg.output.picture import write_picture
-
-            write_picture(result, image, files["png"])
-        if "npz" in files:
-            from cxrg.output.arrays import write_arrays
-
-            write_arrays(result, files["npz"])
+        formats.write(result, image, formats.paths(self._job.out, name, self._job.kinds))
         return Row(phrase=phrase, stem=name, record=record(result))
 
     def _failure(self, task: Task, error: Exception) -> Failure:

@@ -22,9 +22,8 @@ from cxrg.image.read import read_image
 from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
 from cxrg.options import Options
-from cxrg.output.arrays import write_arrays
-from cxrg.output.picture import write_picture
-from cxrg.output.record import write_record
+from cxrg.output import formats
+from cxrg.output.formats import FORMATS
 
 STAGES = ("read", "encode", "invert", "attend", "post-process", "write")
 Tell = Callable[[str], None]
@@ -201,9 +200,7 @@ def _once(model: Model, path: Path, phrases: Sequence[str], options: Options) ->
     start = perf_counter()
     with TemporaryDirectory() as folder:
         for number, result in enumerate(results):
-            write_record(result, Path(folder, f"{number}.json"))
-            write_picture(result, image, Path(folder, f"{number}.png"))
-            write_arrays(result, Path(folder, f"{number}.npz"))
+            formats.write(result, image, formats.paths(Path(folder), str(number), FORMATS))
     write = perf_counter() - start
     inner = dict(results[-1].timings)
     # Phrases are checked before the image is touched; embedding them belongs to attending.

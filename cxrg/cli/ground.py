@@ -14,7 +14,7 @@ from cxrg.batch.choose import choose_engine
 from cxrg.batch.ledger import Ledger
 from cxrg.batch.run import Run
 from cxrg.batch.sources import Entry, from_arguments, from_lines, from_manifest, tasks
-from cxrg.batch.task import KINDS, Job, Kind, Outcome, Task
+from cxrg.batch.task import Job, Outcome, Task
 from cxrg.cli.debug import Debug
 from cxrg.cli.inputs import (
     STDIN,
@@ -29,6 +29,7 @@ from cxrg.cli.results import Teller, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PhraseError, UsageError
 from cxrg.options import DEFAULT_PRESET, KNOBS, PRESETS, resolve
+from cxrg.output.formats import FORMATS
 
 if TYPE_CHECKING:
     from cxrg.reports import Statement
@@ -109,8 +110,8 @@ def ground(
     ] = None,
     out: Annotated[Path, _output(text="Folder for the files.")] = Path("cxrg-out"),
     formats: Annotated[
-        str, _output("--format", text="Files to write: some of json,png,npz, or none.")
-    ] = ",".join(KINDS),
+        str, _output("--format", text=f"Files to write: some of {','.join(FORMATS)}, or none.")
+    ] = ",".join(FORMATS),
     as_json: Annotated[
         bool, _output("--json", text="One JSON line per image and phrase on standard output.")
     ] = False,
@@ -315,14 +316,14 @@ def _devices(text: str) -> list[str]:
     return devices
 
 
-def _formats(text: str) -> tuple[Kind, ...]:
-    """The kinds of files to write.
+def _formats(text: str) -> tuple[str, ...]:
+    """The formats to write.
 
     Raises:
-        UsageError: a kind is not known.
+        UsageError: a format is unknown.
     """
-    asked = {kind.strip() for kind in text.split(",")} - {"", "none"}
-    strange = sorted(asked - set(KINDS))
-    if strange:
-        raise UsageError(f"format {strange[0]!r} is not known; use {', '.join(KINDS)} or none")
-    return tuple(kind for kind in KINDS if kind in asked)
+    names = {name.strip() for name in text.split(",")} - {"", "none"}
+    unknown = sorted(names - set(FORMATS))
+    if unknown:
+        raise UsageError(f"format {unknown[0]!r} is unknown; use {', '.join(FORMATS)} or none")
+    return tuple(name for name in FORMATS if name in names)

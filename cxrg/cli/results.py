@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cxrg.batch.failures import FAILURES
-from cxrg.batch.task import REASONS, Failure, Kind, Reason, Row, Tally, Told
+from cxrg.batch.task import REASONS, Failure, Reason, Row, Tally, Told
 from cxrg.cli.terminal import Reporter, complain, table, write
 from cxrg.errors import CxrgError, ImageError, InputError, PhraseError
+from cxrg.output.formats import paths
 from cxrg.output.record import record_line
 
 MOST_ROWS = 50
@@ -41,7 +42,7 @@ class Teller:
     """
 
     out: Path
-    kinds: Sequence[Kind]
+    kinds: Sequence[str]
     as_json: bool
     quiet: bool
     reporter: Reporter
@@ -52,7 +53,7 @@ class Teller:
     def __call__(self, told: Told) -> None:
         path = told.task.path
         for row in told.rows:
-            files: dict[str, Path] = {kind: self.out / f"{row.stem}.{kind}" for kind in self.kinds}
+            files = paths(self.out, row.stem, self.kinds)
             if self.as_json:
                 write(record_line(row.record, path=str(path), files=files))
             elif not self.quiet and len(self.rows) <= MOST_ROWS:

@@ -11,10 +11,11 @@ from cxrg.files import atomic_write
 from cxrg.output.record import record, record_line
 
 if TYPE_CHECKING:
+    from cxrg.image.read import CxrImage
     from cxrg.result import Grounding
 
 
-def write_arrays(grounding: Grounding, path: Path) -> None:
+def write_arrays(grounding: Grounding, image: CxrImage, path: Path) -> None:
     """Write ``heatmap`` (H, W), ``canonical`` (S, S), ``boxes`` (N, 5) and ``record``.
 
     ``heatmap`` is float32 in [0, 1] in source pixels, NaN where the model never looked;

@@ -19,6 +19,7 @@ from cxrg.chest.whereabouts import whereabouts
 from cxrg.files import atomic_write
 
 if TYPE_CHECKING:
+    from cxrg.image.read import CxrImage
     from cxrg.result import Grounding
 
 SCHEMA = "cxrg.grounding/1"
@@ -82,7 +83,7 @@ def record_line(
     return json.dumps(line, allow_nan=False)
 
 
-def write_record(grounding: Grounding, path: Path) -> None:
+def write_record(grounding: Grounding, image: CxrImage, path: Path) -> None:
     """Write the record as a JSON file.
 
     Raises:

@@ -145,9 +145,10 @@ def test_box_is_told_in_source_pixels_with_words() -> None:
 
 
 def test_record_is_the_same_for_equal_runs_and_does_not_name_the_file(tmp_path: Path) -> None:
-    grounding = samples.grounding(samples.image())
-    write_record(grounding, tmp_path / "a")
-    write_record(replace(grounding, timings={"read": 9.9}), tmp_path / "b")
+    image = samples.image()
+    grounding = samples.grounding(image)
+    write_record(grounding, image, tmp_path / "a")
+    write_record(replace(grounding, timings={"read": 9.9}), image, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert b"DOE" not in (tmp_path / "a").read_bytes()
     check(json.loads((tmp_path / "a").read_text()))
@@ -160,7 +161,7 @@ def test_arrays_come_back(tmp_path: Path) -> None:
     image = samples.image(100, 300, options=Options(fit="crop"))
     boxes = (Box(1, 2, 3.5, 4, 0.5), Box(5, 6, 7, 8))
     grounding = samples.grounding(image, boxes=boxes)
-    write_arrays(grounding, tmp_path / "x.npz")
+    write_arrays(grounding, image, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["heatmap"], grounding.heatmap)
         assert archive["heatmap"].dtype == np.float32
@@ -172,7 +173,8 @@ def test_arrays_come_back(tmp_path: Path) -> None:
 
 
 def test_arrays_of_nothing_found_have_no_box(tmp_path: Path) -> None:
-    write_arrays(samples.grounding(samples.image(), **NOT_FOUND), tmp_path / "x.npz")
+    image = samples.image()
+    write_arrays(samples.grounding(image, **NOT_FOUND), image, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as archive:
         assert archive["boxes"].shape == (0, 5)
 
