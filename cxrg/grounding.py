@@ -21,7 +21,7 @@ from torch import Tensor
 from cxrg.attention.free_run import free_run
 from cxrg.attention.layers import choose_layers
 from cxrg.attention.read import Reading, read_each
-from cxrg.errors import UsageError
+from cxrg.errors import PhraseError, UsageError
 from cxrg.heatmap.bias_merging import check_merging
 from cxrg.image.read import CxrImage, read_image
 from cxrg.latents.invert import check_path, ddim_latents
@@ -267,9 +267,24 @@ def latents_of(
 
 
 def _check_phrases(phrases: Sequence[str], model: Model, options: Options) -> None:
-    """Complain of any phrase before the network runs for the first."""
+    """Raise PhraseError for the first invalid phrase, before any network runs."""
+    for error in phrase_errors(phrases, model, options).values():
+        raise error
+
+
+def phrase_errors(phrases: Sequence[str], model: Model, options: Options) -> dict[str, PhraseError]:
+    """The invalid phrases, each with its error; no network runs.
+
+    Raises:
+        UsageError: the option ``tokens`` needs a tagger that is not installed.
+    """
+    errors = {}
     for text in dict.fromkeys(phrases):
-        check_phrase(model, text, options.tokens)
+        try:
+            check_phrase(model, text, options.tokens)
+        except PhraseError as error:
+            errors[text] = error
+    return errors
 
 
 class _Clock:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -132,26 +131,21 @@ class Worker:
     def _ground(
         self, task: Task, image: CxrImage
     ) -> tuple[list[tuple[str, Grounding]], Failure | None]:
-        """All phrases at once, or one by one where one of them cannot be used."""
+        """Results of the valid phrases, and one failure that names all invalid ones."""
+        from cxrg.grounding import ground, phrase_errors
+
         try:
-            return self._ground_all(task.phrases, image), None
-        except PhraseError as error:
-            usable, failure = [], self._failure(task, error)
-            if len(task.phrases) > 1:
-                for phrase in task.phrases:
-                    with suppress(PhraseError):
-                        usable += self._ground_all([phrase], image)
-            return usable, failure
+            errors = phrase_errors(task.phrases, self._model, self._options)
+            failure = self._failure(task, _joined(errors.values())) if errors else None
+            valid = [phrase for phrase in task.phrases if phrase not in errors]
+            if not valid:
+                return [], failure
+            results = ground(image, valid, model=self._model, options=self._options)
+            return list(zip(valid, results, strict=True)), failure
         except Exception as error:
             if isinstance(error, CxrgError) and not isinstance(error, ImageError):
                 raise
             return [], self._failure(task, error)
-
-    def _ground_all(self, phrases: Sequence[str], image: CxrImage) -> list[tuple[str, Grounding]]:
-        from cxrg.grounding import ground
-
-        results = ground(image, list(phrases), model=self._model, options=self._options)
-        return list(zip(phrases, results, strict=True))
 
     def _write(self, phrase: str, result: Grounding, image: CxrImage) -> Row:
         result = replace(
@@ -178,6 +172,10 @@ def failure_of(path: Path, error: Exception, *, detail: str = "") -> Failure:
     name = type(error).__name__  # its text may repeat what the file holds
     text = f"{printable(path)}: unexpected {name}; run this file alone with --debug"
     return Failure(path=path, kind="internal", message=text, detail=detail)
+
+
+def _joined(errors: Iterable[PhraseError]) -> PhraseError:
+    return PhraseError("; ".join(dict.fromkeys(map(str, errors))))
 
 
 def poisoned(task: Task, ended: str) -> Outcome:

@@ -117,7 +117,9 @@ def _parse(
 ) -> tuple[slice, tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """Span, the span's tokens, selected positions and warnings of a prompt."""
     if not text.strip():
-        raise PhraseError("the phrase is empty; name what to look for, such as 'left effusion'")
+        raise PhraseError(
+            f"phrase {text!r} is empty; name what to look for, such as 'left effusion'"
+        )
     ids, places = _tokenise(model.tokenizer, text)
     if not ids:
         raise PhraseError(f"phrase {text!r} has no token that the model reads; use words")
@@ -153,7 +155,7 @@ def _select(
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Indices of the chosen tokens within the span, and warnings."""
     if not isinstance(tokens, str):
-        return _indices(tokens, len(places)), ()
+        return _indices(text, tokens, len(places)), ()
     if tokens == "all":
         return tuple(range(len(places))), ()
     if not tokens.startswith("word:"):
@@ -167,8 +169,8 @@ def _select(
     pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
     chosen = _covering(places, [match.span() for match in pattern.finditer(text)])
     if not chosen:
-        heard = ", ".join(dict.fromkeys(WORD.findall(text)))
-        raise PhraseError(f"the phrase, as far as it is read, has no {word!r}; it has {heard}")
+        known = ", ".join(dict.fromkeys(WORD.findall(text)))
+        raise PhraseError(f"phrase {text!r}, as far as it is read, has no {word!r}; it has {known}")
     return chosen, ()
 
 
@@ -181,10 +183,10 @@ def _of_kind(text: str, places: Spans, tokens: str) -> tuple[int, ...]:
     return _covering(places, content_words(text) if kind == "content" else disease_words(text))
 
 
-def _indices(wanted: tuple[int, ...], count: int) -> tuple[int, ...]:
-    strange = [index for index in wanted if not 0 <= index < count]
-    if strange:
-        raise PhraseError(f"the phrase has no token {strange[0]}; use 0 to {count - 1}")
+def _indices(text: str, wanted: tuple[int, ...], count: int) -> tuple[int, ...]:
+    unknown = [index for index in wanted if not 0 <= index < count]
+    if unknown:
+        raise PhraseError(f"phrase {text!r} has no token {unknown[0]}; use 0 to {count - 1}")
     return tuple(sorted(set(wanted)))
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from cxrg.batch.failures import FAILURES
 from cxrg.cli.terminal import stopping
-from cxrg.errors import UsageError
+from cxrg.errors import PhraseError, UsageError
 from tests.cli.test_ground import Library, Run, library, lines_of, place, raising, run, tiny
 from tests.fakes import tiny_models
 from tests.fakes.batch import draw
@@ -188,20 +188,14 @@ def test_debug_shows_where_an_unexpected_error_came_from(
     assert "ValueError: of DOE" in err
 
 
-def test_one_bad_phrase_spares_the_others(
-    run: Run, library: Library, place: Path, monkeypatch
+def test_valid_phrases_are_grounded_together_beside_an_invalid_one(
+    run: Run, library: Library, place: Path
 ) -> None:
-    from cxrg.errors import PhraseError
-
-    def picky(image: Any, phrases: list[str], **more: Any) -> list[Any]:
-        if "bad" in phrases:
-            raise PhraseError("phrase 'bad' has no token; use words")
-        return library.ground(image, phrases, **more)
-
-    monkeypatch.setattr(import_module("cxrg.grounding"), "ground", picky)
+    library.invalid["bad"] = PhraseError("phrase 'bad' has no token; use words")
     flags = ["-p", "one", "-p", "bad", "-p", "two", "--json"]
     code, out, err = run("ground", "DOE^JANE.png", *flags)
     assert [line["phrase"] for line in lines_of(out)] == ["one", "two"]
+    assert asked(library) == [("DOE^JANE.png", ["one", "two"])]
     assert code == 1
     assert "phrase 'bad' has no token; use words" in err
 

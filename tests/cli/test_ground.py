@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +48,7 @@ class Library:
     grounds: list[dict[str, Any]] = field(default_factory=list)
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    invalid: dict[str, PhraseError] = field(default_factory=dict)
 
     def load(self, name: str, **keywords: Any) -> SimpleNamespace:
         self.loads.append({"name": name, **keywords})
@@ -58,6 +59,11 @@ class Library:
             device=keywords["device"],
             dtype="torch.float32",
         )
+
+    def phrase_errors(
+        self, phrases: Sequence[str], model: Any, options: Options
+    ) -> dict[str, PhraseError]:
+        return {text: error for text, error in self.invalid.items() if text in phrases}
 
     def ground(self, image: Any, phrases: list[str], *, model: Any, options: Options) -> list[Any]:
         self.grounds.append({"path": image.path, "phrases": phrases, "options": options})
@@ -70,6 +76,7 @@ def library(monkeypatch) -> Library:
     fake = Library()
     monkeypatch.setattr(import_module("cxrg.model.load"), "load", fake.load)
     monkeypatch.setattr(import_module("cxrg.grounding"), "ground", fake.ground)
+    monkeypatch.setattr(import_module("cxrg.grounding"), "phrase_errors", fake.phrase_errors)
     return fake
 
 

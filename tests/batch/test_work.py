@@ -1,0 +1,62 @@
+"""The worker with a tiny network: rows of network evaluations, failures, and results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrg.batch.task import Job, Task
+from cxrg.batch.work import Worker
+from cxrg.model.load import load
+from cxrg.model.model import Model
+from cxrg.options import Options, resolve
+from tests.fakes import tiny_models
+from tests.fakes.batch import draw
+
+PHRASES = ("left lung", "right effusion", "heart", "opacity")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(tiny_models.compact(tmp_path_factory.mktemp("models") / "tiny"), device="cpu")
+
+
+@pytest.fixture
+def rows(model: Model) -> Iterator[list[int]]:
+    """How many rows each network evaluation had."""
+    seen: list[int] = []
+    hook = model.denoiser.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    yield seen
+    hook.remove()
+
+
+def worker_of(model: Model, out: Path, **knobs: Any) -> Worker:
+    defaults = {"path": "ddim", "steps": 50, "window": (20, 26), "batch": 8}
+    options: Options = resolve("paper", model.card, **{**defaults, **knobs})
+    return Worker(Job(model="tiny", preset="paper", out=out, kinds=("json",)), model, options)
+
+
+def task(path: Path, *phrases: str, index: int = 0) -> Task:
+    return Task(index=index, path=path, phrases=phrases or PHRASES)
+
+
+def test_an_invalid_phrase_costs_no_evaluation(model: Model, rows: Any, tmp_path: Path) -> None:
+    image = draw(tmp_path / "a.png")
+    worker = worker_of(model, tmp_path / "out")
+    expected = worker.do(task(image))
+    # 25 steps lead to the window's last index; then 4 phrases at 6 latents.
+    assert (sum(rows), expected.failure) == (49, None)
+    rows.clear()
+    found = worker.do(task(image, PHRASES[0], "", *PHRASES[1:], " "))
+    assert sum(rows) == 49
+    assert found.rows == expected.rows
+    assert found.failure
+    assert found.failure.kind == "phrase"
+    assert "phrase '' is empty" in found.failure.message
+    assert "phrase ' ' is empty" in found.failure.message
+    rows.clear()
+    assert worker.do(task(image, "")).rows == ()
+    assert rows == []
