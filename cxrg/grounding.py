@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +34,15 @@ from cxrg.model.model import Model
 from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
 from cxrg.phrase.encode import Prompt, check_phrase, encode_phrase, encode_template
 from cxrg.result import Grounding, make_grounding
+
+
+class Start(Enum):
+    """Stands among phrases for the token that the tokenizer sets before each of them."""
+
+    TOKEN = "start"
+
+
+START = Start.TOKEN
 
 
 @overload
@@ -95,6 +105,31 @@ def ground(
     return results[0] if isinstance(phrase, str) else results
 
 
+def ground_with_start_token(
+    image: CxrImage, phrases: Sequence[str], *, model: Model, options: Options
+) -> tuple[list[Grounding], Grounding | None]:
+    """Ground phrases, and the token before every phrase, in one pass over one inversion.
+
+    Args:
+        image: an image read at the model's side.
+        phrases: what to look for.
+        model: a loaded model.
+        options: all knobs.
+
+    Returns:
+        One result per phrase, and that of the start token; None in its place where the tokenizer
+        sets no token before a phrase.
+
+    Raises:
+        CxrgError: see `ground`.
+    """
+    options, model = _settle(model, None, options, {})
+    _check_phrases(phrases, model, options)
+    start = [START] if _start_prompt(model).span.start else []
+    results = list(_ground_each([(image, [*phrases, *start])], model, options, _Clock()))
+    return results[: len(phrases)], results[-1] if start else None
+
+
 def ground_batch(
     images: Sequence[CxrImage],
     phrases: Sequence[Sequence[str]],
@@ -155,7 +190,10 @@ def ground_each(
 
 @torch.inference_mode()
 def _ground_each(
-    images: Iterable[tuple[CxrImage, Sequence[str]]], model: Model, options: Options, clock: _Clock
+    images: Iterable[tuple[CxrImage, Sequence[str | Start]]],
+    model: Model,
+    options: Options,
+    clock: _Clock,
 ) -> Iterator[Grounding]:
     layers = choose_layers(model, options.layers)
     capacity = Capacity.of(model, options.batch)
@@ -187,8 +225,15 @@ def _ground_each(
             clock.skip()
 
 
-def _prompt(model: Model, text: str, options: Options) -> Prompt:
-    """A phrase as the options ask for it."""
+def _start_prompt(model: Model) -> Prompt:
+    """Prompt of a phrase that names no finding, of which only the start token is read."""
+    return replace(encode_phrase(model, "finding"), selected=(0,))
+
+
+def _prompt(model: Model, text: str | Start, options: Options) -> Prompt:
+    """Encode a phrase as the options say, or the start token."""
+    if isinstance(text, Start):
+        return _start_prompt(model)
     if options.evidence == "template":
         return encode_template(model, text)
     return encode_phrase(model, text, options.tokens)

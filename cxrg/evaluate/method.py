@@ -55,8 +55,10 @@ class Method(Protocol):
     def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[Found]:
         """All phrases of one image."""
 
-    def image_only(self, image: CxrImage) -> NDArray[np.float32] | None:
-        """The heatmap (H, W) without a phrase, or None where the method has none."""
+    def ground_with_control(
+        self, image: CxrImage, phrases: Sequence[str]
+    ) -> tuple[Sequence[Found], NDArray[np.float32] | None]:
+        """All phrases, and the heatmap (H, W) without a phrase; None where the method has none."""
 
     def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:
         """The boxes that the method would draw from a heatmap (H, W), so that controls get some."""
@@ -104,33 +106,16 @@ class LatentDiffusion:
 
         return ground(image, list(phrases), model=self.model, options=self.options)
 
-    def image_only(self, image: CxrImage) -> NDArray[np.float32] | None:
-        """The start token's heatmap; None where the tokenizer sets no token before a phrase."""
-        import torch
+    def ground_with_control(
+        self, image: CxrImage, phrases: Sequence[str]
+    ) -> tuple[Sequence[Found], NDArray[np.float32] | None]:
+        """Phrases and the start token, which share the inversion and the reading pass."""
+        from cxrg.grounding import ground_with_start_token
 
-        from cxrg.attention.free_run import free_run
-        from cxrg.attention.layers import choose_layers
-        from cxrg.attention.read import Reading, read_each
-        from cxrg.grounding import latents_of
-        from cxrg.heatmap.threshold import mask_background
-        from cxrg.model.microbatch import Capacity
-        from cxrg.phrase.encode import encode_phrase
-        from cxrg.result import heatmaps
-
-        model, options = self.model, self.options
-        with torch.inference_mode():
-            prompt = encode_phrase(model, "finding")
-            if prompt.span.start == 0:
-                return None
-            start = replace(prompt, selected=(0,))
-            capacity = Capacity.of(model, options.batch)
-            latents = list(latents_of(model, *model.posterior(image.pixels), options, capacity))
-            layers, how = choose_layers(model, options.layers), Reading.of(model, options)
-            ((_, maps),) = read_each(model, [(latents, start)], layers, how=how, capacity=capacity)
-            merging = options.bbm != "off"
-            free = free_run(model, start, layers, options, capacity) if merging else None
-        heat, _, _ = heatmaps(maps, image.frame, options, free)
-        return image.frame.restore(mask_background(heat, options.mask))
+        found, start = ground_with_start_token(
+            image, phrases, model=self.model, options=self.options
+        )
+        return found, start.heatmap if start else None
 
     def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:
         from cxrg.heatmap.boxes import boxes_from_heatmap

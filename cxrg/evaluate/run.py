@@ -148,12 +148,15 @@ def _image(
     phrases = list(dict.fromkeys([*(s.phrase for s in samples), *swapped]))
     try:
         image = method.read(opened(samples[0]))
-        found = dict(zip(phrases, method.ground(image, phrases), strict=True))
+        if positive and helper.settings.controls:
+            results, bare = method.ground_with_control(image, phrases)
+        else:
+            results, bare = method.ground(image, phrases), None
+        found = dict(zip(phrases, results, strict=True))
     except InputError as error:
         for sample in samples:
             dataset.problems.add("cannot be grounded", sample.id, str(error))
         return []
-    bare = method.image_only(image) if positive and helper.settings.controls else None
     shape = found[phrases[0]].heatmap.shape
     records = []
     for sample in samples:

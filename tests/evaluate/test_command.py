@@ -153,9 +153,10 @@ def test_image_only_is_the_start_tokens_map(
 
     method = LatentDiffusion.of(model, resolve("fast", model.card, draws=1))
     image = method.read(manifest(tmp_path, patients=1).parent / "i0.png")
-    bare = method.image_only(image)
+    found, bare = method.ground_with_control(image, ["finding"])
     assert bare is not None
     plain = method.ground(image, ["finding"])[0].heatmap
+    np.testing.assert_allclose(found[0].heatmap, plain, atol=1e-5)
     assert not np.array_equal(bare, plain)
 
     def start(model: Model, text: str, tokens: object) -> Any:
@@ -165,6 +166,22 @@ def test_image_only_is_the_start_tokens_map(
     module = sys.modules[ground_function.__module__]
     monkeypatch.setattr(module, "encode_phrase", start)
     np.testing.assert_allclose(bare, method.ground(image, ["finding"])[0].heatmap, atol=1e-5)
+
+
+def test_the_image_only_control_shares_the_inversion(model: Model, tmp_path: Path) -> None:
+    options = resolve("paper", model.card, steps=50, window=(20, 26))
+    method = LatentDiffusion.of(model, options)
+    image = method.read(manifest(tmp_path, patients=1).parent / "i0.png")
+    rows: list[int] = []
+    hook = model.denoiser.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    try:
+        method.ground(image, ["left nodule", "heart"])
+        assert sum(rows) == 25 + 2 * 6
+        rows.clear()
+        method.ground_with_control(image, ["left nodule", "heart"])
+        assert sum(rows) == 25 + 3 * 6
+    finally:
+        hook.remove()
 
 
 def test_the_facts_of_a_method_name_what_ran(model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from cxrg.evaluate.metrics import heatmaps as metrics
 from cxrg.evaluate.record import METHOD, Record, as_boxes, load
 from cxrg.evaluate.report.summary import summarise_run, verdict
 from cxrg.evaluate.run import SAMPLES, Settings, obeys, reduce, run
-from tests.fakes.evaluate import PLACES, SIZE, Fake, blob, manifest
+from cxrg.image.read import CxrImage
+from tests.fakes.evaluate import PLACES, SIZE, Answer, Fake, blob, manifest
 
 SETTINGS = Settings()
 
@@ -129,9 +131,10 @@ def test_any_text_outlasts_a_cut(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_keeps_its_images(data: Dataset, tmp_path: Path) -> None:
     class Stops(Fake):
-        def image_only(self, image: object) -> None:
-            if len(self.calls) == 2:
+        def ground(self, image: CxrImage, phrases: Sequence[str]) -> list[Answer]:
+            if len(self.calls) == 1:
                 raise KeyboardInterrupt
+            return super().ground(image, phrases)
 
     with pytest.raises(KeyboardInterrupt):
         run(data, Stops(), SETTINGS, tmp_path / "out")

@@ -83,8 +83,10 @@ class Fake:
         score = 0.9 if there else 0.1
         return Answer(heat, boxes, "found" if there else "not found", score)
 
-    def image_only(self, image: CxrImage) -> Heat | None:
-        return blob(None) if self.bare else None
+    def ground_with_control(
+        self, image: CxrImage, phrases: Sequence[str]
+    ) -> tuple[list[Answer], Heat | None]:
+        return self.ground(image, phrases), blob(None) if self.bare else None
 
     def boxes(self, heatmap: Heat) -> tuple[Box, ...]:
         return boxes_from_heatmap(np.nan_to_num(heatmap))
