@@ -32,7 +32,7 @@ _FAREWELL = 2.0  # seconds that an idle process gets to end by itself
 
 
 @dataclass(slots=True)
-class _Hand:
+class DeviceProcess:
     """One process, and what it has been given and not given back."""
 
     job: Job
@@ -54,7 +54,7 @@ class PerDevice:
     def __init__(self, job: Job, devices: Sequence[str], *, halt: Halt = lambda: False) -> None:
         self._jobs = [replace(job, device=device) for device in devices]
         self._halt = halt
-        self._hands: list[_Hand] = []
+        self._hands: list[DeviceProcess] = []
         self._setting: Setting | None = None
         self._suspects: deque[Task] = deque()
 
@@ -114,7 +114,7 @@ class PerDevice:
                         hand.give(task)
         return more
 
-    def _receive(self, hand: _Hand) -> Iterator[Outcome]:
+    def _receive(self, hand: DeviceProcess) -> Iterator[Outcome]:
         try:
             told = hand.pipe.recv()
         except (EOFError, OSError):
@@ -126,7 +126,7 @@ class PerDevice:
         hand.tasks = [task for task in hand.tasks if task.index != told.task.index]
         yield told
 
-    def _bury(self, hand: _Hand) -> Iterator[Outcome]:
+    def _bury(self, hand: DeviceProcess) -> Iterator[Outcome]:
         """Replace a process that died, and have another look at what it had in hand."""
         hand.pipe.close()
         hand.process.join()
@@ -139,16 +139,16 @@ class PerDevice:
         _greet(hand)
 
 
-def _begin(job: Job) -> _Hand:
+def _begin(job: Job) -> DeviceProcess:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(job, theirs), daemon=True)
     process.start()
     theirs.close()  # so that our end tells when the process, which has the only other, is gone
-    return _Hand(job, process, ours)
+    return DeviceProcess(job, process, ours)
 
 
-def _greet(hand: _Hand) -> Setting:
+def _greet(hand: DeviceProcess) -> Setting:
     """Wait until a process has loaded the model.
 
     Raises:

@@ -30,7 +30,7 @@ class Engine(Protocol):
         wanted to stop.
 
         Raises:
-            CxrgError: of what would befall every task.
+            CxrgError: an error that affects every task.
         """
 
     def close(self) -> None:

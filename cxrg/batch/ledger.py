@@ -60,7 +60,7 @@ class Claim:
     Attributes:
         mine: to be computed by this process, now.
         done: results that exist.
-        failed: phrases that this run, in whatever process, has tried in vain.
+        failed: phrases that this run, in whatever process, already failed to ground.
         busy: phrases that somebody is at: another process, or this one for a copy of the image.
     """
 

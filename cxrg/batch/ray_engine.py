@@ -90,7 +90,7 @@ class Remote:
 
 
 @dataclass(frozen=True, eq=False)
-class _Flight:
+class PendingCall:
     """A call that has not come back; without a task it is the loading of the model."""
 
     actor: Any
@@ -114,7 +114,7 @@ class RayEngine:
         self._ray: Any = None
         self._ours: TemporaryDirectory[str] | None = None
         self._class: Any = None
-        self._flights: dict[Any, _Flight] = {}
+        self._flights: dict[Any, PendingCall] = {}
         self._idle: set[Any] = set()
         self._again: deque[Task] = deque()
         self._setting: Setting | None = None
@@ -212,7 +212,7 @@ class RayEngine:
         """Ask for one more worker; it is given tasks once its model is loaded."""
         remote, job = self._class
         actor = remote.remote(job, str(Path.cwd()))
-        self._flights[actor.open.remote()] = _Flight(actor)
+        self._flights[actor.open.remote()] = PendingCall(actor)
 
     def _give_out(self, waiting: Iterator[Task]) -> bool:
         """Fill the hands of the workers; says whether there may be more to give.
@@ -239,12 +239,12 @@ class RayEngine:
             if self._again and not self._halt():
                 self._send(actor, self._again.popleft(), alone=True)
 
-    def _flights_of(self, actor: Any) -> list[_Flight]:
+    def _flights_of(self, actor: Any) -> list[PendingCall]:
         return [flight for flight in self._flights.values() if flight.actor is actor]
 
     def _send(self, actor: Any, task: Task, *, alone: bool = False) -> None:
         self._idle.discard(actor)
-        self._flights[actor.do.remote(task)] = _Flight(actor, task, alone)
+        self._flights[actor.do.remote(task)] = PendingCall(actor, task, alone)
 
     def _land(self) -> Iterator[Outcome]:
         """Wait for the next call to come back, and take it."""
@@ -260,7 +260,7 @@ class RayEngine:
             if flight:
                 yield from self._take(ref, flight)
 
-    def _take(self, ref: Any, flight: _Flight) -> Iterator[Outcome]:
+    def _take(self, ref: Any, flight: PendingCall) -> Iterator[Outcome]:
         gone = self._ray.exceptions
         try:
             got = self._ray.get(ref)

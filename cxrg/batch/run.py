@@ -18,7 +18,7 @@ from cxrg.batch.ahead import Ahead
 from cxrg.batch.engine import Engine, Halt
 from cxrg.batch.failures import FAILURES, append, failure_line, rewrite
 from cxrg.batch.ledger import Ledger
-from cxrg.batch.task import Failure, Outcome, Row, Tally, Task, Told
+from cxrg.batch.task import Failure, InputResult, Outcome, Row, RunSummary, Task
 from cxrg.errors import WriteError
 from cxrg.files import remove_partial_files
 from cxrg.output.formats import paths
@@ -45,10 +45,10 @@ class _Open:
         known = self.rows.keys() | self.failures.keys()
         return tuple(phrase for phrase in self.task.phrases if phrase not in known)
 
-    def told(self) -> Told:
+    def told(self) -> InputResult:
         rows = tuple(self.rows[each] for each in self.task.phrases if each in self.rows)
         failure = next(iter(self.failures.values()), None)
-        return Told(task=self.task, rows=rows, old=self.old, failure=failure)
+        return InputResult(task=self.task, rows=rows, old=self.old, failure=failure)
 
 
 class Run:
@@ -73,7 +73,7 @@ class Run:
         ledger: Ledger,
         out: Path,
         kinds: Sequence[str],
-        tell: Callable[[Told], None],
+        tell: Callable[[InputResult], None],
         ordered: bool = True,
         halt: Halt = lambda: False,
     ) -> None:
@@ -86,17 +86,17 @@ class Run:
         self._inputs = Ahead(identified, PREFETCH)
         self._working: dict[int, _Open] = {}
         self._put_off: dict[int, _Open] = {}
-        self._held: dict[int, Told] = {}
+        self._held: dict[int, InputResult] = {}
         self._next = self._begun = 0
         self._polled = 0.0
         self._settled = False
-        self._tally = Tally()
+        self._tally = RunSummary()
 
-    def __call__(self) -> Tally:
+    def __call__(self) -> RunSummary:
         """Run to the end, or until the user wants to stop.
 
         Raises:
-            CxrgError: of what would befall every input.
+            CxrgError: an error that affects every input.
         """
         try:
             while not self._halt() and (self._put_off or not self._inputs.ended):
@@ -138,7 +138,7 @@ class Run:
     def _take(self, item: Task | Outcome, image: str | None) -> Iterator[Task]:
         self._begun += 1
         if isinstance(item, Outcome):
-            told = Told(task=item.task, rows=(), failure=item.failure)
+            told = InputResult(task=item.task, rows=(), failure=item.failure)
             self._end(told, None)
             return
         if not self._settled:
@@ -204,7 +204,7 @@ class Run:
             self._ledger.release(open_.image, open_.claimed)
         open_.claimed = ()
 
-    def _end(self, told: Told, image: str | None) -> None:
+    def _end(self, told: InputResult, image: str | None) -> None:
         """An input is over: note a failure, and tell, now or when its turn comes."""
         if told.failure and self._kinds:
             line = failure_line(told.task, told.failure, image)

@@ -150,8 +150,8 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
-    """What is told of one input.
+class InputResult:
+    """Result of one input, as it is reported.
 
     Attributes:
         task: the input.
@@ -167,7 +167,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Tally:
+class RunSummary:
     """Inputs by what became of them; `interrupted` where the user stopped the run before its end.
 
     An input counts as done if anything was computed for it, as skipped if nothing had to be.
@@ -182,7 +182,7 @@ class Tally:
     def total(self) -> int:
         return self.done + self.skipped + sum(self.failed.values())
 
-    def add(self, told: Told) -> None:
+    def add(self, told: InputResult) -> None:
         if told.failure:
             self.failed[told.failure.kind] += 1
         elif told.old == len(told.rows):

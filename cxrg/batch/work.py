@@ -81,7 +81,7 @@ class Worker:
         """All of a task.
 
         Raises:
-            CxrgError: of what would befall every task; never of a bad image or phrase.
+            CxrgError: an error that affects every task; never one of an image or a phrase.
         """
         return self.write(self.look(self.read(task)))
 
@@ -136,7 +136,7 @@ class Worker:
 
         try:
             errors = phrase_errors(task.phrases, self._model, self._options)
-            failure = self._failure(task, _joined(errors.values())) if errors else None
+            failure = failure_of(task.path, _joined(errors.values())) if errors else None
             valid = [phrase for phrase in task.phrases if phrase not in errors]
             if not valid:
                 return [], failure
@@ -162,7 +162,7 @@ class Worker:
 
 
 def failure_of(path: Path, error: Exception, *, detail: str = "") -> Failure:
-    """What to tell of an error that concerns one image only."""
+    """Make the failure of an error that affects one image only."""
     kind: Reason
     if isinstance(error, (ImageError, PhraseError)):
         kind = "phrase" if isinstance(error, PhraseError) else "image"

@@ -25,7 +25,7 @@ from cxrg.cli.inputs import (
     told,
 )
 from cxrg.cli.knobs import check_adapter, check_device
-from cxrg.cli.results import Teller, error_of, summarise
+from cxrg.cli.results import ResultPrinter, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PhraseError, UsageError
 from cxrg.options import DEFAULT_PRESET, KNOBS, PRESETS, resolve
@@ -238,7 +238,9 @@ def ground(
             closing(where),
         ):
             reporter.say(f"model {model}")
-            teller = Teller(out, kinds, as_json, quiet, reporter, debug=job.debug, alone=alone)
+            teller = ResultPrinter(
+                out, kinds, as_json, quiet, reporter, debug=job.debug, alone=alone
+            )
             run = Run(
                 items,
                 engine=where,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrg.batch.failures import FAILURES
-from cxrg.batch.task import REASONS, Failure, Reason, Row, Tally, Told
+from cxrg.batch.task import REASONS, Failure, InputResult, Reason, Row, RunSummary
 from cxrg.cli.terminal import Reporter, complain, table, write
 from cxrg.errors import CxrgError, ImageError, InputError, PhraseError
 from cxrg.output.formats import paths
@@ -33,8 +33,8 @@ def error_of(failure: Failure) -> CxrgError:
 
 
 @dataclass(slots=True)
-class Teller:
-    """Tells of one input after the other.
+class ResultPrinter:
+    """Prints the result of one input after the other.
 
     Attributes:
         alone: there is one input, and what is wrong with it is wrong with the command.
@@ -50,7 +50,7 @@ class Teller:
     alone: bool = False
     rows: list[list[str]] = field(default_factory=list)
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, told: InputResult) -> None:
         path = told.task.path
         for row in told.rows:
             files = paths(self.out, row.stem, self.kinds)
@@ -76,7 +76,7 @@ class Teller:
             _show(self.rows)
 
 
-def summarise(tally: Tally, *, out: Path, ledger: bool, quiet: bool) -> None:
+def summarise(tally: RunSummary, *, out: Path, ledger: bool, quiet: bool) -> None:
     """One line on what became of all inputs; none for one that simply went well."""
     parts = [f"{tally.done} done"]
     if tally.skipped:

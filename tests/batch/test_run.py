@@ -17,7 +17,7 @@ from cxrg.batch.failures import FAILURES
 from cxrg.batch.ledger import Ledger
 from cxrg.batch.local import pipeline
 from cxrg.batch.run import Run
-from cxrg.batch.task import Failure, Outcome, Tally, Task, Told
+from cxrg.batch.task import Failure, InputResult, Outcome, RunSummary, Task
 from cxrg.errors import WriteError
 from tests.fakes.batch import FakeEngine, failure
 
@@ -42,19 +42,19 @@ def tasks(paths: Iterable[Path], *phrases: str) -> list[Task]:
 
 def run(
     items: Iterable[Task | Outcome], engine: Any, out: Path, *, force: bool = False, **more: Any
-) -> tuple[list[Told], Tally]:
-    told: list[Told] = []
+) -> tuple[list[InputResult], RunSummary]:
+    told: list[InputResult] = []
     keywords: dict[str, Any] = {"kinds": ("json",), "tell": told.append, **more}
     with Ledger(out if keywords["kinds"] else None, force=force) as ledger:
         tally = Run(items, engine=engine, ledger=ledger, out=out, **keywords)()
     return told, tally
 
 
-def indices(told: Iterable[Told]) -> list[int]:
+def indices(told: Iterable[InputResult]) -> list[int]:
     return [each.task.index for each in told]
 
 
-def counts(tally: Tally) -> tuple[int, int, dict[str, int]]:
+def counts(tally: RunSummary) -> tuple[int, int, dict[str, int]]:
     return tally.done, tally.skipped, dict(tally.failed)
 
 
@@ -181,7 +181,7 @@ def test_a_partial_result_is_kept(tmp_path: Path, out: Path) -> None:
 def test_two_runs_at_once_share_the_work(tmp_path: Path, out: Path) -> None:
     paths = files(tmp_path, *map(str, range(60)))
     engines = [FakeEngine(out), FakeEngine(out)]
-    results: list[tuple[list[Told], Tally]] = []
+    results: list[tuple[list[InputResult], RunSummary]] = []
     slow = 0.002
 
     def go(engine: FakeEngine) -> None:
@@ -224,7 +224,7 @@ def test_what_the_engine_did_not_begin_is_free_for_others(tmp_path: Path, out: P
             return iter(())
 
     paths = files(tmp_path, "a")
-    told: list[Told] = []
+    told: list[InputResult] = []
     with Ledger(out) as one:
         keywords: dict[str, Any] = {"out": out, "kinds": ("json",), "tell": told.append}
         Run(tasks(paths), engine=Leaving(), ledger=one, halt=lambda: stopped, **keywords)()

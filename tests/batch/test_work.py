@@ -36,7 +36,8 @@ def rows(model: Model) -> Iterator[list[int]]:
 def worker_of(model: Model, out: Path, **knobs: Any) -> Worker:
     defaults = {"path": "ddim", "steps": 50, "window": (20, 26), "batch": 8}
     options: Options = resolve("paper", model.card, **{**defaults, **knobs})
-    return Worker(Job(model="tiny", preset="paper", out=out, kinds=("json",)), model, options)
+    job = Job(model="tiny", preset="paper", out=out, kinds=("json",), debug=True)
+    return Worker(job, model, options)
 
 
 def task(path: Path, *phrases: str, index: int = 0) -> Task:
@@ -55,6 +56,7 @@ def test_an_invalid_phrase_costs_no_evaluation(model: Model, rows: Any, tmp_path
     assert found.rows == expected.rows
     assert found.failure
     assert found.failure.kind == "phrase"
+    assert found.failure.detail == ""  # nothing unexpected, so no traceback
     assert "phrase '' is empty" in found.failure.message
     assert "phrase ' ' is empty" in found.failure.message
     rows.clear()

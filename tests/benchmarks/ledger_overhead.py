@@ -28,7 +28,7 @@ from typing import Any
 from cxrg.batch.ledger import Ledger
 from cxrg.batch.local import InProcess
 from cxrg.batch.run import Run
-from cxrg.batch.task import Job, Outcome, Row, Setting, Task, Told
+from cxrg.batch.task import InputResult, Job, Outcome, Row, Setting, Task
 from cxrg.options import Options
 
 MOST_MS, MOST_MB = 5.0, 5.0
@@ -98,7 +98,7 @@ def measure(folder: Path, items: int) -> dict[str, float]:
     engine._worker = StubbedNetwork()  # type: ignore[assignment]
     sizes: list[float] = []
 
-    def tell(told: Told) -> None:
+    def tell(told: InputResult) -> None:
         for row in told.rows:
             sink.write(json.dumps(row.record) + "\n")
         sizes.append(resident())
