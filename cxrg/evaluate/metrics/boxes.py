@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from cxrg.geometry import Box
 
@@ -30,51 +31,12 @@ class Counts(NamedTuple):
 
 def match(predicted: Sequence[Box], truth: Sequence[Box]) -> list[float]:
     """The IoU of each matched pair, where matching is one to one and maximises their sum."""
-    few, many = sorted((predicted, truth), key=len)
-    overlap = [[a.iou(b) for b in many] for a in few]
-    return [overlap[row][column] for row, column in enumerate(assign(overlap))]
+    # Imported here, so that the command line starts without SciPy.
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # no types
 
-
-def assign(gain: Sequence[Sequence[float]]) -> list[int]:
-    """For each row a column of its own, so that the summed gain is largest.
-
-    Hungarian algorithm with potentials, rows added one at a time by shortest augmenting paths
-    (Jonker and Volgenant 1987); needs at least as many columns as rows. O(rows^2 columns).
-    """
-    columns = len(gain[0]) if gain else 0
-    row_price, column_price = [0.0] * len(gain), [0.0] * columns
-    owner: list[int | None] = [None] * columns
-    for start in range(len(gain)):
-        reach = [math.inf] * columns
-        came_from: list[int | None] = [None] * columns
-        done: set[int] = set()
-        row, last = start, None
-        while True:
-            for j in range(columns):
-                # The cost is the gain's negative.
-                slack = -gain[row][j] - row_price[row] - column_price[j]
-                if j not in done and slack < reach[j]:
-                    reach[j], came_from[j] = slack, last
-            nearest = min((j for j in range(columns) if j not in done), key=reach.__getitem__)
-            step = reach[nearest]
-            row_price[start] += step
-            for j in done:
-                held = owner[j]
-                assert held is not None
-                row_price[held] += step
-                column_price[j] -= step
-            reach = [r if j in done else r - step for j, r in enumerate(reach)]
-            done.add(nearest)
-            holder = owner[nearest]
-            if holder is None:
-                break
-            row, last = holder, nearest
-        column: int | None = nearest
-        while column is not None:
-            before = came_from[column]
-            owner[column] = start if before is None else owner[before]
-            column = before
-    return [owner.index(row) for row in range(len(gain))]
+    overlap = np.array([[a.iou(b) for b in truth] for a in predicted], dtype=float)
+    overlap = overlap.reshape(len(predicted), len(truth))
+    return [float(value) for value in overlap[linear_sum_assignment(overlap, maximize=True)]]
 
 
 def count(predicted: Sequence[Box], truth: Sequence[Box], least: float) -> Counts:

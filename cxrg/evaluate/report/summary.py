@@ -73,7 +73,7 @@ def summarise_run(records: Sequence[Record], *, seed: int = 0) -> dict[str, Part
 
 
 def part_of(records: Sequence[Record], *, seed: int = 0) -> Part:
-    """Everything that is told of some samples."""
+    """All metrics of one group of samples."""
     positive = [record for record in records if record.present]
     maps: dict[str, dict[str, Summary]] = {}
     beaten: dict[str, dict[str, Mean]] = {}
