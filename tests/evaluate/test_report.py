@@ -244,3 +244,16 @@ def test_compare_warns_of_unlike_runs(good: Made, tmp_path: Path) -> None:
     (nothing / SAMPLES).write_text("")
     with pytest.raises(InputError, match="in common"):
         compare(good.out, nothing)
+
+
+def test_the_page_counts_samples_in_words_and_lists_each_option(good: Made, tmp_path: Path) -> None:
+    class Optioned(Fake):
+        @property
+        def facts(self) -> dict[str, object]:
+            return {"model": "m", "options": {"steps": 50, "path": "ddim"}}
+
+    finish(good.records, good.data, Optioned(), SETTINGS, tmp_path, cases=0)
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>24 of 24 samples, 6 images, 6 patients, 6 negatives</td>" in page
+    assert "<td>options: steps</td><td>50</td>" in page
+    assert "{" not in page.split("</style>")[1].split("</table>")[0]

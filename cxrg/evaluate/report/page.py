@@ -88,12 +88,16 @@ def write_page(
 
 
 def _facts(report: dict[str, Any]) -> str:
-    counts = ", ".join(f"{value} {name}" for name, value in report["counts"].items())
+    others = dict(report["counts"])
+    scored = f"{others.pop('samples')} of {others.pop('of')} samples"
+    counts = ", ".join([scored, *(f"{value} {name}" for name, value in others.items())])
     rows = [("data set", f"{report['dataset']['name']} ({report['dataset']['format']})")]
     rows += [("scored", counts), ("pixels never seen", report["settings"]["outside"])]
     longest = report["settings"]["longest"]
     rows.append(("resolution", f"longest side {longest}" if longest else "the image's own"))
-    rows += [(key, str(value)) for key, value in report["method"].items()]
+    for key, value in report["method"].items():
+        each = value.items() if isinstance(value, dict) else ()
+        rows += [(f"{key}: {name}", str(part)) for name, part in each] or [(key, str(value))]
     return _table(("run", ""), rows)
 
 
