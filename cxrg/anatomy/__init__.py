@@ -4,7 +4,7 @@ A *source* is a function from an image to the structures outlined in it, boolean
 
 * :func:`cxrg.anatomy.segmenter.shipped`: a small network finds lungs and mediastinum;
 * :func:`cxrg.anatomy.folder.mask_folder`: the user's own masks, or those another program exported;
-* :func:`of_phantom`: a phantom's exact regions.
+* :func:`cxrg.phantom.structures.of_phantom`: a phantom's exact regions.
 
 :func:`locate` makes the masks of :data:`LOCATIONS` from what a source outlined, with geometric
 rules for the rest.
@@ -18,28 +18,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.chest.places import LOCATIONS, SIDES, Structures, locate
+from cxrg.chest.places import LOCATIONS, Structures, locate
 from cxrg.geometry import Mask
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
-    from cxrg.phantom.sample import Phantom
 
-__all__ = ["LOCATIONS", "Mask", "Source", "Structures", "anatomy", "locate", "of_phantom"]
+__all__ = ["LOCATIONS", "Mask", "Source", "Structures", "anatomy", "locate"]
 
 Source = Callable[["CxrImage"], Structures]
 """The structures in an image, in pixels of its ``grey`` (H, W).
 
 Raises ImageError (or another InputError) where it finds none.
 """
-
-_PHANTOM = {
-    "{side} upper zone": "{side} upper",
-    "{side} mid zone": "{side} mid",
-    "{side} lower zone": "{side} lower",
-    "{side} apex": "{side} apical",
-    "{side} lung base": "{side} basal",
-}
 
 
 def anatomy(image: CxrImage, source: Source | None = None) -> NDArray[np.float32]:
@@ -57,18 +48,3 @@ def anatomy(image: CxrImage, source: Source | None = None) -> NDArray[np.float32
 
         source = shipped()
     return locate(source(image))
-
-
-def of_phantom(phantom: Phantom) -> Structures:
-    """A phantom's own regions under the names of :data:`LOCATIONS`, ``(side, side)``.
-
-    They are those that its phrases speak of; apex and base are a little taller there than in
-    :func:`locate`'s rules. The mediastinum includes the heart, as outlined in real images.
-    """
-    names = {
-        place.format(side=side): region.format(side=side)
-        for place, region in _PHANTOM.items()
-        for side in SIDES
-    }
-    names["mediastinum"] = "heart and mediastinum"
-    return {place: phantom.regions[names.get(place, place)] for place in LOCATIONS}

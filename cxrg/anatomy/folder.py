@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tomllib
 from collections.abc import Callable
 from functools import cache
@@ -29,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy.files import folder_name
-from cxrg.chest.places import SIDES, Structures
+from cxrg.chest.names import SIDES, plain
+from cxrg.chest.places import Structures
 from cxrg.errors import InputError, UsageError
 from cxrg.image.read import CxrImage
 
@@ -82,7 +82,7 @@ def _parts(folder: Path) -> dict[str, Path]:
 
 def canonical(name: str) -> str | None:
     """A structure by the name that cxrg uses; None where it uses no such structure."""
-    return _known().get(re.sub(r"[\s_-]+", " ", name).strip().lower())
+    return _known().get(plain(name))
 
 
 @cache

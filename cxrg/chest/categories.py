@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
+from cxrg.chest.lung import LUNG_BOTTOM, LUNG_TOP, NAMED_SHARE, THIRDS
+from cxrg.chest.names import SIDES, plain
 from cxrg.geometry import Box
 
 GROUPS = ("finding", "anatomy", "device")
-LUNG_TOP, LUNG_BOTTOM = 0.12, 0.86
-"""Typical extent of the lungs on a frontal film, in shares of its height."""
 
 
 @cache
@@ -32,8 +32,7 @@ def _table() -> dict[str, tuple[str, str]]:
 
 
 def _look_up(category: str) -> tuple[str, str]:
-    name = re.sub(r"[\s_-]+", " ", category).strip().lower()
-    return _table().get(name, ("finding", "lung"))
+    return _table().get(plain(category), ("finding", "lung"))
 
 
 def group_of(category: str) -> str:
@@ -49,7 +48,7 @@ def place_of(category: str) -> str:
 def named_side(phrase: str) -> str | None:
     """The one side that a phrase names: left, right, or None for both, neither or bilateral."""
     words: set[str] = set(re.findall(r"[a-z]+", phrase.lower()))
-    sides = words & {"left", "right"}
+    sides = words.intersection(SIDES)
     if words & {"bilateral", "bilaterally", "both"} or len(sides) != 1:
         return None
     return sides.pop()
@@ -87,9 +86,9 @@ def _side(box: Box, width: float) -> str | None:
 def _zone(box: Box, height: float) -> str | None:
     third = (LUNG_BOTTOM - LUNG_TOP) / 3
     cuts = (0.0, (LUNG_TOP + third) * height, (LUNG_TOP + 2 * third) * height, height)
-    for zone, low, high in zip(("upper", "mid", "lower"), cuts, cuts[1:], strict=False):
+    for zone, low, high in zip(THIRDS, cuts, cuts[1:], strict=False):
         shared = min(box.y1, high) - max(box.y0, low)
-        if box.height > 0 and shared >= 0.7 * box.height:
+        if box.height > 0 and shared >= NAMED_SHARE * box.height:
             return zone
     return None
 

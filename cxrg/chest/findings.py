@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from cxrg.chest.places import LOCATIONS, SIDES
+from cxrg.chest.names import SIDES, plain
+from cxrg.chest.places import LOCATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,6 @@ def finding_of(category: str) -> Finding | None:
         if name == plain(concept) or name in entry["names"]:
             return findings()[concept]
     return None
-
-
-def plain(name: str) -> str:
-    """A name in lower case with single blanks for "_", "-" and blanks."""
-    return re.sub(r"[\s_-]+", " ", name).strip().lower()
 
 
 @cache

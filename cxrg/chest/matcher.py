@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_BETWEEN = re.compile(r"[\s-]+")
+from cxrg.chest.names import plain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class Matcher:
 
     def __init__(self, terms: Mapping[str, Sequence[str]]) -> None:
         self.names = tuple(terms)
-        self._owner = {_plain(term): name for name, several in terms.items() for term in several}
+        self._owner = {plain(term): name for name, several in terms.items() for term in several}
         # Of alternatives the first that fits is taken, so the longest comes first.
         ordered = sorted(self._owner, key=len, reverse=True)
         either = "|".join(re.escape(term).replace(r"\ ", r"[\s-]+") for term in ordered)
@@ -41,13 +41,9 @@ class Matcher:
         if self._pattern is None:
             return ()
         return tuple(
-            Mention(name=self._owner[_plain(m.group())], start=m.start(), stop=m.end())
+            Mention(name=self._owner[plain(m.group())], start=m.start(), stop=m.end())
             for m in self._pattern.finditer(text)
         )
-
-
-def _plain(term: str) -> str:
-    return _BETWEEN.sub(" ", term).lower()
 
 
 def places(offsets: Sequence[tuple[int, int]], mentions: Sequence[Mention]) -> list[int | None]:

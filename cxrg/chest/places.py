@@ -21,13 +21,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.lung import parts_of
+from cxrg.chest.names import SIDES
 from cxrg.errors import ImageError
 from cxrg.geometry import Mask
 
 Structures = Mapping[str, Mask]
 """Boolean masks (H, W) by name; at least ``left lung`` and ``right lung``."""
 
-SIDES = ("left", "right")
 _PAIRED = (
     "lung",
     "upper zone",
@@ -57,16 +58,12 @@ ZONE_PARTS = {
 }
 """A zone as phrases say it, and the location that it names on a side."""
 
-_BANDS = {
-    "upper zone": (0.0, 1 / 3),
-    "mid zone": (1 / 3, 2 / 3),
-    "lower zone": (2 / 3, 1.0),
-    "apex": (0.0, 0.15),
-    "lung base": (0.8, 1.0),
-}
-_LATERAL = 0.25
-_HILUM = 0.12
-_BORDER = 0.05
+_ZONE_OF = {part: zone for zone, part in ZONE_PARTS.items()}
+
+REGIONS = {
+    f"{side} {part}": f"{side} {zone}" for zone, part in ZONE_PARTS.items() for side in SIDES
+} | {"mediastinum": "heart and mediastinum"}
+"""Locations that :func:`cxrg.chest.regions.regions` calls otherwise, by location."""
 
 
 def locate(known: Structures) -> NDArray[np.float32]:
@@ -86,41 +83,17 @@ def _by_rules(known: Structures) -> dict[str, Mask]:
     found: dict[str, Mask] = {}
     for side in SIDES:
         lung = known[f"{side} lung"]
-        found |= {f"{side} {part}": mask for part, mask in _parts(lung, side).items()}
+        parts = parts_of(lung, side)
+        found |= {
+            f"{side} {part}": parts[_ZONE_OF.get(part, part)]
+            for part in (*_PAIRED, "hemidiaphragm")
+            if part != "lung"
+        }
     left, right = known["left lung"], known["right lung"]
     middle = known.get("mediastinum", between(left, right))
     rows = np.flatnonzero((left | right).any(1))
     lower = np.arange(len(left))[:, None] >= (rows[0] + rows[-1] + 1) / 2
     return found | {"mediastinum": middle, "heart": middle & lower}
-
-
-def _parts(lung: Mask, side: str) -> dict[str, Mask]:
-    """The parts of one lung; ``out`` is 0 at its medial border and 1 at the chest wall."""
-    ys, xs = np.flatnonzero(lung.any(1)), np.flatnonzero(lung.any(0))
-    height, width = len(range(ys[0], ys[-1] + 1)), len(range(xs[0], xs[-1] + 1))
-    row = np.arange(lung.shape[0])[:, None]
-    column = np.arange(lung.shape[1])[None, :]
-    down = (row + 0.5 - ys[0]) / height
-    across = (column + 0.5 - xs[0]) / width
-    out = across if side == "left" else 1 - across
-    parts = {name: lung & (down >= a) & (down < b) for name, (a, b) in _BANDS.items()}
-    parts["lung"] = lung
-    parts["costophrenic angle"] = parts["lung base"] & (out >= 1 - _LATERAL)
-    y, x = ys[0] + height / 2, _medial_edge(parts["mid zone"], side)
-    parts["hilum"] = (row + 0.5 - y) ** 2 + (column + 0.5 - x) ** 2 < (_HILUM * height) ** 2
-    lowest = len(lung) - np.argmax(lung[::-1], axis=0)
-    near = np.abs(row + 0.5 - lowest[None, :]) <= max(_BORDER * height, 1)
-    parts["hemidiaphragm"] = near & lung.any(0, keepdims=True) & (down > 0.6)
-    return parts
-
-
-def _medial_edge(zone: Mask, side: str) -> float:
-    """Where the medial border runs, as a column: the median over a zone's rows."""
-    rows = zone[zone.any(1)]
-    if not len(rows):
-        return float(zone.shape[1]) / 2
-    edges = rows.argmax(1) if side == "left" else zone.shape[1] - rows[:, ::-1].argmax(1)
-    return float(np.median(edges))
 
 
 def between(left: Mask, right: Mask) -> Mask:

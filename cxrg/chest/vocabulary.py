@@ -14,7 +14,8 @@ from importlib import resources
 from typing import Any
 
 from cxrg.chest.matcher import Matcher
-from cxrg.chest.places import SIDES, ZONE_PARTS
+from cxrg.chest.names import SIDES
+from cxrg.chest.places import ZONE_PARTS
 
 # Where a finding lies if the report does not say it (methods of anatomy-grounded prompt tuning).
 _DEFAULTS = {

@@ -121,7 +121,7 @@ def opener(seed: int, side: int) -> Callable[[Sample], CxrImage]:
 
 def exact_anatomy(seed: int) -> Source:
     """The source of a phantom's exact structures, for images that :func:`opener` made."""
-    from cxrg.anatomy import of_phantom
+    from cxrg.phantom.structures import of_phantom
 
     def find(image: CxrImage) -> Structures:
         return of_phantom(_render(int(image.path.stem.removeprefix("phantom-")), seed))

@@ -21,8 +21,9 @@ class Record:
 
     ``shape`` is the image's (H, W); ``area`` the share of it that is truth. ``values`` are metrics
     and ``sweep`` IoUs by threshold, per map (``method`` and each control); empty for negatives.
-    ``boxes`` are ``[x0, y0, x1, y1, score]`` per map, in pixels of the image. ``obeys`` is the
-    share of the heatmap's maximal pixels on the side that the phrase names, where it names one.
+    ``boxes`` are ``[x0, y0, x1, y1, score]`` per map, in pixels of the image.
+    ``laterality_hit`` is the share of the heatmap's maximal pixels on the side that the phrase
+    names, where it names one.
     """
 
     id: str
@@ -38,7 +39,7 @@ class Record:
     area: float
     status: str
     score: float
-    obeys: float | None
+    laterality_hit: float | None
     shuffled_phrase: str | None
     truth: list[Corners]
     boxes: dict[str, list[Corners]]
@@ -58,6 +59,8 @@ def parse(line: str) -> Record:
         ValueError, TypeError, KeyError: it is none.
     """
     fields = json.loads(line)
+    if "obeys" in fields:  # its former name
+        fields["laterality_hit"] = fields.pop("obeys")
     fields["shape"] = tuple(fields["shape"])
     fields["values"] = {
         name: {metric: math.nan if value is None else value for metric, value in values.items()}

@@ -230,7 +230,7 @@ def _record(
         area=area,
         status=found.status,
         score=float(found.score),
-        obeys=obeys(found.heatmap, sample.phrase) if sample.present else None,
+        laterality_hit=laterality_hit(found.heatmap, sample.phrase) if sample.present else None,
         shuffled_phrase=helper.other.get(sample.id) if helper.settings.controls else None,
         truth=corners(truth_boxes),
         boxes={name: corners(several) for name, several in boxes.items()},
@@ -240,7 +240,7 @@ def _record(
     )
 
 
-def obeys(heatmap: Heat, phrase: str) -> float | None:
+def laterality_hit(heatmap: Heat, phrase: str) -> float | None:
     """Share of the maximal pixels on the side that the phrase names, None where it names none.
 
     Left is the patient's, the right half of the picture. A pixel of the middle column is on none.

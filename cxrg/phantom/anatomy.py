@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.geometry import Mask
 from cxrg.phantom.noise import Array, fractal_noise, grid, smooth_noise, soft_step
 
-Mask = NDArray[np.bool_]
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from cxrg.chest.regions import Mask
+from cxrg.geometry import Mask
 from cxrg.phantom.noise import Array, smooth_noise
 
 

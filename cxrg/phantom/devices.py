@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.chest.regions import extent
+from cxrg.chest.lung import extent
 from cxrg.phantom.findings import Chest, Finding
 from cxrg.phantom.noise import Array
 

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.chest.regions import Mask, extent
+from cxrg.chest.lung import NAMED_SHARE, THIRDS, extent
+from cxrg.geometry import Mask
 from cxrg.phantom.noise import Array, fractal_noise, grid, smooth_noise, soft_step
 
 OPACITIES = ("consolidation", "ground-glass opacity", "pneumonia", "infiltrate")
@@ -101,7 +102,7 @@ def _zone(mask: Mask, lung: Mask) -> str | None:
     third = np.clip((rows - box[1]) * 3 // max(box[3] - box[1], 1), 0, 2)
     counts = np.bincount(third.astype(int), minlength=3) / max(rows.size, 1)
     best = int(counts.argmax())
-    return ("upper", "mid", "lower")[best] if counts[best] >= 0.7 else None
+    return THIRDS[best] if counts[best] >= NAMED_SHARE else None
 
 
 def _blob(rng: np.random.Generator, side: int, x: float, y: float, rx: float, ry: float) -> Array:

@@ -17,11 +17,12 @@ from functools import cache
 from itertools import product
 from random import Random
 
+from cxrg.chest import names
 from cxrg.errors import UsageError
 from cxrg.phantom.grammar import Grammar, grammar, side_key, vocabulary, walk
 from cxrg.phantom.grammar import Query as Query
 
-SIDES: tuple[str, ...] = ("left", "right", "bilateral")
+SIDES: tuple[str, ...] = (*names.SIDES, "bilateral")
 ZONES: tuple[str, ...] = (
     "upper",
     "mid",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrg.chest.regions import SIDES, Mask
+from cxrg.chest.names import SIDES
+from cxrg.geometry import Mask
 from cxrg.phantom.findings import ONE_SIDED, OPACITIES, Finding
 from cxrg.phantom.language import Query, sayable
 from cxrg.phantom.sample import Phantom

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrg.chest.regions import SIDES, Mask, regions
+from cxrg.chest.names import SIDES
+from cxrg.chest.regions import regions
+from cxrg.geometry import Mask
 from cxrg.phantom import anatomy, appearance
 from cxrg.phantom.devices import DEVICES, draw_device
 from cxrg.phantom.findings import ONE_SIDED, OPACITIES, Chest, Finding, draw_edema
@@ -81,7 +83,9 @@ def _findings(rng: np.random.Generator, chest: Chest, into: list[Finding]) -> Ch
     for _ in range(wanted):
         kind = str(rng.choice(names, p=weights))
         both = rng.random() < (0.45 if kind in OPACITIES else 0.2) and kind != "mass"
-        sides = SIDES if both else (SIDES[int(rng.integers(2))],)
+        # Seeds of published phantoms draw the right side first.
+        order = SIDES[::-1]
+        sides = order if both else (order[int(rng.integers(2))],)
         draw = ONE_SIDED[kind][0]
         for side in sides:
             image, found = draw(rng, chest, side, kind)

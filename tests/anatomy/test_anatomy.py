@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from cxrg.anatomy import LOCATIONS, anatomy, locate, of_phantom
+from cxrg.anatomy import LOCATIONS, anatomy, locate
 from cxrg.anatomy.folder import canonical, mask_folder
 from cxrg.anatomy.segmenter import outline, segmenter, shipped, whole_part
-from cxrg.chest.places import Mask
 from cxrg.cli import app
 from cxrg.errors import ImageError, InputError, ModelError, UsageError
-from cxrg.geometry import Frame
+from cxrg.geometry import Frame, Mask
 from cxrg.image.read import CxrImage
 from cxrg.phantom.sample import render
+from cxrg.phantom.structures import of_phantom
 
 HEIGHT, WIDTH = 140, 160
 # Rows 20 to 119, the right lung in columns 20 to 59, the left in 100 to 139 of the picture.
@@ -75,8 +75,8 @@ def test_there_are_twenty_locations_in_a_fixed_order() -> None:
         ("upper zone", (20, 53)),
         ("mid zone", (53, 87)),
         ("lower zone", (87, 120)),
-        ("apex", (20, 35)),
-        ("lung base", (100, 120)),
+        ("apex", (20, 38)),
+        ("lung base", (95, 120)),
     ],
 )
 @pytest.mark.parametrize(("side", "columns"), [("right", (20, 60)), ("left", (100, 140))])
@@ -92,15 +92,15 @@ def test_bands_of_a_drawn_pair_of_lungs(
 def test_angles_are_lateral_and_hila_medial() -> None:
     found = dict(zip(LOCATIONS, locate(lungs()), strict=True))
     angle = np.zeros((HEIGHT, WIDTH), np.float32)
-    angle[100:120, 20:30] = 1  # the outer quarter of the patient's right lung
+    angle[98:120, 20:34] = 1  # the outer third of the patient's right lung
     np.testing.assert_array_equal(found["right costophrenic angle"], angle)
     np.testing.assert_array_equal(found["left costophrenic angle"], angle[:, ::-1])
     y, x = ndimage.center_of_mass(found["right hilum"])
-    assert (y + 0.5, x + 0.5) == pytest.approx((70, 60), abs=0.1)
-    assert found["right hilum"].sum() == pytest.approx(np.pi * 12**2, rel=0.03)
-    assert ndimage.center_of_mass(found["left hilum"])[1] + 0.5 == pytest.approx(100, abs=0.1)
+    assert (y + 0.5, x + 0.5) == pytest.approx((68.5, 60.5), abs=0.1)
+    assert found["right hilum"].sum() == pytest.approx(np.pi * 13**2, rel=0.03)
+    assert ndimage.center_of_mass(found["left hilum"])[1] + 0.5 == pytest.approx(100.5, abs=0.1)
     band = np.flatnonzero(found["left hemidiaphragm"].any(1))
-    assert (band[0], band[-1] + 1) == (115, 125)
+    assert (band[0], band[-1] + 1) == (114, 125)
 
 
 def test_heart_and_mediastinum_lie_between_the_lungs() -> None:

@@ -25,7 +25,7 @@ from cxrg.evaluate.measures import leakage
 from cxrg.evaluate.measures.classification import labels_of, labels_of_kinds, margin
 from cxrg.evaluate.measures.common import Measured, write
 from cxrg.evaluate.measures.leakage import leak
-from cxrg.evaluate.measures.wordings import locations_of, mirrored, saying
+from cxrg.evaluate.measures.wordings import locations_of, mirrored, wording
 from cxrg.evaluate.method import Method
 from cxrg.evaluate.metrics.bootstrap import Mean
 from cxrg.evaluate.run import Settings
@@ -124,7 +124,7 @@ def test_locations_that_words_name(asked: Sample, expected: tuple[str, ...]) -> 
 
 
 def test_a_saying_has_both_forms_and_their_mirrors() -> None:
-    said = saying(sample("Lung Opacity", "left", "lower", phrase="left lower lung opacities"))
+    said = wording(sample("Lung Opacity", "left", "lower", phrase="left lower lung opacities"))
     assert said is not None
     assert said.right["template"] == "left lower lung opacity"
     assert said.wrong["template"] == "right lower lung opacity"
@@ -133,11 +133,11 @@ def test_a_saying_has_both_forms_and_their_mirrors() -> None:
     assert "left" in said.right["sentence"].lower()
     assert mirrored(said.wrong["sentence"]) == said.right["sentence"]
     own = "There is a large left apical pneumothorax"
-    said = saying(sample("Pneumothorax", "left", "apical", phrase=own))
+    said = wording(sample("Pneumothorax", "left", "apical", phrase=own))
     assert said is not None
     assert said.right["sentence"] == own
     assert said.locations == ("left lung",)  # its template names the side alone
-    both = saying(sample("Lung Opacity", "bilateral"))
+    both = wording(sample("Lung Opacity", "bilateral"))
     assert both is not None
     assert both.wrong == {}
 

@@ -16,7 +16,7 @@ from cxrg.evaluate.datasets import Dataset, read_dataset
 from cxrg.evaluate.metrics import heatmaps as metrics
 from cxrg.evaluate.record import METHOD, Record, as_boxes, load
 from cxrg.evaluate.report.summary import summarise_run, verdict
-from cxrg.evaluate.run import SAMPLES, Settings, obeys, reduce, run
+from cxrg.evaluate.run import SAMPLES, Settings, laterality_hit, reduce, run
 from cxrg.image.read import CxrImage
 from tests.fakes.evaluate import PLACES, SIZE, Answer, Fake, blob, manifest
 
@@ -63,7 +63,7 @@ def test_records_hold_what_the_metrics_say(data: Dataset, tmp_path: Path) -> Non
 def test_negatives_have_scores_but_no_localisation(data: Dataset, tmp_path: Path) -> None:
     record = next(r for r in records_of(data, tmp_path / "out") if not r.present)
     assert record.values == {}
-    assert (record.status, record.score, record.obeys) == ("not found", 0.1, None)
+    assert (record.status, record.score, record.laterality_hit) == ("not found", 0.1, None)
 
 
 def test_blank_pixels_are_blank_for_controls_too(data: Dataset, tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_reduce_keeps_blanks_and_means() -> None:
 
 
 def test_laterality_is_the_patients() -> None:
-    assert obeys(blob(PLACES["left"]), "left nodule") == 1
-    assert obeys(blob(PLACES["left"]), "right nodule") == 0
-    assert obeys(blob(PLACES["left"]), "nodule") is None
-    assert obeys(np.ones((4, 4), np.float32), "left nodule") == 0.5
-    assert obeys(np.ones((4, 5), np.float32), "left nodule") == pytest.approx(0.4)
+    assert laterality_hit(blob(PLACES["left"]), "left nodule") == 1
+    assert laterality_hit(blob(PLACES["left"]), "right nodule") == 0
+    assert laterality_hit(blob(PLACES["left"]), "nodule") is None
+    assert laterality_hit(np.ones((4, 4), np.float32), "left nodule") == 0.5
+    assert laterality_hit(np.ones((4, 5), np.float32), "left nodule") == pytest.approx(0.4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrg.chest.regions import ZONES, extent, regions
+from cxrg.chest.lung import ZONES, extent
+from cxrg.chest.regions import regions
 from cxrg.phantom import findings, queries, sample
 from cxrg.phantom.findings import ONE_SIDED, Chest, Finding, bounding
 from cxrg.phantom.language import Query

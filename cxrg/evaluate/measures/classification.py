@@ -21,10 +21,10 @@ from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.measures.common import (
     MAPS,
     Advance,
-    Book,
     Fields,
     Heat,
     Measured,
+    RecordStore,
     Table,
     describe,
     each_image,
@@ -110,7 +110,7 @@ def measure(
     """
     chosen = choose(dataset.samples, settings)
     run = describe(dataset, readers, settings, facts)
-    book = Book(out, NAME, run)
+    store = RecordStore(out, NAME, run)
 
     def question(samples: Sequence[Sample]) -> Fields:
         first = samples[0]
@@ -118,16 +118,16 @@ def measure(
         return {"id": first.id, "patient": first.patient, "labels": labels}
 
     def done(samples: Sequence[Sample]) -> bool:
-        return book.answers([question(samples)])
+        return store.answers([question(samples)])
 
     read = next(iter(readers.values())).read
     images = each_image(dataset, chosen, read, source, open_image, advance, done=done)
     for image, masks, samples in images:
         asked = question(samples)
         if asked["labels"]:
-            book.add([asked | {"scores": _scores(image, masks, asked["labels"], readers)}])
+            store.add([asked | {"scores": _scores(image, masks, asked["labels"], readers)}])
     ids = [samples[0].id for samples in by_image(chosen).values()]
-    records = [book.records[i] for i in ids if i in book.records]
+    records = [store.records[i] for i in ids if i in store.records]
     return Measured(
         name=NAME,
         facts={
@@ -137,7 +137,7 @@ def measure(
             "images": len(records),
         },
         tables=tuple(_table(records, reader, settings.seed) for reader in readers),
-        records=tuple(book.records.values()),
+        records=tuple(store.records.values()),
     )
 
 

@@ -64,7 +64,7 @@ class Measured:
     pictures: dict[str, bytes] = field(default_factory=dict)
 
 
-class Book:
+class RecordStore:
     """A measure's records by id, kept in a file as they come.
 
     A record is a question, which is known before the network runs (``id`` and all that decides what

@@ -29,10 +29,10 @@ from cxrg.evaluate.measures.common import (
     LONGEST,
     MAPS,
     Advance,
-    Book,
     Fields,
     Heat,
     Measured,
+    RecordStore,
     Table,
     describe,
     each_image,
@@ -40,7 +40,7 @@ from cxrg.evaluate.measures.common import (
     union,
 )
 from cxrg.evaluate.measures.leakage_figure import Row, figure
-from cxrg.evaluate.measures.wordings import FORMS, Saying, saying
+from cxrg.evaluate.measures.wordings import FORMS, Wording, wording
 from cxrg.evaluate.method import Method
 from cxrg.evaluate.metrics.bootstrap import NAN, Mean, Resampling, difference, mean_of
 from cxrg.evaluate.run import Open, Settings, choose, open_file, reduce
@@ -97,31 +97,31 @@ def measure(
         InputError: a problem, where the data set is read strictly; or a spoilt record.
         UsageError: the folder holds another run.
     """
-    asked = {s.id: said for s in dataset.samples if s.present and (said := saying(s))}
+    asked = {s.id: said for s in dataset.samples if s.present and (said := wording(s))}
     chosen = [s for s in choose(dataset.samples, settings) if s.id in asked]
     questions = {s.id: _question(s, asked[s.id]) for s in chosen}
     shown = _shown(chosen, asked, settings.seed)
     run = describe(dataset, readers, settings, facts)
-    book = Book(out, NAME, run)
+    store = RecordStore(out, NAME, run)
     rows: list[Row] = []
 
     def done(samples: Sequence[Sample]) -> bool:
         pictured = any(s.id in shown for s in samples)
-        return not pictured and book.answers(questions[s.id] for s in samples)
+        return not pictured and store.answers(questions[s.id] for s in samples)
 
     read = next(iter(readers.values())).read
     images = each_image(dataset, chosen, read, source, open_image, advance, done=done)
     for image, masks, samples in images:
-        sayings = [asked[s.id] for s in samples]
-        found = {name: _maps(method, image, sayings) for name, method in readers.items()}
+        wordings = [asked[s.id] for s in samples]
+        found = {name: _maps(method, image, wordings) for name, method in readers.items()}
         records = []
-        for sample, said in zip(samples, sayings, strict=True):
+        for sample, said in zip(samples, wordings, strict=True):
             mask = union(masks, said.locations)
             records.append(questions[sample.id] | _answer(said, mask, found))
             if sample.id in shown:
                 rows.append(_row(image, mask, said, records[-1], found))
-        book.add(records)
-    records = [book.records[s.id] for s in chosen if s.id in book.records]
+        store.add(records)
+    records = [store.records[s.id] for s in chosen if s.id in store.records]
     return Measured(
         name=NAME,
         facts={
@@ -131,12 +131,12 @@ def measure(
             "samples": len(records),
         },
         tables=tuple(_tables(records, list(readers), settings.seed)),
-        records=tuple(book.records.values()),
+        records=tuple(store.records.values()),
         pictures=_pictures(rows),
     )
 
 
-def _question(sample: Sample, said: Saying) -> Fields:
+def _question(sample: Sample, said: Wording) -> Fields:
     return {
         "id": sample.id,
         "patient": sample.patient,
@@ -147,16 +147,16 @@ def _question(sample: Sample, said: Saying) -> Fields:
     }
 
 
-def _maps(method: Method, image: CxrImage, sayings: Sequence[Saying]) -> Maps:
+def _maps(method: Method, image: CxrImage, wordings: Sequence[Wording]) -> Maps:
     texts = [
-        text for said in sayings for each in (said.right, said.wrong) for text in each.values()
+        text for said in wordings for each in (said.right, said.wrong) for text in each.values()
     ]
     phrases = list(dict.fromkeys(texts))
     found = method.ground(image, phrases)
     return {phrase: maps_of(each) for phrase, each in zip(phrases, found, strict=True)}
 
 
-def _answer(said: Saying, mask: Heat, found: Mapping[str, Maps]) -> Fields:
+def _answer(said: Wording, mask: Heat, found: Mapping[str, Maps]) -> Fields:
     leaks = {
         f"{reader}/{form}/{kind}": {
             side: leak(maps[phrases[form]][kind], mask)
@@ -235,7 +235,7 @@ def column(records: Sequence[Fields], key: str, side: str) -> NDArray[np.float64
     return np.array([record["leak"][key].get(side, NAN) for record in records], dtype=float)
 
 
-def _shown(chosen: Sequence[Sample], asked: Mapping[str, Saying], seed: int) -> set[str]:
+def _shown(chosen: Sequence[Sample], asked: Mapping[str, Wording], seed: int) -> set[str]:
     """The figure's samples: one-sided, if possible findings, drawn at random among patients.
 
     They are known before anything is measured, so that no other maps need to be kept.
@@ -247,7 +247,7 @@ def _shown(chosen: Sequence[Sample], asked: Mapping[str, Saying], seed: int) -> 
 
 
 def _row(
-    image: CxrImage, mask: Heat, said: Saying, record: Fields, found: Mapping[str, Maps]
+    image: CxrImage, mask: Heat, said: Wording, record: Fields, found: Mapping[str, Maps]
 ) -> Row:
     wordings = [(form, "right", said.right[form]) for form in FORMS]
     wordings.append((FORMS[-1], "wrong", said.wrong[FORMS[-1]]))

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from cxrg.anatomy.folder import canonical
 from cxrg.chest.categories import make_phrase, place_of
-from cxrg.chest.findings import finding_of, plain
-from cxrg.chest.places import SIDES, ZONE_PARTS
+from cxrg.chest.findings import finding_of
+from cxrg.chest.names import SIDES, plain
+from cxrg.chest.places import ZONE_PARTS
 from cxrg.evaluate.sample import Sample
 
 FORMS = ("sentence", "template")
@@ -21,7 +22,7 @@ _DRAWS = 50  # sentences of the grammar tried until one spells out its side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saying:
+class Wording:
     """What is asked of a sample.
 
     ``locations`` are the names of :data:`LOCATIONS` whose union the words mean; ``right`` and
@@ -33,7 +34,7 @@ class Saying:
     wrong: dict[str, str]
 
 
-def saying(sample: Sample) -> Saying | None:
+def wording(sample: Sample) -> Wording | None:
     """How a sample's place is said; None where its words name no location."""
     if place_of(sample.category) == "side":  # such a finding's phrase names its side alone
         sample = replace(sample, zone=None)
@@ -45,7 +46,7 @@ def saying(sample: Sample) -> Saying | None:
     one_sided = len(locations) == 1 and locations[0].startswith(SIDES)
     wrong = {form: mirrored(text) for form, text in right.items()}
     told = all(wrong[form] != text for form, text in right.items())
-    return Saying(
+    return Wording(
         locations=locations,
         right=right,
         wrong=wrong if one_sided and told else {},

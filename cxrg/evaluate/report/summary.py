@@ -145,7 +145,9 @@ def set_metrics(records: Sequence[Record], *, seed: int = 0) -> dict[str, Mean]:
     both = _both(records)
     kept = np.array([record.category in both for record in records])
     found["presence_auroc_same_category"] = _auroc(scores[kept], there[kept], resampling.only(kept))
-    sided = np.array([r.obeys if r.obeys is not None else NAN for r in records], dtype=float)
+    sided = np.array(
+        [r.laterality_hit if r.laterality_hit is not None else NAN for r in records], dtype=float
+    )
     one = np.isfinite(sided)
     found["laterality_obeyed"] = mean_of(sided[one], resampling.only(one))
     return found

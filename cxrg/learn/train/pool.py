@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.chest.regions import Mask
 from cxrg.files import atomic_write
+from cxrg.geometry import Mask
 from cxrg.learn.log import Report
 from cxrg.learn.train.config import DataConfig
 from cxrg.phantom import queries, sample

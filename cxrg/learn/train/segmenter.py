@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.anatomy.segmenter import chances, largest_part
-from cxrg.chest.regions import Mask
+from cxrg.geometry import Mask
 from cxrg.learn.log import Report
 from cxrg.learn.train.config import SegmenterConfig
 from cxrg.learn.trainer import CHECKPOINT_EVERY, Trainer, TrainerConfig, one_cycle

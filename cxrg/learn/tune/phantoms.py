@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.anatomy import LOCATIONS, locate, of_phantom
+from cxrg.anatomy import LOCATIONS, locate
 from cxrg.chest.vocabulary import finding_named, locations_of
 from cxrg.files import atomic_write
 from cxrg.learn.tune.config import Anatomy
 from cxrg.learn.tune.study import Study, Triple, coarse, plain
 from cxrg.phantom import language, queries
+from cxrg.phantom.structures import of_phantom
 
 if TYPE_CHECKING:
     from cxrg.phantom.sample import Phantom
