@@ -12,7 +12,9 @@ from cxrg.cli.terminal import progress, write
 
 
 def train(
-    config: Annotated[Path, typer.Option(help="Training configuration (TOML).")],
+    config: Annotated[
+        str, typer.Option(help="Recipe: compact (that of the shipped model) or a TOML file.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and model.")] = Path(
         "runs/train"
     ),
@@ -33,11 +35,11 @@ def train(
 
     Examples:
 
-    cxrg train --config cxrg/learn/train/compact.toml --out runs/compact
+    cxrg train --config compact --out runs/compact
 
-    cxrg train --config cxrg/learn/train/compact.toml --out runs/compact --resume
+    cxrg train --config compact --out runs/compact --resume
 
-    cxrg train --config cxrg/learn/train/compact.toml --out runs/plain --set
+    cxrg train --config compact --out runs/plain --set
     diffusion.attention_weight=0
     """
     from cxrg.learn.train.config import read_config

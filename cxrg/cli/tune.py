@@ -14,9 +14,9 @@ from cxrg.cli.terminal import progress, table, write
 
 def tune(
     config: Annotated[
-        Path | None,
-        typer.Option(help="Settings (TOML) that replace those of cxrg/learn/tune/default.toml."),
-    ] = None,
+        str,
+        typer.Option(help="Recipe: default or a TOML file of settings that differ from it."),
+    ] = "default",
     out: Annotated[
         Path, typer.Option(help="Folder for adapter.safetensors, checkpoint, log and curves.")
     ] = Path("runs/tune"),

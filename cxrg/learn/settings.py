@@ -10,6 +10,24 @@ from typing import Any
 from cxrg.errors import InputError, UsageError
 
 
+def find_recipe(given: str, folder: Path) -> Path:
+    """The file of a recipe: a packaged one by its name, such as ``compact``, or a path.
+
+    Args:
+        given: name or path.
+        folder: where the packaged recipes are.
+
+    Raises:
+        InputError: there is neither such a recipe nor such a file.
+    """
+    packaged = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    path = packaged.get(given, Path(given))
+    if not path.is_file():
+        names = ", ".join(packaged)
+        raise InputError(f"{given}: no such recipe; give a TOML file or one of: {names}")
+    return path
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A file's settings.
 
@@ -24,45 +42,47 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid TOML ({error}); correct it") from error
 
 
-def lay_over(told: dict[str, Any], given: Mapping[str, Any], *, origin: str, known: str) -> None:
+def lay_over(
+    settings: dict[str, Any], given: Mapping[str, Any], *, origin: str, known: str
+) -> None:
     """Replace settings by those given; every name must be there, every value of the same kind.
 
     Args:
-        told: settings, changed in place.
+        settings: changed in place.
         given: settings on top.
         origin: who gives them, for the message.
         known: the file that holds all settings, for the message.
 
     Raises:
-        UsageError: a setting is not known, or its value cannot be meant.
+        UsageError: a setting is unknown, or its value is not valid.
     """
     for name, value in given.items():
-        if name not in told or isinstance(told[name], dict) != isinstance(value, dict):
-            raise UsageError(f"{origin}: setting {name!r} is not known; see {known}")
+        if name not in settings or isinstance(settings[name], dict) != isinstance(value, dict):
+            raise UsageError(f"{origin}: setting {name!r} is unknown; see {known}")
         if isinstance(value, dict):
-            lay_over(told[name], value, origin=origin, known=known)
+            lay_over(settings[name], value, origin=origin, known=known)
             continue
-        wanted = type(told[name])
+        wanted = type(settings[name])
         fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
         if not fits and not (wanted is float and is_number(value)):
             kind = {"str": "text", "bool": "true or false", "list": "a list"}
             use = kind.get(wanted.__name__, "a number")
-            raise UsageError(f"{origin}: {name} {value!r} cannot be meant; use {use}")
-        told[name] = value
+            raise UsageError(f"{origin}: {name} {value!r} is not valid; use {use}")
+        settings[name] = value
 
 
-def lay_over_each(told: dict[str, Any], changes: Mapping[str, str], *, known: str) -> None:
+def lay_over_each(settings: dict[str, Any], changes: Mapping[str, str], *, known: str) -> None:
     """Replace single settings, by name such as ``loss.nce``, as TOML writes them.
 
     A value that is no TOML is text.
 
     Raises:
-        UsageError: a setting is not known, or its value cannot be meant.
+        UsageError: a setting is unknown, or its value is not valid.
     """
     for name, text in changes.items():
         table, _, key = name.rpartition(".")
         given = {table: {key: _value(text)}} if table else {key: _value(text)}
-        lay_over(told, given, origin="--set", known=known)
+        lay_over(settings, given, origin="--set", known=known)
 
 
 def is_number(value: Any) -> bool:

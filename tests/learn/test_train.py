@@ -94,7 +94,7 @@ def test_settings_on_top_replace_those_of_the_file() -> None:
     settings = read_config(RECIPE, {"diffusion.attention_weight": "0", "name": "plain"})
     assert (settings.diffusion.attention_weight, settings.name) == (0, "plain")
     assert Path(settings.data.backgrounds).is_absolute()
-    with pytest.raises(UsageError, match=r"'stepps' is not known; see .*compact.toml"):
+    with pytest.raises(UsageError, match=r"'stepps' is unknown; see .*compact.toml"):
         read_config(RECIPE, {"diffusion.stepps": "1"})
 
 
@@ -464,13 +464,44 @@ def test_an_autoencoder_taught_on_small_pictures_codes_larger_ones(tmp_path: Pat
     assert autoencoder.encode_all(model, images).shape == (4, 16, 8, 8)
 
 
-def test_the_base_of_prompt_tuning_is_a_recipe_without_attention_losses() -> None:
-    base, shipped = (
-        read_config(RECIPE.parents[3] / "tests/benchmarks/plain.toml"),
-        read_config(RECIPE),
-    )
-    assert base.diffusion.attention_weight == 0 < shipped.diffusion.attention_weight
-    assert (base.data.side, shipped.data.side) == (128, 256)
+PLAIN = RECIPE.parents[3] / "tests" / "benchmarks" / "plain.toml"
+
+
+def test_the_base_of_prompt_tuning_differs_from_the_shipped_recipe_as_it_says() -> None:
+    plain, shipped = read_config(PLAIN), read_config(RECIPE)
+    assert (plain.data.side, plain.data.grid, plain.diffusion.steps) == (128, 16, 1400)
+    assert (plain.diffusion.attention_weight, plain.diffusion.share_weight) == (0, 0)
+    assert plain.diffusion.channels == (64, 128, 192)
+    assert (plain.reading["timesteps"], plain.reading["draws"]) == ([200, 300, 400], 2)
+    assert plain.diffusion.snapshots == ()
+    for table in ("segmenter", "autoencoder", "text", "licence", "attribution"):
+        assert getattr(plain, table) == getattr(shipped, table)
+    # The base's path starts from the base's folder.
+    assert plain.data.backgrounds == shipped.data.backgrounds
+
+
+def test_packaged_recipes_are_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxrg.learn.tune.config import read_config as read_tuning
+
+    monkeypatch.chdir(tmp_path)
+    assert read_config("compact") == read_config(RECIPE)
+    assert read_tuning("default") == read_tuning()
+    with pytest.raises(InputError, match=r"compakt: no such recipe; .* one of: compact"):
+        read_config("compakt")
+
+
+def test_a_base_needs_known_settings_and_no_base_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "compact"\n[diffusion]\nstepps = 3\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"mine\.toml: setting 'stepps' is unknown"):
+        read_config(path)
+    path.write_text('base = "compact"\n', encoding="utf-8")
+    second = tmp_path / "second.toml"
+    second.write_text('base = "mine.toml"\n', encoding="utf-8")
+    with pytest.raises(InputError, match="has a base itself"):
+        read_config(second)
 
 
 def test_a_level_without_self_attention_attends_to_the_text_alone() -> None:

@@ -116,17 +116,17 @@ def test_settings_are_defaults_then_the_file_then_those_on_top(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"stepps": "1"}, "'stepps' is not known"),
-        ({"loss.out": "1"}, "'out' is not known"),
-        ({"loss": "1"}, "'loss' is not known"),
-        ({"steps": "many"}, "steps 'many' cannot be meant; use a number"),
+        ({"stepps": "1"}, "'stepps' is unknown"),
+        ({"loss.out": "1"}, "'out' is unknown"),
+        ({"loss": "1"}, "'loss' is unknown"),
+        ({"steps": "many"}, "steps 'many' is not valid; use a number"),
         ({"steps": "0"}, "whole number from 1"),
-        ({"steps": "true"}, "steps True cannot be meant"),
+        ({"steps": "true"}, "steps True is not valid"),
         ({"ema": "2"}, "from 0 to 1"),
         ({"loss.nce": "-1"}, "use 0 or more"),
         ({"learning_rate": "0"}, "above 0"),
         ({"timesteps": "[500, 300]"}, "first, last"),
-        ({"prefix": "0", "residuals": "false"}, "nothing is learnt"),
+        ({"prefix": "0", "residuals": "false"}, "nothing is trained"),
         ({"data.phantoms": "0"}, "no data"),
         ({"data.anatomy": "drawn"}, "exact or geometric"),
     ],
@@ -200,7 +200,7 @@ def test_cells_hold_the_share_of_a_mask() -> None:
 def test_phantoms_are_kept_and_read_as_they_were(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(phantoms, "SHARD", 2)
     path = tmp_path / "phantoms-64-8-3-000000.npz"
-    phantoms._render((0, path), seed=3, side=SIDE, grid=GRID)
+    phantoms._render((0, path), phantoms._Settings(seed=3, side=SIDE, grid=GRID))
     told: list[tuple[int, int]] = []
     keep = {"seed": 3, "side": SIDE, "grid": GRID, "folder": tmp_path}
     studies = phantoms.render_studies(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cxrg.errors import InputError
-from cxrg.learn.settings import lay_over_each, read_toml
+from cxrg.learn.settings import find_recipe, lay_over, lay_over_each, read_toml
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,24 +127,30 @@ def _table(kind: type[_T], values: dict[str, Any], where: str) -> _T:
     if unknown or missing:
         raise InputError(
             f"{where}: unknown keys {unknown or 'none'}, missing keys {missing or 'none'}; "
-            "compare with cxrg/learn/train/compact.toml"
+            f"compare with {RECIPES / 'compact.toml'}"
         )
     frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return kind(**frozen)
 
 
-def read_config(path: Path, changes: Mapping[str, str] | None = None) -> TrainConfig:
+RECIPES = Path(__file__).parent
+"""Folder of the packaged recipes."""
+
+
+def read_config(recipe: str | Path, changes: Mapping[str, str] | None = None) -> TrainConfig:
     """Read a training configuration; its paths start from its folder.
 
     Args:
-        path: a TOML file with all settings of ``compact.toml``.
+        recipe: ``compact`` or a TOML file, with all settings of ``compact.toml`` or with ``base``
+            (a recipe's name or file) and those that differ from it.
         changes: settings on top, by name such as ``diffusion.steps``, as TOML writes them.
 
     Raises:
         InputError: the file cannot be read, or has unknown or missing keys.
-        UsageError: a setting on top is not known, or its value cannot be meant.
+        UsageError: a setting on top is unknown, or its value is not valid.
     """
-    raw = read_toml(path)
+    path = find_recipe(str(recipe), RECIPES)
+    raw = _with_base(path)
     lay_over_each(raw, changes or {}, known=str(path))
     tables: dict[str, Any] = {
         name: _table(kind, raw.pop(name, {}), f"{path}: [{name}]") for name, kind in _TABLES.items()
@@ -152,3 +158,26 @@ def read_config(path: Path, changes: Mapping[str, str] | None = None) -> TrainCo
     settings = _table(TrainConfig, {**raw, **tables}, f"{path}: top level")
     backgrounds = str((path.parent / settings.data.backgrounds).resolve())
     return replace(settings, data=replace(settings.data, backgrounds=backgrounds))
+
+
+def _with_base(path: Path) -> dict[str, Any]:
+    """A file's settings over those of its ``base``; the base's paths start from the base's folder.
+
+    Raises:
+        InputError: a file cannot be read, or the base has a base itself.
+        UsageError: the base has no such setting.
+    """
+    given = read_toml(path)
+    base = given.pop("base", None)
+    if base is None:
+        return given
+    is_name = (RECIPES / f"{base}.toml").is_file()
+    below = find_recipe(base if is_name else str(path.parent / base), RECIPES)
+    settings = read_toml(below)
+    if "base" in settings:
+        raise InputError(f"{path}: base {base} has a base itself; give a complete recipe")
+    backgrounds = settings.get("data", {}).get("backgrounds")
+    if backgrounds is not None:
+        settings["data"]["backgrounds"] = str((below.parent / backgrounds).resolve())
+    lay_over(settings, given, origin=str(path), known=str(below))
+    return settings

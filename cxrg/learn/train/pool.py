@@ -7,8 +7,6 @@ interruption, and phrases are worded anew each time a query is drawn.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from cxrg.files import atomic_write
 from cxrg.geometry import Mask
 from cxrg.learn.log import Report
+from cxrg.learn.shards import render_shards
 from cxrg.learn.train.config import DataConfig
 from cxrg.phantom import queries, sample
 from cxrg.phantom.findings import bounding
@@ -122,7 +121,9 @@ class _Shard:
         return folder / f"{name}-{config.seed}-{self.first:07d}.npz"
 
 
-def _render(shard: _Shard, config: DataConfig, folder: Path) -> None:
+def _render(
+    shard: _Shard, backgrounds: tuple[Background, ...], *, config: DataConfig, folder: Path
+) -> None:
     """Render one shard to its file, whole or not at all."""
     first, real, path = shard.first, shard.real, shard.path(config, folder)
     cv2.setNumThreads(1)
@@ -131,7 +132,7 @@ def _render(shard: _Shard, config: DataConfig, folder: Path) -> None:
     total = config.drawn_on_real if real else config.phantoms
     for index in range(first, min(first + SHARD, total)):
         seed = config.seed * 10_000_000 + index
-        phantom, known = _picture(seed, config, _BACKGROUNDS if real else ())
+        phantom, known = _picture(seed, config, backgrounds if real else ())
         images.append(np.round(phantom.image * 255).astype(np.uint8))
         lungs.append(coarse(phantom.regions["lungs"], config.grid))
         complete.append(known)
@@ -156,15 +157,6 @@ def _render(shard: _Shard, config: DataConfig, folder: Path) -> None:
         )
 
 
-_BACKGROUNDS: tuple[Background, ...] = ()
-
-
-def _set_backgrounds(backgrounds: tuple[Background, ...]) -> None:
-    """Worker start-up: the backgrounds travel once per process, not once per picture."""
-    global _BACKGROUNDS
-    _BACKGROUNDS = backgrounds
-
-
 def make_pool(
     config: DataConfig,
     backgrounds: Callable[[], tuple[Background, ...]],
@@ -173,20 +165,15 @@ def make_pool(
 ) -> list[Path]:
     """Render all shards into ``folder`` with one process per core; returns their paths.
 
-    Finished shards are kept, and ``backgrounds`` is asked only where a real one is missing.
+    Finished shards are kept; ``backgrounds`` is called only if a real one is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = [_Shard(False, first) for first in range(0, config.phantoms, SHARD)]
     shards += [_Shard(True, first) for first in range(0, config.drawn_on_real, SHARD)]
     missing = [shard for shard in shards if not shard.path(config, folder).exists()]
-    if not missing:
-        return [shard.path(config, folder) for shard in shards]
     chests = backgrounds() if any(shard.real for shard in missing) else ()
     render = partial(_render, config=config, folder=folder)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count(), _set_backgrounds, (chests,)) as workers:
-        for done, _ in enumerate(workers.imap_unordered(render, missing), start=1):
-            report("pool", done, len(missing), 0.0)
+    render_shards(render, missing, chests, lambda done, of: report("pool", done, of, 0.0))
     return [shard.path(config, folder) for shard in shards]
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cxrg.errors import UsageError
-from cxrg.learn.settings import is_number, lay_over, lay_over_each, read_toml
+from cxrg.learn.settings import find_recipe, is_number, lay_over, lay_over_each, read_toml
 
-DEFAULTS = "cxrg/learn/tune/default.toml"
+DEFAULTS = Path(__file__).with_name("default.toml")
 
 Anatomy = Literal["exact", "geometric"]
 
@@ -48,7 +46,7 @@ class TuneConfig:
     """One run; ``default.toml`` says what each setting means.
 
     Raises:
-        UsageError: a value cannot be meant.
+        UsageError: a value is not valid.
     """
 
     prefix: int
@@ -72,52 +70,58 @@ class TuneConfig:
         for name, low in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise UsageError(f"{name} {value!r} cannot be meant; use a whole number from {low}")
+                raise UsageError(f"{name} {value!r} is not valid; use a whole number from {low}")
         for name in ("learning_rate", "clip"):
             if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be a number above 0")
         shares = {"ema": self.ema, "data.template": self.data.template}
         for name, value in {**shares, "data.held_out": self.data.held_out}.items():
             if not is_number(value) or not 0 <= value <= 1:
-                raise UsageError(f"{name} {value!r} cannot be meant; use a number from 0 to 1")
+                raise UsageError(f"{name} {value!r} is not valid; use a number from 0 to 1")
         for item in fields(LossConfig):
             value = getattr(self.loss, item.name)
             if not is_number(value) or value < 0:
-                raise UsageError(f"loss.{item.name} {value!r} cannot be meant; use 0 or more")
+                raise UsageError(f"loss.{item.name} {value!r} is not valid; use 0 or more")
         if self.data.anatomy not in get_args(Anatomy):
             raise UsageError("data.anatomy must be exact or geometric")
         if not (self.prefix or self.residuals):
-            raise UsageError("nothing is learnt; set prefix above 0 or residuals to true")
+            raise UsageError("nothing is trained; set prefix above 0 or residuals to true")
         if len(self.timesteps) not in (0, 2) or list(self.timesteps) != sorted(self.timesteps):
             raise UsageError("timesteps must be [] or [first, last]")
         if not (self.data.phantoms or self.data.table):
             raise UsageError("no data; set data.phantoms or data.table")
 
 
-def read_config(path: Path | None = None, changes: Mapping[str, str] | None = None) -> TuneConfig:
+def read_config(
+    recipe: str | Path | None = None, changes: Mapping[str, str] | None = None
+) -> TuneConfig:
     """Read a configuration.
 
     Args:
-        path: a TOML file with any of the settings of ``default.toml``; its own paths start from its
-            folder.
+        recipe: ``default``, or a TOML file with any of the settings of ``default.toml``; its own
+            paths start from its folder.
         changes: settings on top, by name such as ``loss.nce``, as TOML writes them; a value that is
             no TOML is text.
 
     Raises:
         InputError: the file cannot be read.
-        UsageError: a setting is not known, or its value cannot be meant.
+        UsageError: a setting is unknown, or its value is not valid.
     """
-    told = tomllib.loads(
-        resources.files("cxrg.learn.tune").joinpath("default.toml").read_text(encoding="utf-8")
-    )
-    if path is not None:
+    settings = read_toml(DEFAULTS)
+    if recipe is not None:
+        path = find_recipe(str(recipe), DEFAULTS.parent)
         given = read_toml(path)
         data = given.get("data", {})
         for name in ("table", "masks"):
             if isinstance(data, dict) and isinstance(data.get(name), str) and data[name]:
                 data[name] = str(path.parent / data[name])
-        lay_over(told, given, origin=str(path), known=DEFAULTS)
-    lay_over_each(told, changes or {}, known=DEFAULTS)
-    told |= {"loss": LossConfig(**told["loss"]), "data": DataConfig(**told["data"])}
-    frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+        lay_over(settings, given, origin=str(path), known=str(DEFAULTS))
+    lay_over_each(settings, changes or {}, known=str(DEFAULTS))
+    settings |= {
+        "loss": LossConfig(**settings["loss"]),
+        "data": DataConfig(**settings["data"]),
+    }
+    frozen: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+    }
     return TuneConfig(**frozen)

@@ -6,10 +6,8 @@ that survive an interruption and that several runs can share.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from cxrg.anatomy import LOCATIONS, locate
 from cxrg.chest.vocabulary import finding_named, locations_of
 from cxrg.files import atomic_write
+from cxrg.learn.shards import render_shards
 from cxrg.learn.tune.config import Anatomy
 from cxrg.learn.tune.study import Study, Triple, coarse, plain
 from cxrg.phantom import language, queries
@@ -77,20 +76,25 @@ def render_studies(
     firsts = range(0, count, SHARD)
     paths = [folder / f"phantoms-{side}-{grid}-{seed}-{first:06d}.npz" for first in firsts]
     missing = [(f, p) for f, p in zip(firsts, paths, strict=True) if not p.exists()]
-    if missing:
-        render = partial(_render, seed=seed, side=side, grid=grid)
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(min(os.cpu_count() or 1, len(missing))) as workers:
-            for done, _ in enumerate(workers.imap_unordered(render, missing), start=1):
-                report(done, len(missing))
+    render_shards(_render, missing, _Settings(seed=seed, side=side, grid=grid), report)
     return [study for path in paths for study in _read(path, anatomy)][:count]
 
 
-def _render(shard: tuple[int, Path], *, seed: int, side: int, grid: int) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Settings:
+    """Arguments of `render_studies` that all shards share."""
+
+    seed: int
+    side: int
+    grid: int
+
+
+def _render(shard: tuple[int, Path], settings: _Settings) -> None:
     """Render one shard to its file, whole or not at all."""
     from cxrg.phantom.sample import render
 
     first, path = shard
+    seed, side, grid = settings.seed, settings.side, settings.grid
     images: list[NDArray[np.uint8]] = []
     masks: dict[Anatomy, list[NDArray[np.uint8]]] = {"exact": [], "geometric": []}
     rows: list[tuple[str, str, str, str]] = []
