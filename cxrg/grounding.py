@@ -17,7 +17,6 @@ from typing import Any, cast, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cxrg.attention.free_run import free_run
 from cxrg.attention.layers import choose_layers
@@ -25,9 +24,7 @@ from cxrg.attention.read import Reading, read_each
 from cxrg.errors import PhraseError, UsageError
 from cxrg.heatmap.bias_merging import check_merging
 from cxrg.image.read import CxrImage, read_image
-from cxrg.latents.invert import check_path, ddim_latents
-from cxrg.latents.noise import noise_latents
-from cxrg.latents.resample import redraw_count, redraw_latents
+from cxrg.latents.route import route_of
 from cxrg.model.load import load
 from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
@@ -203,7 +200,7 @@ def _ground_each(
         posteriors = [model.posterior(_fitting(image, model, options)) for image, _ in group]
         mean, std = (torch.cat(part) for part in zip(*posteriors, strict=True))
         clock.lap("encode")
-        latents = list(latents_of(model, mean, std, options, capacity))
+        latents = list(route_of(options, model.schedule).latents(model, mean, std, capacity))
         clock.lap("invert")
         requests = (
             ([(t, z[row : row + 1]) for t, z in latents], _prompt(model, text, options))
@@ -279,36 +276,10 @@ def _fitting(image: CxrImage, model: Model, options: Options) -> NDArray[np.floa
 
 
 def _check(model: Model, options: Options) -> None:
-    """Complain of what the model's schedule does not have, before the network runs."""
-    if options.path == "redraw":
-        redraw_count(model, options)
-    else:
-        check_path(model, options)
+    """Raise UsageError if the model does not support the options, before the network runs."""
+    route_of(options, model.schedule)
     if options.bbm != "off":
         check_merging(model.side // model.factor)
-
-
-def latents_of(
-    model: Model, mean: Tensor, std: Tensor, options: Options, capacity: Capacity
-) -> Iterator[tuple[int, Tensor]]:
-    """The noisy latents ``(t, z_t)`` that the options read, for images of that posterior.
-
-    Args:
-        model: the model.
-        mean: of the latents' posterior, ``(B, C, h, w)``.
-        std: its standard deviation.
-        options: all knobs.
-        capacity: most rows in one network evaluation.
-    """
-    if options.path == "redraw":
-        return redraw_latents(model, mean, std, options)
-    if options.path == "ddim":
-        return ddim_latents(
-            model, mean, steps=options.steps, window=options.window, capacity=capacity
-        )
-    return noise_latents(
-        model, mean, timesteps=options.timesteps, draws=options.draws, seed=options.seed
-    )
 
 
 def _check_phrases(phrases: Sequence[str], model: Model, options: Options) -> None:

@@ -18,7 +18,8 @@ from cxrg.heatmap.maps import aggregate, compete, confine, enlarge, geometric_me
 from cxrg.heatmap.presence import presence
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
-from cxrg.latents.invert import timestep_list, window_indices
+from cxrg.latents.invert import window_indices
+from cxrg.latents.route import route_of
 from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.phrase.encode import PARTS, Prompt
@@ -193,7 +194,9 @@ def make_grounding(
             identity=model.identity,
             adapter=model.adapter.name if model.adapter else None,
         ),
-        evaluations=count_evaluations(model, options, len(maps.timesteps)),
+        evaluations=route_of(options, model.schedule).evaluations
+        + len(maps.timesteps)
+        + (free.evaluations if free else 0),
         warnings=(*image.warnings, *prompt.warnings, *_warnings(heat, prompt, options)),
         timings={},
     )
@@ -205,14 +208,3 @@ def _warnings(heat: NDArray[np.float32], prompt: Prompt, options: Options) -> It
         yield "all the phrase's tokens are read, so none compete; choose tokens, such as content"
     if heat.min() == heat.max():
         yield "attention is the same everywhere"
-
-
-def count_evaluations(model: Model, options: Options, reads: int) -> int:
-    """Network evaluations of one phrase: the inversion up to the window's last step, and reads.
-
-    A free run has two at every step, with and without the phrase.
-    """
-    if options.path != "ddim":
-        return reads if options.bbm == "off" else reads + 2 * options.steps
-    count = len(timestep_list(options.steps, len(model.schedule)))
-    return window_indices(options.window, count)[1] - 1 + reads

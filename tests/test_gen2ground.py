@@ -21,7 +21,8 @@ from cxrg.grounding import ground
 from cxrg.heatmap.bias_merging import agreement, merge
 from cxrg.heatmap.mixture import mixture_mask
 from cxrg.image.read import CxrImage
-from cxrg.latents.resample import redraw_latents, redraw_times
+from cxrg.latents.resample import leading_timesteps
+from cxrg.latents.route import route_of
 from cxrg.model.load import load
 from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
@@ -77,11 +78,11 @@ def spread(heat: np.ndarray) -> np.ndarray:
 
 
 def test_its_timesteps_are_those_of_stable_diffusion_15(ddim: naive.DDIMScheduler) -> None:
-    assert redraw_times(50) == sorted(ddim.timesteps.tolist())
-    assert redraw_times(50)[:2] == [1, 21]
-    assert redraw_times(50)[-1] == 981
+    assert leading_timesteps(50) == sorted(ddim.timesteps.tolist())
+    assert leading_timesteps(50)[:2] == [1, 21]
+    assert leading_timesteps(50)[-1] == 981
     with pytest.raises(UsageError, match="1 to 500"):
-        redraw_times(600)
+        leading_timesteps(600)
 
 
 def test_the_preset_is_the_published_procedure() -> None:
@@ -147,8 +148,8 @@ def test_every_step_has_its_own_draws(model: Model) -> None:
     mean = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     std = torch.full_like(mean, 0.5)
     options = resolve("gen2ground", bbm="off")
-    latents = list(redraw_latents(model, mean, std, options))
-    assert [t for t, _ in latents] == redraw_times(50)[:40]
+    latents = list(route_of(options, model.schedule).latents(model, mean, std))
+    assert [t for t, _ in latents] == leading_timesteps(50)[:40]
     noises = []
     for t, z in latents:
         alpha = model.schedule.alpha[t].item() ** 2
@@ -159,11 +160,11 @@ def test_every_step_has_its_own_draws(model: Model) -> None:
     assert abs(torch.corrcoef(whole[:, 0].flatten(1)) - torch.eye(40)).max() < 0.15
     # The same for every image and for every window; another with another seed.
     torch.testing.assert_close(whole[:, 0], whole[:, 1], atol=1e-4, rtol=0)
-    part = list(redraw_latents(model, mean, std, replace(options, window=(7, 9))))
+    part = list(route_of(replace(options, window=(7, 9)), model.schedule).latents(model, mean, std))
     assert torch.equal(part[0][1], latents[7][1])
-    other = next(redraw_latents(model, mean, std, replace(options, seed=1)))
+    other = next(route_of(replace(options, seed=1), model.schedule).latents(model, mean, std))
     assert not torch.equal(other[1], latents[0][1])
-    merged = list(redraw_latents(model, mean, std, PRESETS["gen2ground"]))
+    merged = list(route_of(PRESETS["gen2ground"], model.schedule).latents(model, mean, std))
     assert len(merged) == 50
     assert torch.equal(merged[39][1], latents[39][1])
 
@@ -208,10 +209,15 @@ def test_agreeing_biases_are_trusted_and_others_are_not() -> None:
     rng = np.random.default_rng(0)
     bias, plain = rng.random((1, 16, 16)), rng.random((16, 16)).astype(np.float32)
     plain = (plain - plain.min()) / np.ptp(plain)
-    same = merge(plain, maps_of({"a": bias}), FreeRun(maps=maps_of({"a": bias}), side=16), "paper")
+    same = merge(
+        plain,
+        maps_of({"a": bias}),
+        FreeRun(maps=maps_of({"a": bias}), side=16, evaluations=0),
+        "paper",
+    )
     product = naive.minmax(naive.to_bytes(bias[0] @ bias[0]).astype(np.float64))
     np.testing.assert_allclose(same, product, atol=1e-5)
-    against = FreeRun(maps=maps_of({"a": 1 - bias}), side=16)
+    against = FreeRun(maps=maps_of({"a": 1 - bias}), side=16, evaluations=0)
     np.testing.assert_array_equal(merge(plain, maps_of({"a": bias}), against, "paper"), plain)
 
 
@@ -228,7 +234,9 @@ def test_products_at_a_layers_own_resolution_are_those_of_repeated_maps() -> Non
     # Both the start token (position 0) and the word are the only token here.
     stacked = np.tile(whole(real), (1, 1, 2, 1, 1)), np.tile(whole(free), (1, 1, 2, 1, 1))
     for how in ("paper", "elementwise"):
-        merged = merge(plain, maps_of(real), FreeRun(maps=maps_of(free), side=16), how)
+        merged = merge(
+            plain, maps_of(real), FreeRun(maps=maps_of(free), side=16, evaluations=0), how
+        )
         s = max(0.0, naive.ssim(*(naive.to_bytes(x[:, :, 0].mean((0, 1))) for x in stacked)))
         total = sum(
             one @ two if how == "paper" else one * two
@@ -259,7 +267,7 @@ def test_agreement_is_the_structural_similarity() -> None:
 def test_constant_maps_give_zeros_and_no_division() -> None:
     flat = maps_of({"a": np.full((1, 16, 16), 0.3)})
     zero = np.zeros((16, 16), np.float32)
-    assert (merge(zero, flat, FreeRun(maps=flat, side=16), "paper") == 0).all()
+    assert (merge(zero, flat, FreeRun(maps=flat, side=16, evaluations=0), "paper") == 0).all()
     assert agreement(zero, zero) == 1
 
 

@@ -2,8 +2,8 @@
 
 Ordinary text-to-image sampling, as the text bias of Generate to Ground needs it (Nützel,
 Dombrowski, Kainz, arXiv 2507.12236, released code): DDIM (Song et al., ICLR 2021, equation 12, no
-added noise) over the timesteps of `redraw_times`, and classifier-free guidance 16 (Ho and Salimans,
-arXiv 2207.12598)::
+added noise) over the timesteps of `leading_timesteps`, and classifier-free guidance 16 (Ho and
+Salimans, arXiv 2207.12598)::
 
     output = output_empty + 16 (output_phrase - output_empty)
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from cxrg.attention.read import Reading, as_maps, read_maps, token_weights
 from cxrg.attention.watch import AttentionMaps, Layers, watch
-from cxrg.latents.resample import redraw_times
+from cxrg.latents.resample import leading_timesteps
 from cxrg.model.conditioning import Context
 from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
@@ -69,19 +69,22 @@ def _run(
     capacity: Capacity,
 ) -> FreeRun:
     train_steps = len(model.schedule)
-    times = redraw_times(options.steps, train_steps)
+    times = leading_timesteps(options.steps, train_steps)
     side = model.side // model.factor
     shape = (1, int(model.denoiser.config.in_channels), side, side)
     z = torch.randn(shape, generator=torch.Generator().manual_seed(options.seed)).to(model.device)
     collected = []
+    evaluations = 0
     for t in reversed(times):
-        (empty, told), maps = _watched(model, z, t, prompt, layers, how, capacity)
+        (empty, told), seen = _watched(model, z, t, prompt, layers, how, capacity)
         z = step(model, z, empty + GUIDANCE * (told - empty), t, t - train_steps // options.steps)
-        collected.append(maps)
+        collected.append(seen)
+        evaluations += 2  # without and with the phrase
     joined = {
-        name: np.stack([maps[name] for maps in reversed(collected)], axis=1) for name in layers
+        name: np.stack([seen[name] for seen in reversed(collected)], axis=1) for name in layers
     }
-    return FreeRun(maps=as_maps(joined, tuple(times), how, prompt), side=side)
+    maps = as_maps(joined, tuple(times), how, prompt)
+    return FreeRun(maps=maps, side=side, evaluations=evaluations)
 
 
 def _watched(
@@ -123,7 +126,14 @@ def step(model: Model, z: Tensor, output: Tensor, t: int, earlier: int) -> Tenso
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FreeRun:
-    """A free run's attention to the chosen tokens at all steps, over latents of ``side``."""
+    """A free run's attention.
+
+    Attributes:
+        maps: of the chosen tokens at all steps.
+        side: of the latents.
+        evaluations: network evaluations that it took.
+    """
 
     maps: AttentionMaps
     side: int
+    evaluations: int

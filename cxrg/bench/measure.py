@@ -19,6 +19,7 @@ from cxrg.bench.machine import least_seconds, operations, total_flops
 from cxrg.errors import UsageError
 from cxrg.grounding import ground
 from cxrg.image.read import read_image
+from cxrg.latents.route import route_of
 from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
 from cxrg.options import Options
@@ -210,8 +211,8 @@ def _once(model: Model, path: Path, phrases: Sequence[str], options: Options) ->
 
 def evaluate_once(model: Model, options: Options, repeats: int = 1) -> Evaluation:
     """Time one whole evaluation of the denoiser, also watched, and its operations alone."""
-    reads = len(options.timesteps) * options.draws if options.path == "noise" else sys.maxsize
-    rows = min(Capacity.of(model, options.batch).size, reads)
+    reads = route_of(options, model.schedule).timesteps
+    rows = min(Capacity.of(model, options.batch).size, len(reads))
     side = model.side // model.factor
     z = torch.randn(rows, model.denoiser.config.in_channels, side, side, device=model.device)
     context = model.embedding("").repeat(rows)

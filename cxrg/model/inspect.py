@@ -14,8 +14,7 @@ from typing import Any
 
 from cxrg.attention.layers import Layer, block_of, choose_layers, cross_attention_layers
 from cxrg.errors import ModelError, UsageError
-from cxrg.latents.invert import inversion_steps, window_indices
-from cxrg.latents.resample import redraw_times
+from cxrg.latents.route import route_of
 from cxrg.model.card import Card, read_card
 from cxrg.model.checkpoint import layout
 from cxrg.model.checkpoint.headers import compare, read_headers, without_memory
@@ -23,7 +22,7 @@ from cxrg.model.checkpoint.networks import quiet_libraries
 from cxrg.model.checkpoint.text import check_text, read_tokenizer
 from cxrg.model.load import choose_device, choose_dtype
 from cxrg.model.model import Model
-from cxrg.model.schedule import Schedule, read_schedule
+from cxrg.model.schedule import read_schedule
 from cxrg.options import PRESETS, Options, resolve
 
 
@@ -240,30 +239,11 @@ def _reading(model: Model, options: Options) -> str:
     """How a preset comes to the latents that it reads, and which layers it reads, in words."""
     try:
         names = choose_layers(model, options.layers)
-        how = _way(options, model.schedule)
+        how = route_of(options, model.schedule).describe()
     except UsageError as error:
         return f"not with this model: {error}"
     blocks = ", ".join(dict.fromkeys(block_of(name) for name in names))
     return how if options.layers == "card" else f"{how}; layers {blocks}"
-
-
-def _way(options: Options, schedule: Schedule) -> str:
-    if options.path == "noise":
-        times = ", ".join(map(str, options.timesteps))
-        return f"adds noise: t = {times}, draws of each: {options.draws}"
-    if options.path == "redraw":
-        listed = redraw_times(options.steps, len(schedule))
-        start, stop = window_indices(options.window, len(listed))
-        return (
-            f"draws latent and noise afresh at {stop - start} of {len(listed)} DDIM steps "
-            f"(t = {listed[start]} to {listed[stop - 1]})"
-        )
-    steps = inversion_steps(schedule, options.steps)
-    start, stop = window_indices(options.window, len(steps))
-    return (
-        f"inverts {stop} of {len(steps)} {'Euler' if schedule.is_flow else 'DDIM'} steps, "
-        f"reads {start} to {stop - 1} (t = {steps[start][0]} to {steps[stop - 1][0]})"
-    )
 
 
 def _stranger(folder: Path) -> str:

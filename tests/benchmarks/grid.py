@@ -24,12 +24,10 @@ from cxrg.evaluate.record import METHOD, Record
 from cxrg.evaluate.report.compare import compare
 from cxrg.evaluate.report.summary import part_of
 from cxrg.evaluate.run import Settings, open_file, run
-from cxrg.latents.invert import timestep_list, window_indices
-from cxrg.latents.resample import redraw_count
+from cxrg.latents.route import route_of
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import Options, resolve
-from cxrg.result import count_evaluations
 from tests.benchmarks.common import markdown, read_data, signed
 
 METRICS = {"miou": "mIoU", "pointing_game": "pointing", "auc_roc": "AUC", "cnr": "CNR"}
@@ -93,15 +91,10 @@ def below(first: Path, other: Path, group: str) -> str:
 
 def evaluations(model: Model, options: Options) -> int:
     """Latents that the network is asked about for one image and phrase."""
-    if options.path == "noise":
-        reads = len(options.timesteps) * options.draws
-    elif options.path == "redraw":
-        reads = redraw_count(model, options)
-    else:
-        count = len(timestep_list(options.steps, len(model.schedule)))
-        start, stop = window_indices(options.window, count)
-        reads = stop - start
-    return count_evaluations(model, options, reads)
+    route = route_of(options, model.schedule)
+    # A free run evaluates every step without and with the phrase.
+    free = 0 if options.bbm == "off" else 2 * options.steps
+    return route.evaluations + len(route.timesteps) + free
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

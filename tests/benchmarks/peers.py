@@ -28,8 +28,7 @@ from tests.oracles import naive  # isort: skip - found through common
 from cxrg.attention.layers import choose_layers, cross_attention_layers
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
-from cxrg.latents.invert import ddim_latents
-from cxrg.latents.noise import noise_latents
+from cxrg.latents.route import route_of
 from cxrg.model.load import find, load
 from cxrg.model.model import Model
 from cxrg.options import Options, resolve
@@ -64,13 +63,8 @@ class Peers:
     @torch.no_grad()
     def daam(self, options: Options, phrases: Sequence[str]) -> Maps:
         model, found = self.model, []
-        z0 = model.encode(self.image.pixels)
-        if options.path == "ddim":
-            pairs = ddim_latents(model, z0, steps=options.steps, window=options.window)
-        else:
-            how = {"timesteps": options.timesteps, "draws": options.draws, "seed": options.seed}
-            pairs = noise_latents(model, z0, **how)
-        latents = list(pairs)
+        posterior = model.posterior(self.image.pixels)
+        latents = list(route_of(options, model.schedule).latents(model, *posterior))
         for text in phrases:
             context = model.encode_text([text]).embeds
             own = slice(1, len(model.tokenizer(text)["input_ids"]) - 1)

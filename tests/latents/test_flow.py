@@ -12,8 +12,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from cxrg.latents.invert import ddim_latents
-from cxrg.latents.noise import noise_latents
+from cxrg.latents.invert import Inversion
+from cxrg.latents.noise import AddedNoise
 from cxrg.model.conditioning import Context
 from cxrg.model.schedule import Schedule, read_schedule
 
@@ -76,7 +76,9 @@ def test_noise_is_added_as_diffusers_adds_it() -> None:
     model: Any = SimpleNamespace(schedule=read_schedule(EULER))
     z0 = torch.full((1, 4, 8, 8), 2.0)
     noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5))
-    ((t, z),) = noise_latents(model, z0, timesteps=(450,), draws=1, seed=5)
+    ((t, z),) = AddedNoise(schedule=model.schedule, levels=(450,), draws=1, seed=5).latents(
+        model, z0
+    )
     label = theirs.timesteps.flip(0)[t][None]
     torch.testing.assert_close(z, theirs.scale_noise(z0, label, noise))
 
@@ -126,7 +128,9 @@ def euler_error(steps: int, shift: float) -> float:
         MEAN + SPREAD * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     )
     index = 600 * steps // 1000
-    ((t, z),) = ddim_latents(model, z0, steps=steps, window=(index, index + 1))
+    ((t, z),) = Inversion(schedule=model.schedule, steps=steps, window=(index, index + 1)).latents(
+        model, z0
+    )
     assert t == 599
     assert (z - z0).abs().mean() > 0.1
     return float((z - solution(model.schedule, z0, t)).abs().max())
@@ -143,7 +147,7 @@ def test_inversion_follows_the_known_ode(shift: float) -> None:
 def test_inversion_is_eulers_method_asked_where_the_latent_lies() -> None:
     model = gaussian_flow(3.0)
     z0 = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)).double()
-    found = list(ddim_latents(model, z0, steps=50, window=(3, 6)))
+    found = list(Inversion(schedule=model.schedule, steps=50, window=(3, 6)).latents(model, z0))
     assert [t for t, _ in found] == [59, 79, 99]
     # Nothing is asked at the window's last index: it is only read.
     assert model.asked == [-1, 19, 39, 59, 79]

@@ -9,8 +9,8 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from cxrg.errors import UsageError
-from cxrg.latents.invert import ddim_latents, timestep_list, window_indices
-from cxrg.latents.noise import noise_latents
+from cxrg.latents.invert import Inversion, timestep_list, window_indices
+from cxrg.latents.noise import AddedNoise
 from cxrg.model.conditioning import Context
 from cxrg.model.schedule import Schedule, read_schedule
 
@@ -79,7 +79,9 @@ def return_error(prediction_type: str, steps: int) -> float:
     model = gaussian_model(prediction_type)
     z0 = MEAN + SPREAD * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     index = 600 * steps // 1000
-    ((label, z),) = ddim_latents(model, z0, steps=steps, window=(index, index + 1))
+    ((label, z),) = Inversion(
+        schedule=model.schedule, steps=steps, window=(index, index + 1)
+    ).latents(model, z0)
     assert label == 599 + 1000 // steps
     # Far from where it started, as the noise level at t = 599 demands.
     assert (z - z0).abs().mean() > 0.2
@@ -103,23 +105,34 @@ def test_ddim_brings_the_inverted_latent_back(prediction_type: str) -> None:
 
 def test_no_step_is_taken_that_is_not_read() -> None:
     model = gaussian_model("v_prediction")
-    latents = ddim_latents(model, torch.zeros(1, 4, 8, 8), steps=50, window=(3, 5))
+    latents = Inversion(schedule=model.schedule, steps=50, window=(3, 5)).latents(
+        model, torch.zeros(1, 4, 8, 8)
+    )
     assert model.asked == []
     assert [t for t, _ in latents] == [79, 99]
     assert model.asked == [19, 39, 59, 79]
+    route = Inversion(schedule=model.schedule, steps=50, window=(3, 5))
+    assert route.evaluations == len(model.asked)
+    assert route.timesteps == (79, 99)
 
 
 def test_noise_follows_the_forward_process() -> None:
     model = gaussian_model("epsilon")
     z0 = torch.full((1, 4, 64, 64), 2.0)
-    latents = list(noise_latents(model, z0, timesteps=(100, 500), draws=2, seed=7))
+    latents = list(
+        AddedNoise(schedule=model.schedule, levels=(100, 500), draws=2, seed=7).latents(model, z0)
+    )
     assert [t for t, _ in latents] == [100, 100, 500, 500]
     for t, z in latents:
         bar = float(model.schedule.alpha[t]) ** 2
         assert z.mean().item() == pytest.approx(2 * bar**0.5, abs=0.03)
         assert z.std().item() == pytest.approx((1 - bar) ** 0.5, rel=0.03)
-    again = list(noise_latents(model, z0, timesteps=(100, 500), draws=2, seed=7))
+    again = list(
+        AddedNoise(schedule=model.schedule, levels=(100, 500), draws=2, seed=7).latents(model, z0)
+    )
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(latents, again, strict=True))
     assert not torch.equal(latents[0][1], latents[1][1])
     with pytest.raises(UsageError, match="0 to 999"):
-        list(noise_latents(model, z0, timesteps=(1000,), draws=1, seed=0))
+        list(
+            AddedNoise(schedule=model.schedule, levels=(1000,), draws=1, seed=0).latents(model, z0)
+        )
