@@ -1,15 +1,14 @@
-"""Where in a chest X-ray is what a phrase says? The whole way, in order.
+"""Ground phrases in a chest X-ray: every stage from the image to the boxes, in order.
 
-image -> latent -> inverted latents (once per image) -> attention of all phrases -> heatmaps ->
+image -> latent -> noisy latents (once per image) -> attention of all phrases -> heatmaps ->
 boxes -> pixels of the original file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast, overload
@@ -97,8 +96,7 @@ def ground(
     if not isinstance(image, CxrImage):
         image = read_image(image, side=model.side, fit=options.fit)
     clock.lap("read")
-    results = list(_ground_each([(image, phrases)], model, options, clock))
-    results = [replace(result, timings=dict(clock.laps)) for result in results]
+    results = _ground(image, phrases, model, options, clock)
     return results[0] if isinstance(phrase, str) else results
 
 
@@ -123,103 +121,34 @@ def ground_with_start_token(
     options, model = _settle(model, None, options, {})
     _check_phrases(phrases, model, options)
     start = [START] if _start_prompt(model).span.start else []
-    results = list(_ground_each([(image, [*phrases, *start])], model, options, _Clock()))
+    results = _ground(image, [*phrases, *start], model, options, _Clock())
     return results[: len(phrases)], results[-1] if start else None
 
 
-def ground_batch(
-    images: Sequence[CxrImage],
-    phrases: Sequence[Sequence[str]],
-    *,
-    model: Model,
-    options: Options,
-) -> list[list[Grounding]]:
-    """Ground phrases in several images, whose latents share network evaluations.
-
-    Results are those of `ground`, image by image, but for rounding.
-
-    Args:
-        images: images read at the model's side.
-        phrases: for each image its phrases.
-        model: a loaded model.
-        options: all knobs.
-
-    Returns:
-        For each image one result per phrase.
-
-    Raises:
-        CxrgError: see `ground`; nothing was computed where a phrase or an option is at fault.
-    """
-    options, model = _settle(model, None, options, {})
-    _check_phrases([text for texts in phrases for text in texts], model, options)
-    results = _ground_each(zip(images, phrases, strict=True), model, options, _Clock())
-    return [list(islice(results, len(texts))) for texts in phrases]
-
-
-def ground_each(
-    images: Iterable[tuple[CxrImage, Sequence[str]]], *, model: Model, options: Options
-) -> Iterator[Grounding]:
-    """Ground phrases in any number of images, handing over each result when it is there.
-
-    Memory does not grow with the images or phrases: images are taken as they are needed, as many
-    at once as latents fit a network evaluation.
-
-    Args:
-        images: images read at the model's side, each with its phrases.
-        model: a loaded model.
-        options: all knobs.
-
-    Yields:
-        Results in the order of the images, and of the phrases of each.
-
-    Raises:
-        CxrgError: see `ground`.
-    """
-    options, model = _settle(model, None, options, {})
-
-    def checked() -> Iterator[tuple[CxrImage, Sequence[str]]]:
-        for image, phrases in images:
-            _check_phrases(phrases, model, options)
-            yield image, phrases
-
-    return _ground_each(checked(), model, options, _Clock())
-
-
 @torch.inference_mode()
-def _ground_each(
-    images: Iterable[tuple[CxrImage, Sequence[str | Start]]],
-    model: Model,
-    options: Options,
-    clock: _Clock,
-) -> Iterator[Grounding]:
+def _ground(
+    image: CxrImage, texts: Sequence[str | Start], model: Model, options: Options, clock: _Clock
+) -> list[Grounding]:
     layers = choose_layers(model, options.layers)
     capacity = Capacity.of(model, options.batch)
-    source = iter(images)
-    while group := list(islice(source, capacity.size)):
-        clock.lap("prepare")
-        posteriors = [model.posterior(_fitting(image, model, options)) for image, _ in group]
-        mean, std = (torch.cat(part) for part in zip(*posteriors, strict=True))
-        clock.lap("encode")
-        latents = list(route_of(options, model.schedule).latents(model, mean, std, capacity))
-        clock.lap("invert")
-        requests = (
-            ([(t, z[row : row + 1]) for t, z in latents], _prompt(model, text, options))
-            for row, (_, texts) in enumerate(group)
-            for text in texts
-        )
-        how = Reading.of(model, options)
-        readings = read_each(model, requests, layers, how=how, capacity=capacity)
-        owners = (image for image, texts in group for _ in texts)
-        for image, (prompt, maps) in zip(owners, readings, strict=True):
-            clock.lap("attend")
-            free = None
-            if options.bbm != "off":
-                free = free_run(model, prompt, layers, options, capacity)
-                clock.lap("free run")
-            result = make_grounding(image, prompt, maps, model, options, free)
-            clock.lap("post-process")
-            yield replace(result, timings=dict(clock.laps))
-            clock.skip()
+    clock.lap("prepare")
+    mean, std = model.posterior(_fitting(image, model, options))
+    clock.lap("encode")
+    latents = list(route_of(options, model.schedule).latents(model, mean, std, capacity))
+    clock.lap("invert")
+    requests = ((latents, _prompt(model, text, options)) for text in texts)
+    how = Reading.of(model, options)
+    results = []
+    # Lazy: a phrase's attention is dropped as soon as its result is made.
+    for prompt, maps in read_each(model, requests, layers, how=how, capacity=capacity):
+        clock.lap("attend")
+        free = None
+        if options.bbm != "off":
+            free = free_run(model, prompt, layers, options, capacity)
+            clock.lap("free run")
+        results.append(make_grounding(image, prompt, maps, model, options, free))
+        clock.lap("post-process")
+    return [replace(result, timings=dict(clock.laps)) for result in results]
 
 
 def _start_prompt(model: Model) -> Prompt:
@@ -315,7 +244,3 @@ class _Clock:
         now = perf_counter()
         self.laps[stage] = self.laps.get(stage, 0.0) + now - self._last
         self._last = now
-
-    def skip(self) -> None:
-        """The time since the last lap belongs to no stage."""
-        self._last = perf_counter()

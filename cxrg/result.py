@@ -69,7 +69,7 @@ class Grounding:
         evaluations: the denoiser's evaluations for this phrase, the image's inversion included (it
             is shared by the phrases of one call).
         warnings: what a reader should know, of the image and of the phrase.
-        timings: seconds of the call's stages up to this result, shared by its phrases.
+        timings: seconds of the call's stages, shared by its phrases.
     """
 
     image: ImageRef

@@ -1,4 +1,4 @@
-"""Many images and phrases in shared network evaluations: same results, no more memory or work."""
+"""Phrases of an image in shared network evaluations: same results, no more memory or work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cxrg.errors import ModelError, PhraseError, UsageError
-from cxrg.grounding import ground, ground_batch, ground_each
+from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.model import microbatch as capacity
 from cxrg.model.load import load
@@ -57,51 +57,40 @@ def rows(model: Model) -> Iterator[list[int]]:
     hook.remove()
 
 
-def test_several_images_equal_the_published_procedure(folder, model, images) -> None:
-    # Parts of five rows cut through images, phrases and steps.
+def test_shared_evaluations_equal_the_published_procedure(folder, model, images) -> None:
+    # Parts of five rows cut through phrases and steps.
     options = replace(SHORT, batch=5, mask="none")
-    together = ground_batch(images, TEXTS, model=model, options=options)
-    assert [[result.phrase for result in results] for results in together] == TEXTS
-    for image, texts, results in zip(images, TEXTS, together, strict=True):
+    for image, texts in zip(images, TEXTS, strict=True):
+        results = ground(image, texts, model=model, options=options)
+        assert [result.phrase for result in results] == texts
         for phrase, result in zip(texts, results, strict=True):
             how = {"steps": 50, "window": (20, 26), "mask": False}
             expected = naive.heatmap(model, scheduler(folder), image.pixels, phrase, **how)
             np.testing.assert_allclose(result.canonical, expected, atol=1e-4)
 
 
-def test_noise_does_not_depend_on_the_neighbours(model, images) -> None:
+def test_noise_does_not_depend_on_the_batch_or_the_other_phrases(model, images) -> None:
     options = resolve("fast", model.card, mask="none", normalise="final")
-    together = ground_batch(images, TEXTS, model=model, options=options)
-    alone = ground(images[2], TEXTS[2], model=model, options=replace(options, batch=1))
-    for one, other in zip(together[2], alone, strict=True):
+    together = ground(images[2], TEXTS[2], model=model, options=options)
+    for phrase, one in zip(TEXTS[2], together, strict=True):
+        other = ground(images[2], phrase, model=model, options=replace(options, batch=1))
         np.testing.assert_allclose(one.canonical, other.canonical, atol=1e-4)
         assert one.score == pytest.approx(other.score, rel=1e-5)
-    assert np.abs(together[0][0].canonical - together[2][1].canonical).max() > 5e-3
+    first = ground(images[0], PHRASE, model=model, options=options)
+    assert np.abs(first.canonical - together[1].canonical).max() > 5e-3
 
 
-def test_images_are_inverted_together_and_once(model, images, rows) -> None:
-    ground_batch(images, TEXTS, model=model, options=replace(SHORT, batch=8))
-    # 25 steps lead to the window's last index; then 6 phrases at 6 latents.
-    assert rows == [3] * 25 + [8, 8, 8, 8, 4]
+def test_an_image_is_inverted_once_for_all_its_phrases(model, images, rows) -> None:
+    ground(images[2], TEXTS[2], model=model, options=replace(SHORT, batch=8))
+    # 25 steps lead to the window's last index; then 3 phrases at 6 latents.
+    assert rows == [1] * 25 + [8, 8, 2]
 
 
-def test_images_are_taken_and_results_given_one_after_the_other(model, images) -> None:
-    taken: list[int] = []
-
-    def source() -> Iterator[tuple[CxrImage, list[str]]]:
-        for index in range(9):
-            taken.append(index)
-            yield images[index % 3], [PHRASE]
-
+def test_a_second_call_gives_the_same_maps_and_gradients_stay_on(model, images) -> None:
     options = resolve("fast", model.card, batch=2)
-    results = ground_each(source(), model=model, options=options)
-    assert taken == []
-    first = next(results)
-    assert len(taken) == 2
+    first, second = (ground(images[0], PHRASE, model=model, options=options) for _ in range(2))
+    np.testing.assert_array_equal(first.canonical, second.canonical)
     assert not torch.is_inference_mode_enabled()
-    rest = list(results)
-    assert len(rest) == 8
-    np.testing.assert_allclose(rest[2].canonical, first.canonical, atol=1e-4)
 
 
 def test_a_prompt_is_embedded_once_and_the_memory_of_them_is_bounded(
