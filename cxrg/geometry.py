@@ -57,7 +57,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How the model's square of ``side`` pixels lies over a source image of ``(H, W)`` pixels.
+    """How the model's square of ``side`` pixels covers a source image of ``(H, W)`` pixels.
 
     ``crop`` is the part of the source plane that the square shows, in source pixels. It reaches
     beyond the image where the square is padded, and is not square where source pixels are not.

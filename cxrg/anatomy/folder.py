@@ -2,14 +2,14 @@
 
 Those that ``cxrg anatomy`` wrote go by the image's content instead, whatever its name.
 
-Two forms, told apart by what is there for an image ``chest.dcm``:
+Two forms, recognised by what exists for an image ``chest.dcm``:
 
 * ``DIR/chest/right lung.png``: one picture per structure, white where it is (as
   ``cxas_segment -ot png`` exports them);
 * ``DIR/chest.png``: one label map, whose grey values are named in ``DIR/names.json``, such as
   ``{"1": "right lung", "2": "left lung"}``.
 
-Masks have the image's own pixels, or its proportions. ``names.toml`` says which names are known;
+Masks have the image's own pixels, or its proportions. ``names.toml`` lists the known names;
 others are left alone.
 """
 
@@ -67,11 +67,11 @@ def mask_folder(folder: Path) -> Callable[[CxrImage], Structures]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest of a folder's file names and sizes, which tells one set of masks from another."""
-    told = hashlib.sha256()
+    """A digest of a folder's file names and sizes, which identifies a set of masks."""
+    digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        told.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-    return told.hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+    return digest.hexdigest()
 
 
 def _parts(folder: Path) -> dict[str, Path]:

@@ -37,7 +37,7 @@ _SMALLEST, _LARGEST, _UNEQUAL = 0.025, 0.35, 4.0
 # 254 real frontal X-rays have .41 or more, noise (in which the network sees lungs too) .06.
 _CONTRAST = 0.25
 # Readers outline the mediastinum from about here on, as a share of the lungs' height below their
-# top; the network goes on into the neck.
+# top; the network continues into the neck.
 _MEDIASTINUM_TOP = 0.2
 
 
@@ -149,7 +149,7 @@ def _are_lungs(a: Mask, b: Mask) -> bool:
 
 
 def _is_air(grey: Heat, a: Mask, b: Mask, middle: Mask) -> bool:
-    """Whether a lung is darker than what lies between them, as air is."""
+    """Whether a lung is darker than what is between them, as air is."""
     if not middle.any():
         return False
     darker = min(float(grey[a].mean()), float(grey[b].mean()))

@@ -1,4 +1,4 @@
-"""What a network asks of the machine, and how fast the machine does each part of it alone.
+"""Operations of a network evaluation, and how fast this machine runs each of them alone.
 
 One evaluation is recorded operation by operation: convolutions, matrix products and fused
 attention, with the shapes, strides and precision of their inputs. Each distinct one is then timed
@@ -90,7 +90,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         packet = func._overloadpacket
         if packet not in FORMULAS:
             with self:
-                # torch says NotImplemented of what is not made of others: that runs as it is.
+                # torch returns NotImplemented for an operation that is not composed of others: it
+                # runs as it is.
                 made = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if made is NotImplemented else made
         output = func(*args, **kwargs)

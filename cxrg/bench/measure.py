@@ -72,7 +72,7 @@ class Bench:
         preset: the preset.
         phrases: phrases per image.
         repeats: how many times the image was grounded; seconds are medians over them.
-        evaluations: latents that the denoiser was asked about per image, whole or in part.
+        evaluations: latents that the denoiser evaluated per image, whole or in part.
         seconds: by stage, per image with all its phrases.
         denoiser: of these seconds, those within the denoiser.
         evaluation: one whole evaluation.
@@ -152,13 +152,13 @@ def bench(
         options: all knobs.
         repeats: how many times.
         warm: ground once before it counts.
-        tell: is told what is being done.
+        tell: called with the name of each stage.
 
     Raises:
-        UsageError: no repetition was asked for.
+        UsageError: ``repeats`` is less than 1.
     """
     if repeats < 1:
-        raise UsageError(f"repeat {repeats} cannot be meant; use a whole number from 1")
+        raise UsageError(f"repeat {repeats} is invalid; use a whole number from 1")
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     watched = Timed(model.denoiser, model.device)

@@ -31,7 +31,7 @@ class Sizes:
     """The configurations of a model's parts, as its files would have them.
 
     Attributes:
-        vae: keywords of the autoencoder; ``monai_vae`` says whose structure it has.
+        vae: keywords of the autoencoder; ``monai_vae`` chooses MONAI's structure.
         unet: keywords of the UNet.
         text: keywords of CLIP's text encoder.
         scheduler: the noise schedule.

@@ -39,7 +39,7 @@ LUNG_BOXES = (Box(0.12, 0.12, 0.46, 0.82), Box(0.54, 0.12, 0.88, 0.82))
 
 
 def uniform(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A constant map (H, W). .75 lies above every threshold of ``miou``: all is marked."""
+    """A constant map (H, W). .75 is above every threshold of ``miou``: every pixel is marked."""
     return np.full(shape, 0.75, dtype=np.float32)
 
 

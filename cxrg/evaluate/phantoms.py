@@ -1,6 +1,6 @@
 """Synthetic X-rays as a data set: phrases with exact masks, never seen in training.
 
-Of every phantom are asked: up to two findings or devices that are there, one part of the anatomy,
+The samples of a phantom: up to two findings or devices that are present, one part of the anatomy,
 and one finding that isn't there.
 """
 
@@ -130,5 +130,7 @@ def exact_anatomy(seed: int) -> Source:
 
 
 def drawn(sample: Sample, seed: int) -> tuple[str, ...]:
-    """The kinds of all findings and devices in the phantom of a sample, asked for or not."""
+    """The kinds of all findings and devices in the phantom of a sample, named by its phrases or
+    not.
+    """
     return tuple(finding.kind for finding in _render(int(sample.patient), seed).findings)

@@ -1,6 +1,6 @@
 """A run that can go on: what ran, as JSON, and beside it a JSON line per record, appended.
 
-Started again with the same facts, a run goes on where it stopped; with others it is refused.
+Started again with the same facts, a run continues where it stopped; with others it is refused.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def claim(run: Path, lines: Path, facts: Mapping[str, Any]) -> None:
 
 def identify(dataset: Dataset) -> dict[str, Any]:
     """A data set's name, format, and a digest of all that its samples say."""
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for sample in dataset.samples:
-        told.update(repr((sample.id, sample.image.name, sample.phrase, sample.boxes)).encode())
-        told.update(repr((sample.category, sample.patient, sample.side, sample.region)).encode())
-    return {"name": dataset.name, "format": dataset.format, "sha256": told.hexdigest()}
+        digest.update(repr((sample.id, sample.image.name, sample.phrase, sample.boxes)).encode())
+        digest.update(repr((sample.category, sample.patient, sample.side, sample.region)).encode())
+    return {"name": dataset.name, "format": dataset.format, "sha256": digest.hexdigest()}
 
 
 def load(path: Path, parse: Callable[[str], T]) -> list[T]:

@@ -1,7 +1,7 @@
 """Running a method over a data set, sample by sample, with controls; resumable.
 
-Everything is kept in one folder: ``run.json`` says what ran, ``samples.jsonl`` holds one line per
-sample, appended image by image. Started again with the same settings, a run goes on where it
+Everything is kept in one folder: ``run.json`` describes the run, ``samples.jsonl`` holds one line
+per sample, appended image by image. Started again with the same settings, a run continues where it
 stopped; with others it is refused.
 """
 

@@ -134,7 +134,7 @@ class Problem:
 class Problems:
     """Every problem found, in order; with ``strict`` the first one is raised instead.
 
-    ``notes`` are rows that the format itself says to leave out (a normal image without a phrase):
+    ``notes`` are rows that the format itself leaves out (a normal image without a phrase):
     counted too, but no problem.
     """
 

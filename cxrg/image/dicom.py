@@ -94,7 +94,7 @@ class DicomPixels:
     """One DICOM frame as display grey.
 
     ``grey`` is float32 ``(Rows, Columns)`` in [0, 1], bright for dense; ``pixel_aspect`` the
-    height of a pixel divided by its width; ``window`` says how the grey came about.
+    height of a pixel divided by its width; ``window`` says how stored values became grey.
     """
 
     grey: NDArray[np.float32]
@@ -224,8 +224,9 @@ def _decode(path: Path, ds: pydicom.Dataset) -> NDArray[np.generic]:
 def codestream_shape(frame: bytes) -> tuple[int, int, int] | None:
     """(rows, columns, components) as a JPEG, JPEG-LS or JPEG 2000 codestream declares them.
 
-    Decoders allocate what the codestream says, not what the DICOM header says, and gdcm ends the
-    process on a header that is no chain of segments. None for such, and for other codestreams.
+    Decoders allocate the size that the codestream states, not the one in the DICOM header, and gdcm
+    ends the process on a header that is no chain of segments. None for such, and for other
+    codestreams.
 
     Source: ITU-T T.81 B.1.1 and B.2.2 (SOFn), T.87 C.2.2 (SOF55), T.800 A.5.1 (SIZ).
     """

@@ -1,8 +1,8 @@
 """What every kind of image file shares: its bytes, its kind by magic, its limits, its grey range.
 
-Kinds are told by the first bytes, never by the suffix: the DICOM prefix after a 128-byte preamble
-(DICOM PS3.10 section 7.1), or a first element of group 0002 or 0008 where the preamble was
-stripped; the PNG, JPEG and TIFF signatures.
+The kind of a file is recognised by its first bytes, never by its suffix: the DICOM prefix after a
+128-byte preamble (DICOM PS3.10 section 7.1), or a first element of group 0002 or 0008 where the
+preamble was stripped; the PNG, JPEG and TIFF signatures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_RATIO = 8
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # Windows has neither this nor named pipes in folders
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
-"""How image files are usually named; what they are, their content says."""
+"""Usual suffixes of image files; the kind of a file is decided by its content."""
 
 HEAD = 256
 """How many first bytes `kind_of` needs."""
@@ -63,13 +63,13 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with open_file(path) as file:
-            told = os.fstat(file.fileno())
-            if not stat.S_ISREG(told.st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 remedy = "save the image to a file first"
                 raise image_error(path, "is not a regular file", remedy)
-            if told.st_size > MAX_BYTES:
+            if status.st_size > MAX_BYTES:
                 raise image_error(path, f"is larger than {MAX_BYTES >> 20} MiB", "export one image")
-            data = file.read(told.st_size + 1)
+            data = file.read(status.st_size + 1)
     except IsADirectoryError:
         raise image_error(path, "is a folder", "name the images in it") from None
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def read_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the name is not valid"
         raise image_error(path, f"cannot be read ({reason})", "check name and rights") from None
-    if len(data) > told.st_size:
+    if len(data) > status.st_size:
         raise image_error(path, "grew while it was read", "wait until it is copied, and try again")
     if not data:
         raise image_error(path, "is empty (0 bytes)", "copy or export it again")

@@ -98,7 +98,7 @@ def voi(
 ) -> tuple[Levels, str, tuple[str, ...]]:
     """VOI LUT, else window, else the default range (PS3.3 C.11.2): grey in [0, 1].
 
-    The first that tells any two of the pixels apart is taken.
+    The first that maps at least two pixels to different values is taken.
 
     Args:
         values: output of the modality step for every stored value, ``(n,)``.
@@ -139,7 +139,7 @@ def apply_window(values: Levels, center: float, width: float, function: str) -> 
     ``width`` is at least 1 for LINEAR, above 0 for the others.
     """
     if function == "SIGMOID":
-        # Beyond +-60 the exponential says nothing more in float64, and would overflow.
+        # Beyond +-60 the exponential changes nothing more in float64, and would overflow.
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -60.0, 60.0)))
     if function == "LINEAR":
         center, width = center - 0.5, width - 1.0
@@ -185,7 +185,7 @@ def read_lut(ds: pydicom.Dataset, keyword: str, *, signed: bool) -> Lut | None:
     Args:
         ds: the data set.
         keyword: ``ModalityLUTSequence`` or ``VOILUTSequence``.
-        signed: whether the first input value is meant as signed, whatever its VR says.
+        signed: whether the first input value is signed, whatever its VR.
     """
     found = items(ds, keyword)
     try:
@@ -202,7 +202,7 @@ def read_lut(ds: pydicom.Dataset, keyword: str, *, signed: bool) -> Lut | None:
     if len(words) >= 2 * count:
         entries = np.frombuffer(words, dtype=order + "u2", count=count)
     elif bits <= 8 and len(words) >= count:
-        # Two 8-bit entries share a word; in a big-endian file the first lies in its second byte.
+        # Two 8-bit entries share a word; in a big-endian file the first is its second byte.
         packed = np.frombuffer(words[: len(words) // 2 * 2], dtype=order + "u2").astype("<u2")
         entries = packed.view(np.uint8)[:count]
     else:

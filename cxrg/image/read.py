@@ -163,7 +163,7 @@ def _samples(picture: Image.Image, data: bytes, notes: list[str]) -> NDArray[Any
     deep = 16 in tags.get(_BITS_PER_SAMPLE, ()) or (picture.format == "PNG" and data[24] == 16)
     picture.load()
     if orientation != 1:
-        notes.append("the file asks to be turned; boxes are in the pixels of the upright picture")
+        notes.append("an orientation tag was applied; boxes are in pixels of the upright picture")
     if deep and len(picture.getbands()) > 1 and orientation == 1:
         return _deep_colour(data)
     upright = ImageOps.exif_transpose(picture)
@@ -199,7 +199,7 @@ def _grey_levels(samples: NDArray[Any], notes: list[str]) -> NDArray[Any]:
         grey = cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_RGB2GRAY)
     top = np.iinfo(samples.dtype).max
     if samples.shape[-1] == 4 and np.any(samples[..., 3] < top):
-        notes.append("the picture is partly transparent; it was laid over black")
+        notes.append("the picture is partly transparent; it was composed over black")
         faded = grey.astype(np.float64) * samples[..., 3] / top
         grey = np.rint(faded).astype(samples.dtype)
     return np.ascontiguousarray(grey)

@@ -1,5 +1,5 @@
 """What is written for a grounding: a JSON record, a picture, arrays.
 
-Every writer goes through `cxrg.files.atomic_write`, so a file is there whole or not at all, and
+Every writer goes through `cxrg.files.atomic_write`, so a file appears complete or not at all, and
 none writes anything that comes from a DICOM header but the SOPInstanceUID.
 """

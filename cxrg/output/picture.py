@@ -107,7 +107,7 @@ def _xray(
 
 
 def _bytes(array: NDArray[np.float32]) -> Pixels:
-    """0..1 as 0..255, what lies outside cut off."""
+    """Scale 0..1 to 0..255 and clip what is outside."""
     return np.asarray(cv2.convertScaleAbs(np.clip(array, 0, 1), alpha=255), dtype=np.uint8)
 
 

@@ -1,9 +1,9 @@
 """The JSON record of a grounding, schema ``cxrg.grounding/1``.
 
-Its JSON Schema lies beside this file. A field is never removed or given another meaning within one
-version. The record names the image by its hash and SOPInstanceUID only: file names and all other
-DICOM elements may tell who the patient is. It holds nothing that differs between two equal runs,
-so records can be compared byte for byte.
+Its JSON Schema is the file beside this one. A field is never removed or given another meaning
+within one version. The record names the image by its hash and SOPInstanceUID only: file names and
+all other DICOM elements may identify the patient. It holds nothing that differs between two equal
+runs, so records can be compared byte for byte.
 """
 
 from __future__ import annotations

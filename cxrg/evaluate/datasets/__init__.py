@@ -58,14 +58,14 @@ def read_dataset(
 
     Args:
         path: the file of labels.
-        format: one of :data:`FORMATS`; ``auto`` tells by the columns or keys.
+        format: one of :data:`FORMATS`; ``auto`` recognises the columns or keys.
         images: folder with the images; the label file's own unless given.
         strict: raise at the first problem instead of counting it.
         template: how a phrase is made where the data set has none.
 
     Raises:
         InputError: the file cannot be read in that format, or a problem where strict.
-        UsageError: the format, the folder or the template cannot be meant.
+        UsageError: the format, the folder or the template is invalid.
     """
     if format not in FORMATS:
         raise UsageError(f"format {format!r} is not known; use one of {', '.join(FORMATS)}")

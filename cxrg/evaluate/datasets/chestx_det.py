@@ -1,7 +1,7 @@
 """ChestX-Det (Deepwise): a list of ``{file_name, syms, boxes, polygons}``, public.
 
 ``syms``, ``boxes`` and ``polygons`` run in parallel; entries of one image and label are one sample.
-Images are 1024 x 1024. Images without a label are normal; nothing is asked of them.
+Images are 1024 x 1024. Images without a label are normal and give no sample.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Reading:
         """A sample, or None with a problem counted: no such image, or no box left.
 
         ``name`` is the image's name in the data set; boxes are in ``space`` (H, W), or in pixels of
-        the file without one, and are cleaned here. ``absent`` says that the phrase names something
+        the file without one, and are cleaned here. ``absent``: the phrase names something
         that isn't there; ``anywhere`` is as in :meth:`Images.find`. Without a phrase one is made
         from the template. ``more`` are further fields of the sample; None leaves one as it is.
         """
@@ -105,14 +105,14 @@ class Reading:
         side, zone = place(clean, space) if clean else (None, None)
         given = {key: value for key, value in more.items() if value is not None}
         more = {"patient": PurePosixPath(name).stem, "side": side, "zone": zone, **given}
-        said = phrase or self.phrase(category, more["side"], more["zone"])
-        if not said.strip():
+        text = phrase or self.phrase(category, more["side"], more["zone"])
+        if not text.strip():
             self.problems.add("no phrase", where, "the phrase is empty")
             return None
         return Sample(
             id=self._unique(where),
             image=image,
-            phrase=said.strip(),
+            phrase=text.strip(),
             category=category,
             boxes=clean,
             space=space,
@@ -221,7 +221,7 @@ def merge_duplicates(boxes: Sequence[Box], overlap: float = 0.55) -> tuple[Box, 
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Height and width from a file's header, or None where it can't be told."""
+    """Height and width from a file's header, or None where it is unknown."""
     with path.open("rb") as file:
         kind = kind_of(file.read(HEAD))
     if kind == "dicom":

@@ -47,8 +47,8 @@ def measure(
 
     ``exact`` gives the true structures of an image, where all are known (phantoms).
     """
-    told = [s for s in dataset.samples if exact or (s.present and _part(s))]
-    ids = {s.id for s in told}
+    chosen = [s for s in dataset.samples if exact or (s.present and _part(s))]
+    ids = {s.id for s in chosen}
     chosen = [s for s in choose(dataset.samples, settings) if s.id in ids]
     records: list[dict[str, Any]] = []
     for image, masks, samples in each_image(dataset, chosen, read, source, open_image, advance):

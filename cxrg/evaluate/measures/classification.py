@@ -1,7 +1,7 @@
-"""Grounded classification: is a finding there, told from where its name's attention lies.
+"""Grounded classification: is a finding present, judged by where the attention of its name is.
 
 The score of a finding in an image is the mean of its map inside its plausible anatomy minus the
-mean outside (``findings.toml`` says which anatomy; the experiment is named in arXiv 2506.10633, the
+mean outside (``findings.toml`` names the anatomy; the experiment is named in arXiv 2506.10633, the
 score is our own choice). Beside it stands the presence score, the map's highest place, which knows
 no anatomy. AUC is over images, exact (Mann-Whitney), with intervals over patients.
 """
@@ -68,7 +68,7 @@ def labels_of(samples: Iterable[Sample]) -> Labels:
     the narrower ones false. Said both ways, a concept counts as there.
     """
     there: set[str] = set()
-    gone: set[str] = set()
+    absent: set[str] = set()
     for sample in samples:
         finding = finding_of(sample.category)
         if finding is None:
@@ -76,8 +76,8 @@ def labels_of(samples: Iterable[Sample]) -> Labels:
         if sample.present:
             there |= {c for c in findings() if _means(c, finding.concept)}
         else:
-            gone |= {c for c in findings() if _means(finding.concept, c)}
-    return {concept: concept in there for concept in findings() if concept in there | gone}
+            absent |= {c for c in findings() if _means(finding.concept, c)}
+    return {concept: concept in there for concept in findings() if concept in there | absent}
 
 
 def labels_of_kinds(kinds: Sequence[str]) -> Labels:
@@ -123,9 +123,9 @@ def measure(
     read = next(iter(readers.values())).read
     images = each_image(dataset, chosen, read, source, open_image, advance, done=done)
     for image, masks, samples in images:
-        asked = question(samples)
-        if asked["labels"]:
-            store.add([asked | {"scores": _scores(image, masks, asked["labels"], readers)}])
+        record = question(samples)
+        if record["labels"]:
+            store.add([record | {"scores": _scores(image, masks, record["labels"], readers)}])
     ids = [samples[0].id for samples in by_image(chosen).values()]
     records = [store.records[i] for i in ids if i in store.records]
     return Measured(

@@ -5,7 +5,7 @@ With attention ``A`` (normalised to sum 1 over the pixels that were seen) and th
 
     leak = 1 - sum_p A[p] m[p]
 
-Each phrase is asked as a report's sentence and as "{location} {finding}", of the model and of a
+Each phrase is grounded as a report's sentence and as "{location} {finding}", of the model and of a
 tuned one where there is one, and again with the patient's other side in the words and the same
 mask: a model that reads the location leaks more then. ``uniform`` is the leak of a map that is the
 same everywhere. Attention is the mean probability over layers and timesteps; the heatmap is what
@@ -57,7 +57,7 @@ SHOWN = 6
 
 
 def leak(heat: Heat, mask: Heat) -> float:
-    """The share of a map (H, W) that lies outside a mask (H, W) in [0, 1]; NaN for an empty map.
+    """The share of a map (H, W) that is outside a mask (H, W) in [0, 1]; NaN for an empty map.
 
     Pixels that are NaN were not seen and do not count.
     """
@@ -97,10 +97,10 @@ def measure(
         InputError: a problem, where the data set is read strictly; or a spoilt record.
         UsageError: the folder holds another run.
     """
-    asked = {s.id: said for s in dataset.samples if s.present and (said := wording(s))}
-    chosen = [s for s in choose(dataset.samples, settings) if s.id in asked]
-    questions = {s.id: _question(s, asked[s.id]) for s in chosen}
-    shown = _shown(chosen, asked, settings.seed)
+    worded = {s.id: words for s in dataset.samples if s.present and (words := wording(s))}
+    chosen = [s for s in choose(dataset.samples, settings) if s.id in worded]
+    questions = {s.id: _question(s, worded[s.id]) for s in chosen}
+    shown = _shown(chosen, worded, settings.seed)
     run = describe(dataset, readers, settings, facts)
     store = RecordStore(out, NAME, run)
     rows: list[Row] = []
@@ -112,14 +112,14 @@ def measure(
     read = next(iter(readers.values())).read
     images = each_image(dataset, chosen, read, source, open_image, advance, done=done)
     for image, masks, samples in images:
-        wordings = [asked[s.id] for s in samples]
+        wordings = [worded[s.id] for s in samples]
         found = {name: _maps(method, image, wordings) for name, method in readers.items()}
         records = []
-        for sample, said in zip(samples, wordings, strict=True):
-            mask = union(masks, said.locations)
-            records.append(questions[sample.id] | _answer(said, mask, found))
+        for sample, words in zip(samples, wordings, strict=True):
+            mask = union(masks, words.locations)
+            records.append(questions[sample.id] | _answer(words, mask, found))
             if sample.id in shown:
-                rows.append(_row(image, mask, said, records[-1], found))
+                rows.append(_row(image, mask, words, records[-1], found))
         store.add(records)
     records = [store.records[s.id] for s in chosen if s.id in store.records]
     return Measured(
@@ -136,38 +136,38 @@ def measure(
     )
 
 
-def _question(sample: Sample, said: Wording) -> Fields:
+def _question(sample: Sample, words: Wording) -> Fields:
     return {
         "id": sample.id,
         "patient": sample.patient,
         "group": group_of(sample.category),
         "category": sample.category,
-        "locations": list(said.locations),
-        "phrases": {"right": said.right, "wrong": said.wrong},
+        "locations": list(words.locations),
+        "phrases": {"right": words.right, "wrong": words.wrong},
     }
 
 
 def _maps(method: Method, image: CxrImage, wordings: Sequence[Wording]) -> Maps:
     texts = [
-        text for said in wordings for each in (said.right, said.wrong) for text in each.values()
+        text for words in wordings for each in (words.right, words.wrong) for text in each.values()
     ]
     phrases = list(dict.fromkeys(texts))
     found = method.ground(image, phrases)
     return {phrase: maps_of(each) for phrase, each in zip(phrases, found, strict=True)}
 
 
-def _answer(said: Wording, mask: Heat, found: Mapping[str, Maps]) -> Fields:
+def _answer(words: Wording, mask: Heat, found: Mapping[str, Maps]) -> Fields:
     leaks = {
         f"{reader}/{form}/{kind}": {
             side: leak(maps[phrases[form]][kind], mask)
-            for side, phrases in (("right", said.right), ("wrong", said.wrong))
+            for side, phrases in (("right", words.right), ("wrong", words.wrong))
             if phrases
         }
         for reader, maps in found.items()
         for kind in MAPS
         for form in FORMS
     }
-    any_map = next(iter(found.values()))[said.right[FORMS[0]]][MAPS[0]]
+    any_map = next(iter(found.values()))[words.right[FORMS[0]]][MAPS[0]]
     uniform = np.where(np.isfinite(any_map), np.float32(1), any_map)
     return {"uniform": leak(uniform, mask), "leak": leaks}
 
@@ -205,7 +205,7 @@ def _leaks(
             cells = (mean_of(right, draw), mean_of(sided, draw), mean_of(wrong, draw), gap)
             rows.append((f"{reader}, {form}", *cells))
     sided_n = rows[-1][2].n if isinstance(rows[-1][2], Mean) else 0
-    head = ("asked", "leak", "of one-sided", "wrong side", "wrong - right")
+    head = ("form", "leak", "of one-sided", "wrong side", "wrong - right")
     title = f"{group}, {kind}: leak, n={len(part)}, one-sided {sided_n}"
     return Table(title=title, head=head, rows=tuple(rows))
 
@@ -231,37 +231,37 @@ def _differences(
 
 
 def column(records: Sequence[Fields], key: str, side: str) -> NDArray[np.float64]:
-    """One leak of each record; NaN where it was not asked."""
+    """One leak of each record; NaN where it was not measured."""
     return np.array([record["leak"][key].get(side, NAN) for record in records], dtype=float)
 
 
-def _shown(chosen: Sequence[Sample], asked: Mapping[str, Wording], seed: int) -> set[str]:
+def _shown(chosen: Sequence[Sample], worded: Mapping[str, Wording], seed: int) -> set[str]:
     """The figure's samples: one-sided, if possible findings, drawn at random among patients.
 
     They are known before anything is measured, so that no other maps need to be kept.
     """
-    sided = [s for s in chosen if asked[s.id].wrong]
+    sided = [s for s in chosen if worded[s.id].wrong]
     sided = [s for s in sided if group_of(s.category) == "finding"] or sided
     of_each = {s.patient: s.id for s in reversed(sided)}  # each patient's first
     return set(random.Random(seed).sample(list(of_each.values()), min(SHOWN, len(of_each))))
 
 
 def _row(
-    image: CxrImage, mask: Heat, said: Wording, record: Fields, found: Mapping[str, Maps]
+    image: CxrImage, mask: Heat, words: Wording, record: Fields, found: Mapping[str, Maps]
 ) -> Row:
-    wordings = [(form, "right", said.right[form]) for form in FORMS]
-    wordings.append((FORMS[-1], "wrong", said.wrong[FORMS[-1]]))
+    wordings = [(form, "right", words.right[form]) for form in FORMS]
+    wordings.append((FORMS[-1], "wrong", words.wrong[FORMS[-1]]))
     panels = []
     for reader, maps in found.items():
         for form, side, text in wordings:
             value = record["leak"][f"{reader}/{form}/{MAPS[0]}"][side]
-            told = form if side == "right" else f"{form}, wrong side"
-            panels.append((f"{reader}, {told}", text, maps[text][MAPS[0]], value))
+            label = form if side == "right" else f"{form}, wrong side"
+            panels.append((f"{reader}, {label}", text, maps[text][MAPS[0]], value))
     grey = reduce(image.grey, LONGEST)
-    return Row(grey=grey, mask=mask, location=" + ".join(said.locations), panels=panels)
+    return Row(grey=grey, mask=mask, location=" + ".join(words.locations), panels=panels)
 
 
 def _pictures(rows: Sequence[Row]) -> dict[str, bytes]:
-    """The figure, the least leak of the first wording first; none where nothing was measured."""
+    """The figure, the least leak of the first words first; none where nothing was measured."""
     rows = [row for row in rows if np.isfinite(row.leak)]
     return {NAME: figure(sorted(rows, key=lambda row: row.leak))} if rows else {}

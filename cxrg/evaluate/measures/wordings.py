@@ -1,6 +1,6 @@
 """A sample's place in words: as a report's sentence and as "{location} {finding}", and mirrored.
 
-The mirrored forms name the wrong side of the patient. They are what tells a model that reads the
+The mirrored forms name the wrong side of the patient. They separate a model that reads the
 location from one that reads the finding only.
 """
 
@@ -23,7 +23,7 @@ _DRAWS = 50  # sentences of the grammar tried until one spells out its side
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
-    """What is asked of a sample.
+    """The phrases that a sample is grounded with.
 
     ``locations`` are the names of :data:`LOCATIONS` whose union the words mean; ``right`` and
     ``wrong`` are the phrases by form. ``wrong`` is empty where no one side is named.
@@ -35,7 +35,7 @@ class Wording:
 
 
 def wording(sample: Sample) -> Wording | None:
-    """How a sample's place is said; None where its words name no location."""
+    """Return the wordings of a sample's place, or None where its phrase names no location."""
     if place_of(sample.category) == "side":  # such a finding's phrase names its side alone
         sample = replace(sample, zone=None)
     locations = locations_of(sample)
@@ -45,11 +45,11 @@ def wording(sample: Sample) -> Wording | None:
     right = {"sentence": _sentence(sample, template), "template": template}
     one_sided = len(locations) == 1 and locations[0].startswith(SIDES)
     wrong = {form: mirrored(text) for form, text in right.items()}
-    told = all(wrong[form] != text for form, text in right.items())
+    differs = all(wrong[form] != text for form, text in right.items())
     return Wording(
         locations=locations,
         right=right,
-        wrong=wrong if one_sided and told else {},
+        wrong=wrong if one_sided and differs else {},
     )
 
 
@@ -98,8 +98,8 @@ def _sentence(sample: Sample, template: str) -> str:
         return sample.phrase
     finding = finding_of(sample.category)
     concept = finding.concept if finding else _without_side(sample.category)
-    asked = (Query(concept, sample.side, sample.zone), Query(concept, None, None))
-    query = next((query for query in asked if sayable(query)), None)
+    queries = (Query(concept, sample.side, sample.zone), Query(concept, None, None))
+    query = next((query for query in queries if sayable(query)), None)
     if query is None:
         return f"There is {template}."
     rng = random.Random(sample.id)

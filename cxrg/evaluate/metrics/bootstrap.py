@@ -174,5 +174,5 @@ def difference(ours: Array, theirs: Array, resampling: Resampling) -> Mean:
 
 
 def above(part: Mean) -> bool:
-    """Whether an interval lies above 0."""
+    """Whether an interval is above 0."""
     return math.isfinite(part.low) and part.low > 0

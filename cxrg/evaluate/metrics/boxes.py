@@ -5,7 +5,7 @@
   .5, ``ap`` the mean over .50, .55 ... .95;
 * for phrases that should give nothing: ``null_accuracy``, the share that gave no box, and
   ``false_box_rate``, boxes per such phrase;
-* ``presence_auroc``: how well the presence score tells phrases that are there from those that
+* ``presence_auroc``: how well the presence score separates present phrases from those that
   aren't.
 """
 

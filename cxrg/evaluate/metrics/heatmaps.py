@@ -11,13 +11,13 @@ mask), ``mu`` and ``var`` mean and variance of ``h`` inside and outside ``B``:
 * ``cnr`` = ``(mu_in - mu_out) / sqrt(var_in + var_out)`` in the protocols of :data:`CNR_PROTOCOLS`.
 * ``auc_roc`` exact (Mann-Whitney U, ties count a half); ``auc_roc_binned5`` as published with five
   thresholds.
-* ``pointing_game`` whether the maximum lies in ``B``; tied maxima are averaged, so a constant map
+* ``pointing_game`` whether the maximum is in ``B``; tied maxima are averaged, so a constant map
   scores the share of the image that is truth.
 
 Heatmaps are ``(H, W)``, in [0, 1] where thresholds are absolute, and NaN where the model never
-looked (*blank*). ``outside`` says what blank pixels are: ``exclude`` leaves them out of heatmap and
-truth, ``zero`` sets them to 0. ``miou`` and ``pointing_game`` keep blank truth in either case, by
-their definition: a lesion that the model never looked at is missed.
+looked (*blank*). ``outside`` chooses how blank pixels count: ``exclude`` leaves them out of heatmap
+and truth, ``zero`` sets them to 0. ``miou`` and ``pointing_game`` keep blank truth in either case,
+by their definition: a lesion that the model never looked at is missed.
 
 An undefined value is NaN (for example AUC where all pixels are truth), for the caller to count.
 """
@@ -50,7 +50,7 @@ boxes after it, so the value depends on their order.
 
 
 def box_mask(boxes: Sequence[Box], shape: tuple[int, int]) -> Mask:
-    """The union of boxes as a mask of ``shape`` (H, W): pixels whose centre lies in a box.
+    """The union of boxes as a mask of ``shape`` (H, W): pixels whose centre is in a box.
 
     A box too small to hold a pixel's centre marks the pixel under its own centre.
     """
@@ -309,7 +309,7 @@ PER_BOX = frozenset({"cnr_per_box", "cnr_v1", "abs_cnr_v1"})
 def score_heatmap(
     heatmap: Heatmap, truth: Truth, *, outside: Outside = "exclude", names: Sequence[str] = METRICS
 ) -> dict[str, float]:
-    """The named metrics of one heatmap (H, W) against one truth, all of them unless told.
+    """The named metrics of one heatmap (H, W) against one truth; all metrics by default.
 
     Those of :data:`PER_BOX` are left out where the truth is a mask.
 

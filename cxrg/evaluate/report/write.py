@@ -25,7 +25,7 @@ def finish(
     open_image: Open = open_file,
     cases: int = 12,
 ) -> dict[str, Part]:
-    """Write ``report.json``, ``report.csv`` and ``report.html``, and return what they tell.
+    """Write ``report.json``, ``report.csv`` and ``report.html``, and return their content.
 
     ``cases`` samples, half the best and half the worst, are grounded once more for their pictures.
     """
