@@ -67,13 +67,9 @@ def run_measure(
 
 def show(measured: Measured, out: Path) -> None:
     """The tables, and where the page is."""
-    from cxrg.evaluate.measures.common import cell
-
     for each in measured.tables:
         first, *others = each.head
-        table(
-            (f"{each.title}: {first}", *others), [[cell(value) for value in r] for r in each.rows]
-        )
+        table((f"{each.title}: {first}", *others), [list(map(str, row)) for row in each.rows])
     write(f"{out / measured.name}.html")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -257,3 +258,23 @@ def test_the_page_counts_samples_in_words_and_lists_each_option(good: Made, tmp_
     assert "<td>24 of 24 samples, 6 images, 6 patients, 6 negatives</td>" in page
     assert "<td>options: steps</td><td>50</td>" in page
     assert "{" not in page.split("</style>")[1].split("</table>")[0]
+
+
+def test_equal_runs_give_equal_pages(good: Made, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        finish(good.records, good.data, Fake(), SETTINGS, tmp_path / name, cases=2)
+    first, second = ((tmp_path / name / "report.html").read_bytes() for name in ("a", "b"))
+    assert first == second
+
+
+def test_a_page_without_matplotlib_lacks_its_plots_alone(
+    good: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(good.records, good.data, Fake(), SETTINGS, tmp_path / "with", cases=2)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    finish(good.records, good.data, Fake(), SETTINGS, tmp_path / "without", cases=2)
+    plotted, plain = ((tmp_path / n / "report.html").read_text() for n in ("with", "without"))
+    assert plain.count("install cxrg[plots] for the plots") == plotted.count("<svg") == 9
+    assert "<svg" not in plain
+    for tag in ("<h2>", "<h3>", "<tr>", "<td>", "<img"):
+        assert plain.count(tag) == plotted.count(tag) > 0

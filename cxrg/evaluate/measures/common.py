@@ -8,12 +8,9 @@ that run a model go on where they stopped: records are appended image by image, 
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +24,12 @@ from cxrg.errors import InputError
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Found, Method
 from cxrg.evaluate.metrics.bootstrap import NAN, Mean
-from cxrg.evaluate.report.page import STYLE
 from cxrg.evaluate.resume import append, as_line, claim, identify, resume
 from cxrg.evaluate.run import Open, Settings, by_image, reduce
 from cxrg.evaluate.sample import Sample
 from cxrg.files import atomic_write, json_values
 from cxrg.image.read import CxrImage
+from cxrg.output.html import write_page
 
 LONGEST = 512
 """Masks and heatmaps are compared at no more pixels than this on the longest side."""
@@ -182,24 +179,22 @@ def write(measured: Measured, dataset: Dataset, out: Path) -> None:
     files = {
         f"{measured.name}.json": _json(report, indent=1) + "\n",
         f"{measured.name}.jsonl": "".join(map(as_line, measured.records)),
-        f"{measured.name}.html": _page(measured),
     }
     for name, text in files.items():
         with atomic_write(out / name) as file:
             file.write(text.encode())
+    write_page(
+        "measure.html",
+        out / f"{measured.name}.html",
+        name=measured.name,
+        dataset=measured.facts["dataset"],
+        pictures=measured.pictures.values(),
+        tables=measured.tables,
+        facts=_json(measured.facts, indent=1),
+    )
     for name, data in measured.pictures.items():
         with atomic_write(out / f"{name}.png") as file:
             file.write(data)
-
-
-def cell(value: str | Mean) -> str:
-    """A table's cell for people."""
-    if isinstance(value, str):
-        return value
-    if not math.isfinite(value.value):
-        return "-"
-    between = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
-    return f"{value.value:.3f}{between}"
 
 
 def _told(table: Table) -> Fields:
@@ -215,26 +210,3 @@ def _told(table: Table) -> Fields:
 
 def _json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(json_values(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _page(measured: Measured) -> str:
-    title = escape(f"{measured.name}: {measured.facts['dataset']}")
-    body = [f"<h1>{title}</h1><p class=small>{escape(NOTICE)}. Intervals: 95 %, bootstrap over "]
-    body.append("patients. This page can show patients' images: keep it where the data may be.</p>")
-    for data in measured.pictures.values():
-        coded = base64.b64encode(data).decode()
-        body.append(f'<p><img alt="" style="max-width:100%" src="data:image/png;base64,{coded}">')
-    for table in measured.tables:
-        head = "".join(f"<th>{escape(name)}</th>" for name in table.head)
-        rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell(value))}</td>' for value in row)}</tr>"
-            for row in table.rows
-        )
-        body.append(f"<h2>{escape(table.title)}</h2><div class=scroll><table><tr>{head}</tr>")
-        body.append(f"{rows}</table></div>")
-    facts = escape(_json(measured.facts, indent=1))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(body)}"
-        f"<details><summary>facts</summary><pre>{facts}</pre></details></body></html>\n"
-    )

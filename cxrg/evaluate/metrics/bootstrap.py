@@ -33,6 +33,12 @@ class Mean:
     n: int
     undefined: int = 0
 
+    def __str__(self) -> str:
+        if not math.isfinite(self.value):
+            return "-"
+        between = f" [{self.low:.3f}, {self.high:.3f}]" if math.isfinite(self.low) else ""
+        return f"{self.value:.3f}{between}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:

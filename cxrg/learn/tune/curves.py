@@ -5,20 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cxrg.about import NOTICE
-from cxrg.files import atomic_write
+from markupsafe import Markup
+
 from cxrg.learn.tune.config import TuneConfig
 from cxrg.learn.tune.recipe import Energies
+from cxrg.output.html import write_page
 from cxrg.output.plots import lines
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>cxrg tune</title>
-<style>body {{ font: 14px sans-serif; max-width: 760px; margin: 2em auto }}
-svg {{ width: 100%; font: 12px sans-serif }} .title {{ font-weight: bold }}</style></head>
-<body><h1>cxrg tune</h1>
-{plots}
-<p>From left to right {steps} steps. Cxrg is for {notice}.</p></body></html>
-"""
 
 
 def write_curves(log: Path, energies: dict[int, Energies], path: Path, config: TuneConfig) -> None:
@@ -27,24 +19,22 @@ def write_curves(log: Path, energies: dict[int, Energies], path: Path, config: T
     Raises:
         WriteError: the page cannot be written.
     """
-    told: dict[str, dict[int, float]] = {}
+    losses: dict[str, dict[int, float]] = {}
     for line in log.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         if "loss" in entry:  # of a step that was done twice, the last counts
-            told.setdefault(entry["stage"], {})[entry["step"]] = entry["loss"]
+            losses.setdefault(entry["stage"], {})[entry["step"]] = entry["loss"]
     held_out = {
         name: {step: found[name] for step, found in energies.items()} for name in energies[0]
     }
     plots = [
         _plot(held_out, "share of attention in the named place, held-out images", config.steps),
-        _plot(told, "loss and its terms, unweighted, while learning", config.steps),
+        _plot(losses, "loss and its terms, unweighted, while learning", config.steps),
     ]
-    page = _PAGE.format(plots="\n".join(plots), steps=config.steps, notice=NOTICE)
-    with atomic_write(path) as file:
-        file.write(page.encode())
+    write_page("tuning.html", path, plots=plots, steps=config.steps)
 
 
-def _plot(curves: dict[str, dict[int, float]], title: str, steps: int) -> str:
+def _plot(curves: dict[str, dict[int, float]], title: str, steps: int) -> Markup:
     first = next(iter(curves.values()), {})
     at = sorted(first)
     drawn = {name: [curve[step] for step in at] for name, curve in curves.items()}
