@@ -9,18 +9,15 @@ Two forms, recognised by what exists for an image ``chest.dcm``:
 * ``DIR/chest.png``: one label map, whose grey values are named in ``DIR/names.json``, such as
   ``{"1": "right lung", "2": "left lung"}``.
 
-Masks have the image's own pixels, or its proportions. ``names.toml`` lists the known names;
-others are left alone.
+Masks have the image's own pixels, or its proportions. ``places.toml`` of :mod:`cxrg.chest` lists
+the known names; others are left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Callable
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -28,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy.files import folder_name
-from cxrg.chest.names import SIDES, plain
-from cxrg.chest.places import Structures
+from cxrg.chest.names import plain
+from cxrg.chest.places import Structures, mask_names
 from cxrg.errors import InputError, UsageError
 from cxrg.image.read import CxrImage
 
@@ -82,18 +79,7 @@ def _parts(folder: Path) -> dict[str, Path]:
 
 def canonical(name: str) -> str | None:
     """A structure by the name that cxrg uses; None where it uses no such structure."""
-    return _known().get(plain(name))
-
-
-@cache
-def _known() -> dict[str, str]:
-    text = files("cxrg.anatomy").joinpath("names.toml").read_text(encoding="utf-8")
-    return {
-        other.format(side=side): name.format(side=side)
-        for name, others in tomllib.loads(text).items()
-        for other in others
-        for side in SIDES
-    }
+    return mask_names().get(plain(name))
 
 
 def _labels(path: Path) -> dict[str, list[int]]:

@@ -1,38 +1,30 @@
 """What a category is and how it is said: groups, sides and zones.
 
 Report findings, anatomy and devices are reported apart, because anatomy is found by its place
-alone. Which name belongs where is data, in ``categories.toml``.
+alone. Which label means what is data, in ``findings.toml`` and ``places.toml``.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 
+from cxrg.chest.findings import labelled
 from cxrg.chest.lung import LUNG_BOTTOM, LUNG_TOP, NAMED_SHARE, THIRDS
 from cxrg.chest.names import SIDES, plain
+from cxrg.chest.places import labelled_places
 from cxrg.geometry import Box
 
 GROUPS = ("finding", "anatomy", "device")
 
 
-@cache
-def _table() -> dict[str, tuple[str, str]]:
-    """Name to (group, place)."""
-    text = files("cxrg.chest").joinpath("categories.toml").read_text(encoding="utf-8")
-    return {
-        name: (group, place)
-        for group, places in tomllib.loads(text).items()
-        for place, names in places.items()
-        for name in names
-    }
-
-
 def _look_up(category: str) -> tuple[str, str]:
-    return _table().get(plain(category), ("finding", "lung"))
+    """Group and place; a name that is no label is a finding of the lung."""
+    name = plain(category)
+    if name in labelled_places():
+        return "anatomy", "none"
+    found = labelled().get(name)
+    return ("finding", "lung") if found is None else (found.group, found.place)
 
 
 def group_of(category: str) -> str:

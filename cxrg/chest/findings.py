@@ -1,4 +1,4 @@
-"""What is known of findings: their names in label files, and where they can be (data, TOML)."""
+"""What is known of findings and devices: their labels and where they can be (data, TOML)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from cxrg.chest.names import SIDES, plain
 from cxrg.chest.places import LOCATIONS
@@ -13,39 +14,62 @@ from cxrg.chest.places import LOCATIONS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A finding by its concept; ``plausible`` and ``at`` are names of :data:`LOCATIONS`."""
+    """A finding or device by its concept; ``findings.toml`` says what each attribute means.
+
+    ``plausible`` and ``at`` are names of :data:`LOCATIONS`.
+    """
 
     concept: str
+    group: str
+    place: str
+    labels: tuple[str, ...]
     plausible: tuple[str, ...]
     at: tuple[str, ...]
+    keywords: tuple[str, ...]
+
+
+@cache
+def entries() -> dict[str, Finding]:
+    """All findings and devices by concept."""
+    text = files("cxrg.chest").joinpath("findings.toml").read_text(encoding="utf-8")
+    return {concept: _finding(concept, entry) for concept, entry in tomllib.loads(text).items()}
 
 
 @cache
 def findings() -> dict[str, Finding]:
-    """All findings by concept."""
-    return {
-        concept: Finding(
-            concept=concept,
-            plausible=_both_sides(entry["plausible"]),
-            at=_both_sides(entry.get("at", ())),
-        )
-        for concept, entry in _table().items()
-    }
-
-
-def finding_of(category: str) -> Finding | None:
-    """The finding that a label file's category means; None where it is none that is known."""
-    name = plain(category)
-    for concept, entry in _table().items():
-        if name == plain(concept) or name in entry["names"]:
-            return findings()[concept]
-    return None
+    """The findings with plausible places by concept: those that are classified."""
+    return {concept: each for concept, each in entries().items() if each.plausible}
 
 
 @cache
-def _table() -> dict[str, dict[str, list[str]]]:
-    text = files("cxrg.chest").joinpath("findings.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+def labelled() -> dict[str, Finding]:
+    """The finding or device that each label means."""
+    return {label: each for each in entries().values() for label in each.labels}
+
+
+def finding_of(category: str) -> Finding | None:
+    """The finding that a label file's category means; None where it is none of :func:`findings`."""
+    found = labelled().get(plain(category))
+    return found if found is not None and found.plausible else None
+
+
+@cache
+def keywords() -> frozenset[str]:
+    """What a word that names a disease has in it."""
+    return frozenset(word for each in entries().values() for word in each.keywords)
+
+
+def _finding(concept: str, entry: dict[str, Any]) -> Finding:
+    group = entry.get("group", "finding")
+    return Finding(
+        concept=concept,
+        group=group,
+        place=entry.get("place", "lung") if group == "finding" else "none",
+        labels=tuple(entry["labels"]),
+        plausible=_both_sides(entry.get("plausible", ())),
+        at=_both_sides(entry.get("at", ())),
+        keywords=tuple(entry.get("keywords", ())),
+    )
 
 
 def _both_sides(parts: list[str] | tuple[str, ...]) -> tuple[str, ...]:

@@ -16,7 +16,11 @@ side of the picture.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,36 +33,67 @@ from cxrg.geometry import Mask
 Structures = Mapping[str, Mask]
 """Boolean masks (H, W) by name; at least ``left lung`` and ``right lung``."""
 
-_PAIRED = (
-    "lung",
-    "upper zone",
-    "mid zone",
-    "lower zone",
-    "apex",
-    "lung base",
-    "hilum",
-    "costophrenic angle",
-)
-LOCATIONS: tuple[str, ...] = (
-    *(f"{side} {part}" for part in _PAIRED for side in SIDES),
-    "heart",
-    "mediastinum",
-    "left hemidiaphragm",
-    "right hemidiaphragm",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A part of the chest by its concept; ``places.toml`` says what each attribute means."""
+
+    concept: str
+    labels: tuple[str, ...]
+    masks: tuple[str, ...]
+    rule: str | None
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """Its names with a mask: one, one per side, or none."""
+        if not self.masks:
+            return ()
+        sided = "{side}" in self.masks[0]
+        return tuple(f"{side} {self.concept}" for side in SIDES) if sided else (self.concept,)
+
+
+@cache
+def entries() -> dict[str, Place]:
+    """All places by concept."""
+    text = files("cxrg.chest").joinpath("places.toml").read_text(encoding="utf-8")
+    return {
+        concept: Place(
+            concept=concept,
+            labels=tuple(entry["labels"]),
+            masks=tuple(entry.get("masks", ())),
+            rule=entry.get("rule"),
+        )
+        for concept, entry in tomllib.loads(text).items()
+    }
+
+
+@cache
+def labelled_places() -> dict[str, Place]:
+    """The place that each label means."""
+    return {label: each for each in entries().values() for label in each.labels}
+
+
+@cache
+def mask_names() -> dict[str, str]:
+    """The location that each name of a mask means."""
+    return {
+        mask.format(side=side): location
+        for each in entries().values()
+        for side, location in zip(SIDES, each.locations * 2, strict=False)
+        for mask in each.masks
+    }
+
+
+LOCATIONS: tuple[str, ...] = tuple(
+    location for each in entries().values() for location in each.locations
 )
 """The twenty locations in the order of :func:`locate`'s first axis."""
 
-ZONE_PARTS = {
-    "upper": "upper zone",
-    "mid": "mid zone",
-    "lower": "lower zone",
-    "apical": "apex",
-    "basal": "lung base",
-    "costophrenic angle": "costophrenic angle",
-}
-"""A zone as phrases say it, and the location that it names on a side."""
+_RULES = {concept: each.rule for concept, each in entries().items() if each.rule is not None}
+"""The parts of a lung with a mask: location without its side, and name of its geometric rule."""
 
-_ZONE_OF = {part: zone for zone, part in ZONE_PARTS.items()}
+ZONE_PARTS = {rule: part for part, rule in _RULES.items() if part not in ("hilum", "hemidiaphragm")}
+"""A zone as phrases say it, and the location that it names on a side."""
 
 REGIONS = {
     f"{side} {part}": f"{side} {zone}" for zone, part in ZONE_PARTS.items() for side in SIDES
@@ -84,11 +119,7 @@ def _by_rules(known: Structures) -> dict[str, Mask]:
     for side in SIDES:
         lung = known[f"{side} lung"]
         parts = parts_of(lung, side)
-        found |= {
-            f"{side} {part}": parts[_ZONE_OF.get(part, part)]
-            for part in (*_PAIRED, "hemidiaphragm")
-            if part != "lung"
-        }
+        found |= {f"{side} {part}": parts[rule] for part, rule in _RULES.items()}
     left, right = known["left lung"], known["right lung"]
     middle = known.get("mediastinum", between(left, right))
     rows = np.flatnonzero((left | right).any(1))

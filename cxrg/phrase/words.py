@@ -17,6 +17,7 @@ import re
 from functools import cache
 from typing import Any
 
+from cxrg.chest.findings import keywords
 from cxrg.errors import UsageError
 
 Spans = list[tuple[int, int]]
@@ -65,14 +66,6 @@ NO_ADVERBS = _words("early likely unlikely daily anomaly family belly assembly")
 NO_ADVERB_SUFFIXES = ("megaly",)
 KEPT_TAGS = ("ADJ", "NOUN", "VERB")
 
-# By category, in the order of MS-CXR's eight; a word counts that holds one of them.
-DISEASES = _words(
-    """
-    atelectasis atelectatic cardiomegaly cardiac consolidation consolidative edema
-    opacity opacities opacification pleural effusion pneumonia pneumothorax pneumothoraces
-    """
-)
-
 
 def content_words(text: str) -> Spans:
     """All words but stop words."""
@@ -102,7 +95,7 @@ def disease_words(text: str) -> Spans:
     return [
         word.span()
         for word in WORD.finditer(text)
-        if any(disease in word.group().lower() for disease in DISEASES)
+        if any(keyword in word.group().lower() for keyword in keywords())
     ]
 
 

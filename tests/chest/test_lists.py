@@ -1,0 +1,76 @@
+"""The lists of findings and places: each name once, each place with its mask, one list for all."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from cxrg.anatomy.folder import canonical
+from cxrg.chest import findings, places
+from cxrg.chest.categories import GROUPS, group_of, place_of
+from cxrg.chest.names import SIDES, plain
+from cxrg.phrase.words import disease_words
+
+
+def repeated(names: list[str]) -> list[str]:
+    return [name for name, times in Counter(names).items() if times > 1]
+
+
+def test_each_label_means_one_finding_or_one_place() -> None:
+    labels = [label for entry in findings.entries().values() for label in entry.labels]
+    labels += [label for entry in places.entries().values() for label in entry.labels]
+    assert repeated(labels) == []
+    assert [label for label in labels if label != plain(label)] == []
+
+
+def test_each_name_of_a_mask_means_one_location() -> None:
+    names = [
+        mask.format(side=side)
+        for entry in places.entries().values()
+        for mask in entry.masks
+        for side in (SIDES if "{side}" in mask else ("",))
+    ]
+    assert repeated(names) == []
+    assert {canonical(name) for name in names} == set(places.LOCATIONS)
+    for location in places.LOCATIONS:
+        assert canonical(location.replace(" ", "_").title()) == location
+
+
+@pytest.mark.parametrize("location", places.LOCATIONS)
+def test_each_place_with_a_mask_has_a_rule_for_it(location: str) -> None:
+    left, right = np.zeros((2, 100, 100), bool)
+    right[10:90, 5:40] = True
+    left[10:90, 60:95] = True
+    masks = places.locate({"left lung": left, "right lung": right})
+    mask = masks[places.LOCATIONS.index(location)]
+    assert mask.any()
+    if location.startswith("left"):
+        assert mask[:, 50:].sum() > mask[:, :50].sum()
+
+
+def test_the_groups_are_those_of_the_lists() -> None:
+    for entry in findings.entries().values():
+        for label in entry.labels:
+            assert group_of(label) == entry.group in GROUPS
+            assert place_of(label) == entry.place in ("lung", "side", "none")
+    for where in places.entries().values():
+        for label in where.labels:
+            assert (group_of(label), place_of(label)) == ("anatomy", "none")
+
+
+def test_a_name_in_no_list_is_a_finding_of_the_lung() -> None:
+    assert (group_of("Miliary Pattern"), place_of("Miliary Pattern")) == ("finding", "lung")
+
+
+def test_each_keyword_marks_a_word_of_its_finding() -> None:
+    for entry in findings.entries().values():
+        for keyword in entry.keywords:
+            assert len(disease_words(f"left {keyword} seen")) == 1
+
+
+def test_findings_are_plausible_at_places_with_a_mask() -> None:
+    for entry in findings.findings().values():
+        assert set(entry.plausible) | set(entry.at) <= set(places.LOCATIONS)
+        assert findings.finding_of(entry.labels[0]) == entry
