@@ -87,7 +87,7 @@ def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], *, title: s
     def draw(axes: Axes) -> None:
         for number, (name, curve) in enumerate(curves.items()):
             colour, width = _COLOURS[number % len(_COLOURS)], 1.4 if number else 2.4
-            axes.plot(x, curve, color=colour, linewidth=width, label=_label(name))
+            axes.plot(x, curve, color=colour, lw=width, label=_label(name), clip_on=False)
         axes.set_xlim(0, 1)
         axes.set_ylim(min([0.0, *finite]), max([0.05, *finite]))
         axes.grid(axis="y", color="#dddddd")

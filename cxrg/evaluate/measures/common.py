@@ -173,7 +173,7 @@ def write(measured: Measured, dataset: Dataset, out: Path) -> None:
         "cxrg": __version__,
         **measured.facts,
         "problems": dataset.problems.counts(),
-        "tables": [_told(table) for table in measured.tables],
+        "tables": [_table_fields(table) for table in measured.tables],
         "notice": NOTICE,
     }
     files = {
@@ -197,7 +197,7 @@ def write(measured: Measured, dataset: Dataset, out: Path) -> None:
             file.write(data)
 
 
-def _told(table: Table) -> Fields:
+def _table_fields(table: Table) -> Fields:
     rows = [
         {
             name: value if isinstance(value, str) else asdict(value)

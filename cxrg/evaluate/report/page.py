@@ -52,7 +52,7 @@ def pick(records: Sequence[Record], count: int, *, metric: str = "miou") -> list
 def write_report_page(
     report: dict[str, Any], parts: dict[str, Part], cases: Sequence[Case], path: Path
 ) -> None:
-    """Write the page."""
+    """Write the page of a run: its facts, each group of samples, and the cases."""
     dataset = report["dataset"]
     write_page(
         "evaluation.html",
