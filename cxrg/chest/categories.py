@@ -24,7 +24,7 @@ def _look_up(category: str) -> tuple[str, str]:
     if name in labelled_places():
         return "anatomy", "none"
     found = labelled().get(name)
-    return ("finding", "lung") if found is None else (found.group, found.place)
+    return ("finding", "lung") if found is None else (found.group, found.said)
 
 
 def group_of(category: str) -> str:

@@ -1,4 +1,4 @@
-"""What is known of findings and devices: their labels and where they can be (data, TOML)."""
+"""What is known of findings and devices: names, labels and possible places (data, TOML)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,31 @@ from cxrg.chest.places import LOCATIONS
 class Finding:
     """A finding or device by its concept; ``findings.toml`` says what each attribute means.
 
-    ``plausible`` and ``at`` are names of :data:`LOCATIONS`.
+    ``plausible`` and ``at`` are names of :data:`LOCATIONS`; ``reported`` says whether reports know
+    it.
     """
 
     concept: str
     group: str
     place: str
+    said: str
+    reported: bool
+    names: tuple[tuple[str, ...], ...]
+    unread: tuple[str, ...]
+    also: tuple[str, ...]
+    plural: str
+    absent: tuple[str, ...]
+    unless: tuple[str, ...]
     labels: tuple[str, ...]
     plausible: tuple[str, ...]
     at: tuple[str, ...]
     keywords: tuple[str, ...]
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The names that reports are read by."""
+        forms = [tuple(filter(None, name)) for name in self.names]
+        return (*(n for some in forms if some[0] not in self.unread for n in some), *self.also)
 
 
 @cache
@@ -47,6 +62,17 @@ def labelled() -> dict[str, Finding]:
     return {label: each for each in entries().values() for label in each.labels}
 
 
+@cache
+def read_as() -> dict[str, tuple[str, ...]]:
+    """The names that reports are read by, for each concept that reports know."""
+    owner = {name.lower(): each.concept for each in entries().values() for name in each.read}
+    return {
+        concept: tuple(dict.fromkeys(n for n in each.read if owner[n.lower()] == concept))
+        for concept, each in entries().items()
+        if each.reported
+    }
+
+
 def finding_of(category: str) -> Finding | None:
     """The finding that a label file's category means; None where it is none of :func:`findings`."""
     found = labelled().get(plain(category))
@@ -60,12 +86,21 @@ def keywords() -> frozenset[str]:
 
 
 def _finding(concept: str, entry: dict[str, Any]) -> Finding:
-    group = entry.get("group", "finding")
+    group, place = entry.get("group", "finding"), entry.get("place", "none")
+    usual = {"pleura": "side"}.get(place, place) if group == "finding" else "none"
     return Finding(
         concept=concept,
         group=group,
-        place=entry.get("place", "lung") if group == "finding" else "none",
-        labels=tuple(entry["labels"]),
+        place=place,
+        said=entry.get("said", usual),
+        reported="names" in entry or "also" in entry,
+        names=tuple(tuple(name) for name in entry.get("names", ())),
+        unread=tuple(entry.get("unread", ())),
+        also=tuple(entry.get("also", ())),
+        plural=entry.get("plural", concept),
+        absent=tuple(entry.get("absent", ())),
+        unless=tuple(entry.get("unless", ())),
+        labels=tuple(entry.get("labels", ())),
         plausible=_both_sides(entry.get("plausible", ())),
         at=_both_sides(entry.get("at", ())),
         keywords=tuple(entry.get("keywords", ())),

@@ -16,6 +16,8 @@ from importlib import resources
 from random import Random
 from typing import Any, Literal, TypeAlias
 
+from cxrg.chest.findings import entries
+
 Number = Literal["one", "mass", "many"]
 
 # A tuple is a choice among its members, a list a sequence to be joined with blanks.
@@ -56,7 +58,11 @@ class Grammar:
 def vocabulary() -> dict[str, Any]:
     """The words: findings, whole phrases, places, frames."""
     text = resources.files("cxrg.phantom").joinpath("vocabulary.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    words = tomllib.loads(text)
+    for concept, entry in words["findings"].items():
+        known = entries()[concept]
+        entry |= {"terms": known.names, "place": known.place}
+    return words
 
 
 def grammar(query: Query) -> Grammar:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from cxrg.chest.findings import entries
 from cxrg.reports.markup import Clause, Sentence, Word
 from cxrg.reports.organs import state
 from cxrg.reports.places import Mark, Place, Range, assign
 from cxrg.reports.statement import Certainty
-from cxrg.reports.vocabulary import vocabulary, words
+from cxrg.reports.vocabulary import words
 
 _NOWHERE: tuple[Place, ...] = ((None, None),)
 
@@ -91,7 +92,7 @@ def _is_alternative(sentence: Sentence, word: Word, ranges: Sequence[Range]) -> 
 
 def _is_other(sentence: Sentence, finding: str) -> bool:
     """Whether another word of the sentence gives the name another meaning (a pacer's leads)."""
-    unless = {word.lower() for word in vocabulary()["findings"][finding].get("unless", ())}
+    unless = {word.lower() for word in entries()[finding].unless}
     if not unless:
         return False
     start, stop = sentence.clauses[0].start, sentence.clauses[-1].stop
@@ -142,13 +143,13 @@ def _interprets(mention: Mention, between: set[str]) -> bool:
 
 def _shared(finding: str, places: tuple[Place, ...]) -> tuple[Place, ...]:
     """The place of an opacity for its diagnosis, which must be one of lung or pleura."""
-    kind = vocabulary()["findings"][finding]["place"]
+    kind = entries()[finding].place
     return _allowed(finding, places) if kind in ("lung", "pleura") else _NOWHERE
 
 
 def _allowed(finding: str, places: Sequence[Place]) -> tuple[Place, ...]:
     """Places without what such a finding cannot have; at least one, that says nothing."""
-    kind = vocabulary()["findings"][finding]["place"]
+    kind = entries()[finding].place
     if kind == "none" or not places:
         return _NOWHERE
     if kind == "side":

@@ -22,6 +22,7 @@ from negspacy.negation import Negex  # noqa: F401 - registers the component "neg
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
+from cxrg.chest.findings import entries, read_as
 from cxrg.reports.clauses import starts
 from cxrg.reports.markup import Clause, Sentence, Word
 from cxrg.reports.vocabulary import vocabulary
@@ -54,7 +55,7 @@ def _pipeline() -> Language:
     nlp = spacy.blank("en")
     nlp.max_length = sys.maxsize  # spaCy's limit is for the memory of trained models
     # spaCy takes "Mass." for the state of Massachusetts; here a finding ends the sentence.
-    terms = {term for entry in vocabulary()["findings"].values() for term in entry["terms"]}
+    terms = {name for names in read_as().values() for name in names}
     tokenizer: Any = nlp.tokenizer
     tokenizer.rules = {
         text: rule
@@ -129,9 +130,9 @@ def _longest(key: str) -> dict[str, Any]:
 
 
 def _said() -> Iterator[Pattern]:
-    for name, entry in vocabulary()["findings"].items():
-        yield from _listed("finding", entry["terms"], name)
-        yield from _listed("gone", entry.get("absent", ()), name)
+    for concept, names in read_as().items():
+        yield from _listed("finding", names, concept)
+        yield from _listed("gone", entries()[concept].absent, concept)
     # A word such as "enlarged" stands in several rows; what it means depends on the organ.
     states = dict.fromkeys(word for row in vocabulary()["states"]["words"] for word in row[0])
     yield from _listed("state", states)

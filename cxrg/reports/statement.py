@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cxrg.chest.findings import entries
 from cxrg.reports.vocabulary import vocabulary
 
 Side = Literal["left", "right", "bilateral"]
@@ -39,10 +40,9 @@ class Statement:
 
 def phrase(finding: str, side: Side | None, zone: str | None) -> str:
     """Report English for a finding at a place: ``left basal consolidation``."""
-    words = vocabulary()
-    entry = words["findings"][finding]
+    entry = entries()[finding]
     where = zone
-    if zone is not None and entry["place"] == "lung":
-        where = words["phrase"].get(zone, zone)
-    name = entry.get("plural", finding) if side == "bilateral" else finding
+    if zone is not None and entry.place == "lung":
+        where = vocabulary()["phrase"].get(zone, zone)
+    name = entry.plural if side == "bilateral" else finding
     return " ".join(filter(None, (side, where, name)))

@@ -10,7 +10,7 @@ from typing import Any
 
 @cache
 def vocabulary() -> dict[str, Any]:
-    """Findings, organs, places, cues and section headings; the file says what each means."""
+    """Organs, places, cues and section headings; the file says what each means."""
     text = resources.files("cxrg.reports").joinpath("vocabulary.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 

@@ -11,6 +11,7 @@ from cxrg.anatomy.folder import canonical
 from cxrg.chest import findings, places
 from cxrg.chest.categories import GROUPS, group_of, place_of
 from cxrg.chest.names import SIDES, plain
+from cxrg.phantom import grammar
 from cxrg.phrase.words import disease_words
 
 
@@ -54,7 +55,7 @@ def test_the_groups_are_those_of_the_lists() -> None:
     for entry in findings.entries().values():
         for label in entry.labels:
             assert group_of(label) == entry.group in GROUPS
-            assert place_of(label) == entry.place in ("lung", "side", "none")
+            assert place_of(label) == entry.said in ("lung", "side", "none")
     for where in places.entries().values():
         for label in where.labels:
             assert (group_of(label), place_of(label)) == ("anatomy", "none")
@@ -74,3 +75,38 @@ def test_findings_are_plausible_at_places_with_a_mask() -> None:
     for entry in findings.findings().values():
         assert set(entry.plausible) | set(entry.at) <= set(places.LOCATIONS)
         assert findings.finding_of(entry.labels[0]) == entry
+
+
+def test_each_name_that_reports_are_read_by_means_one_finding() -> None:
+    names = [name.lower() for several in findings.read_as().values() for name in several]
+    assert repeated(names) == []
+    assert "consolidative opacity" in findings.read_as()["consolidation"]
+    assert "infiltrate" in findings.read_as()["infiltrate"]
+
+
+def test_only_an_opacity_shares_names_with_narrower_findings() -> None:
+    owners: dict[str, set[str]] = {}
+    for concept, entry in findings.entries().items():
+        for name in entry.read:
+            owners.setdefault(name.lower(), set()).add(concept)
+    shared = {name: its for name, its in owners.items() if len(its) > 1}
+    assert shared
+    assert all("opacity" in its and len(its) == 2 for its in shared.values()), shared
+
+
+def test_unread_names_are_names_that_hold_a_name_which_is_read() -> None:
+    read = {name for several in findings.read_as().values() for name in several}
+    for entry in findings.entries().values():
+        first = {next(filter(None, name)) for name in entry.names}
+        assert set(entry.unread) <= first
+        for name in entry.unread:
+            assert any(name.endswith(short) for short in read), name
+
+
+def test_phantoms_draw_the_names_of_the_list() -> None:
+    drawn = grammar.vocabulary()["findings"]
+    for concept, entry in drawn.items():
+        assert entry["terms"] == findings.entries()[concept].names
+        assert entry["place"] == findings.entries()[concept].place
+    named = {concept for concept, entry in findings.entries().items() if entry.names}
+    assert set(drawn) == named

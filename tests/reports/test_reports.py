@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("spacy", reason="needs the extra: pip install 'cxrg[reports]'")
 
+from cxrg.chest.findings import entries, read_as
 from cxrg.phantom import language
 from cxrg.reports import Side, Statement, statements
 from cxrg.reports.clauses import starts
@@ -21,6 +22,7 @@ from cxrg.reports.vocabulary import vocabulary
 from tests import report_scores
 from tests.report_scores import Label
 
+KNOWN = tuple(read_as())
 SIDES: tuple[Side | None, ...] = (None, "left", "right", "bilateral")
 REPORT = """EXAM: Portable chest radiograph. INDICATION: Fever, evaluate for pneumonia.
 COMPARISON: Radiograph with a right effusion.
@@ -125,16 +127,16 @@ def test_every_phrase_says_its_own_query() -> None:
         assert labels(text) == [(query.concept, query.side, query.zone, "present")], text
 
 
-@pytest.mark.parametrize("finding", vocabulary()["findings"])
+@pytest.mark.parametrize("finding", KNOWN)
 def test_every_finding_is_read_from_its_own_phrase(finding: str) -> None:
-    sides = (None,) if vocabulary()["findings"][finding]["place"] == "none" else SIDES
+    sides = (None,) if entries()[finding].place == "none" else SIDES
     for side in sides:
         text = phrase(finding, side, None)
         assert labels(text) == [(finding, side, None, "present")], text
 
 
 def test_the_vocabulary_has_the_phantoms_names() -> None:
-    known = set(vocabulary()["findings"])
+    known = set(KNOWN)
     assert known >= {*language.concepts("finding"), *language.concepts("device")}
     assert set(vocabulary()["zones"]) == set(language.ZONES)
     anatomy = set(vocabulary()["organs"]) - {
@@ -278,7 +280,7 @@ def test_places_go_to_the_finding_they_belong_to() -> None:
 
 def test_any_text_is_read_without_an_error() -> None:
     rng = random.Random(11)
-    terms = [term for entry in vocabulary()["findings"].values() for term in entry["terms"]]
+    terms = [name for names in read_as().values() for name in names]
     terms += [*vocabulary()["denied"]["before"], *vocabulary()["doubted"]["after"]]
     terms += [
         "left",
@@ -308,7 +310,7 @@ def _check(text: str, statement: Statement) -> None:
     assert statement.side in (None, *language.SIDES)
     assert (statement.phrase is None) == (statement.certainty in ("absent", "normal"))
     if statement.certainty != "normal":
-        assert statement.finding in vocabulary()["findings"]
+        assert statement.finding in KNOWN
 
 
 def test_a_report_of_three_hundred_words_takes_less_than_fifty_milliseconds() -> None:
