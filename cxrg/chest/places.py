@@ -41,6 +41,7 @@ class Place:
     concept: str
     labels: tuple[str, ...]
     masks: tuple[str, ...]
+    words: tuple[str, ...]
     rule: str | None
 
     @property
@@ -61,6 +62,7 @@ def entries() -> dict[str, Place]:
             concept=concept,
             labels=tuple(entry["labels"]),
             masks=tuple(entry.get("masks", ())),
+            words=tuple(entry.get("words", ())),
             rule=entry.get("rule"),
         )
         for concept, entry in tomllib.loads(text).items()
@@ -81,6 +83,16 @@ def mask_names() -> dict[str, str]:
         for each in entries().values()
         for side, location in zip(SIDES, each.locations * 2, strict=False)
         for mask in each.masks
+    }
+
+
+@cache
+def location_words() -> dict[str, tuple[str, ...]]:
+    """What phrases call each location."""
+    return {
+        location: tuple(word.format(side=side) for word in each.words)
+        for each in entries().values()
+        for side, location in zip(SIDES, each.locations, strict=False)
     }
 
 

@@ -1,4 +1,4 @@
-"""The 20 places and 8 findings that vectors are learnt for; their words are ``vocabulary.toml``.
+"""The 20 places and 8 findings that vectors are learnt for; their words are data (TOML).
 
 A phrase that names one finding at one of the places is also read as a *template*, "{location}
 {finding}", in the vocabulary's own names (inspired by arXiv 2506.10633, whose details are not
@@ -15,7 +15,7 @@ from typing import Any
 
 from cxrg.chest.matcher import Matcher
 from cxrg.chest.names import SIDES
-from cxrg.chest.places import ZONE_PARTS
+from cxrg.chest.places import ZONE_PARTS, location_words
 
 # Where a finding lies if the report does not say it (methods of anatomy-grounded prompt tuning).
 _DEFAULTS = {
@@ -50,14 +50,9 @@ def _file() -> dict[str, Any]:
 @cache
 def terms() -> dict[str, dict[str, tuple[str, ...]]]:
     """Tables ``locations`` and ``findings``: what each name is called, sides filled in."""
-    return {
-        table: {
-            name.format(side=side): tuple(term.format(side=side) for term in entry["terms"])
-            for name, entry in _file()[table].items()
-            for side in (SIDES if "{side}" in name else ("",))
-        }
-        for table in ("locations", "findings")
-    }
+    named = _file()["findings"]
+    findings = {name: tuple(entry["terms"]) for name, entry in named.items()}
+    return {"locations": location_words(), "findings": findings}
 
 
 FINDINGS = tuple(terms()["findings"])

@@ -11,6 +11,7 @@ from cxrg.anatomy.folder import canonical
 from cxrg.chest import findings, places
 from cxrg.chest.categories import GROUPS, group_of, place_of
 from cxrg.chest.names import SIDES, plain
+from cxrg.chest.vocabulary import matcher
 from cxrg.phantom import grammar
 from cxrg.phrase.words import disease_words
 
@@ -110,3 +111,11 @@ def test_phantoms_draw_the_names_of_the_list() -> None:
         assert entry["place"] == findings.entries()[concept].place
     named = {concept for concept, entry in findings.entries().items() if entry.names}
     assert set(drawn) == named
+
+
+def test_each_word_for_a_place_means_one_location() -> None:
+    words = [plain(word) for several in places.location_words().values() for word in several]
+    assert repeated(words) == []
+    assert tuple(places.location_words()) == places.LOCATIONS
+    for location, several in places.location_words().items():
+        assert matcher("locations")(f"{several[0]} nodule")[0].name == location
