@@ -10,6 +10,7 @@ import pytest
 from cxrg.anatomy.folder import canonical
 from cxrg.chest import findings, places
 from cxrg.chest.categories import GROUPS, group_of, place_of
+from cxrg.chest.lung import parts_of
 from cxrg.chest.names import SIDES, plain
 from cxrg.chest.vocabulary import matcher
 from cxrg.phantom import grammar
@@ -119,3 +120,12 @@ def test_each_word_for_a_place_means_one_location() -> None:
     assert tuple(places.location_words()) == places.LOCATIONS
     for location, several in places.location_words().items():
         assert matcher("locations")(f"{several[0]} nodule")[0].name == location
+
+
+def test_each_place_has_a_rule_of_its_own() -> None:
+    rules = {place.concept: place.rule for place in places.entries().values() if place.rule}
+    assert repeated(list(rules.values())) == []
+    lung = np.zeros((100, 100), bool)
+    lung[10:90, 5:40] = True
+    assert set(rules.values()) == set(parts_of(lung, "right")) - {"perihilar"}
+    assert (rules["apex"], rules["lung base"]) == ("apical", "basal")
