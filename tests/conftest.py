@@ -41,3 +41,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no developer data in ../shared")
     return folder
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tiny checkpoint per model family; a test that changes one works on a copy."""
+    from tests.fakes import tiny_models
+
+    root = tmp_path_factory.mktemp("models")
+    return {name: build(root / name) for name, build in tiny_models.FAMILIES.items()}

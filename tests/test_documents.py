@@ -36,7 +36,7 @@ def test_every_exit_code_has_a_meaning() -> None:
 
 
 def test_references_are_those_of_the_code(root: Path) -> None:
-    command = [sys.executable, root / ".ci" / "reference.py", "--check"]
+    command = [sys.executable, str(root / ".ci" / "reference.py"), "--check"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -63,6 +63,7 @@ def test_links_lead_to_files(root: Path) -> None:
     assert not missing
 
 
+@pytest.mark.slow
 def test_python_block_runs(readme: str, root: Path) -> None:
     (block,) = re.findall(r"<!-- python -->\n```python\n(.*?)```", readme, re.DOTALL)
     done = subprocess.run(

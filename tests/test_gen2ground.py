@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from skimage.metrics import structural_similarity
 
 from cxrg.attention.free_run import FreeRun, free_run
@@ -33,7 +35,7 @@ from tests.oracles import naive_gen2ground as naive
 
 PHRASE = "there is a small left apical pneumothorax"
 WORDS = (4, 5, 6, 7)  # small left apical pneumo, where [CLS] is 0
-PLAIN = {"preset": "gen2ground", "mask": "none"}
+PLAIN: dict[str, Any] = {"preset": "gen2ground", "mask": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +62,12 @@ def image() -> CxrImage:
 
 
 @pytest.fixture(scope="module")
-def ddim() -> naive.DDIMScheduler:
+def ddim() -> DDIMScheduler:
     return naive.scheduler(tiny_models.STABLE_DIFFUSION_1)
 
 
 @pytest.fixture(scope="module")
-def passes(model: Model, image: CxrImage, ddim: naive.DDIMScheduler) -> tuple[np.ndarray, ...]:
+def passes(model: Model, image: CxrImage, ddim: DDIMScheduler) -> tuple[np.ndarray, ...]:
     """The whole tensors of both passes, 50 x 16 x 77 x 16 x 16."""
     real = naive.real_maps(model, ddim, image.pixels, PHRASE, seed=0)
     free = naive.free_maps(model, ddim, PHRASE, seed=0)
@@ -77,7 +79,7 @@ def spread(heat: np.ndarray) -> np.ndarray:
     return np.kron(heat, np.ones((8, 8)))
 
 
-def test_its_timesteps_are_those_of_stable_diffusion_15(ddim: naive.DDIMScheduler) -> None:
+def test_its_timesteps_are_those_of_stable_diffusion_15(ddim: DDIMScheduler) -> None:
     assert leading_timesteps(50) == sorted(ddim.timesteps.tolist())
     assert leading_timesteps(50)[:2] == [1, 21]
     assert leading_timesteps(50)[-1] == 981
@@ -172,7 +174,7 @@ def test_every_step_has_its_own_draws(model: Model) -> None:
 def test_a_phrases_free_run_serves_every_image(model: Model, image: CxrImage) -> None:
     rows = []
     count = model.denoiser.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    knobs = {"preset": "gen2ground", "steps": 10, "window": (0, 8)}
+    knobs: dict[str, Any] = {"preset": "gen2ground", "steps": 10, "window": (0, 8)}
     try:
         first = ground(image, "left effusion", model=model, **knobs)
         assert sum(rows) == first.evaluations == 10 + 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,17 +27,13 @@ SHORT = Options(preset="paper", steps=50, window=(20, 26))
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {name: build(root / name) for name, build in tiny_models.FAMILIES.items()}
-
-
-@pytest.fixture(scope="module")
 def models(folders: dict[str, Path]) -> dict[str, Model]:
     return {name: load(folder, device="cpu") for name, folder in folders.items()}
 
 
-def picture(height: int = 64, width: int = 64, *, seed: int = 0, fit: str = "pad") -> CxrImage:
+def picture(
+    height: int = 64, width: int = 64, *, seed: int = 0, fit: Literal["pad", "crop"] = "pad"
+) -> CxrImage:
     """A smooth random image read for the tiny models' square of 64 pixels."""
     coarse = np.random.default_rng(seed).random((8, 8))
     grey = np.kron(coarse, np.ones((-(-height // 8), -(-width // 8))))[:height, :width]
@@ -55,7 +52,7 @@ def picture(height: int = 64, width: int = 64, *, seed: int = 0, fit: str = "pad
     )
 
 
-def scheduler(folder: Path) -> dict[str, object]:
+def scheduler(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
 
 
@@ -123,7 +120,7 @@ def test_noise_is_seeded_and_averaged_over_draws(models) -> None:
 
 
 def test_probabilities_stay_absolute_without_normalisation(models) -> None:
-    knobs = {"normalise": "none", "mask": "none"}
+    knobs: dict[str, Any] = {"normalise": "none", "mask": "none"}
     image, model = picture(), models["compact"]
     mean = ground(image, PHRASE, model=model, **knobs)
     total = ground(image, PHRASE, model=model, reduce="sum", **knobs)
@@ -135,7 +132,7 @@ def test_probabilities_stay_absolute_without_normalisation(models) -> None:
 @pytest.mark.parametrize("normalise", ["minmax", "final", "competition", "none"])
 def test_attention_comes_with_every_heatmap(models, normalise) -> None:
     image, model = picture(40, 64), models["compact"]
-    knobs = {"tokens": "0", "draws": 1}
+    knobs: dict[str, Any] = {"tokens": "0", "draws": 1}
     plain = ground(image, PHRASE, model=model, normalise="none", mask="none", **knobs)
     found = ground(image, PHRASE, model=model, normalise=normalise, mask="otsu", **knobs)
     # More is read for a competition, which may round differently.
@@ -160,8 +157,8 @@ def test_final_scales_the_last_map_and_nothing_before_it(models) -> None:
 
 def test_competition_is_a_share_and_keeps_the_score(models) -> None:
     image, model = picture(), models["compact"]
-    knobs = {"tokens": "word:left", "mask": "none", "sigma": 0}
-    plain = {**knobs, "normalise": "none"}
+    knobs: dict[str, Any] = {"tokens": "word:left", "mask": "none", "sigma": 0}
+    plain: dict[str, Any] = {**knobs, "normalise": "none"}
     word = ground(image, PHRASE, model=model, **plain)
     whole = ground(image, PHRASE, model=model, **plain | {"tokens": "all"}, reduce="sum")
     share = ground(image, PHRASE, model=model, normalise="competition", **knobs)
@@ -177,7 +174,7 @@ def test_competition_is_a_share_and_keeps_the_score(models) -> None:
 
 def test_refinements_go_with_any_preset(models) -> None:
     image = picture()
-    knobs = {"readout": "entmax15", "completion": "self-attention", "mask": "none"}
+    knobs: dict[str, Any] = {"readout": "entmax15", "completion": "self-attention", "mask": "none"}
     for family in ("monai", "compact"):
         refined = ground(image, PHRASE, model=models[family], options=replace(SHORT, **knobs))
         plain = ground(image, PHRASE, model=models[family], options=replace(SHORT, mask="none"))
@@ -220,7 +217,7 @@ def test_boxes_enclose_what_is_not_suppressed_and_is_large_enough(models) -> Non
     areas = sorted(np.bincount(regions.ravel())[1:])
     assert count > 1
     # The background is judged as well: what is shown does not change what is found.
-    knobs = {"preset": "fast", "layers": 4, "threshold": "quantile:0.3"}
+    knobs: dict[str, Any] = {"preset": "fast", "layers": 4, "threshold": "quantile:0.3"}
     shown, hidden = (ground(image, PHRASE, model=model, mask=m, **knobs) for m in ("none", "otsu"))
     expected = boxes_from_heatmap(shown.canonical, threshold="quantile:0.3")
     assert hidden.boxes == shown.boxes == expected

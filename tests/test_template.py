@@ -18,7 +18,7 @@ from cxrg.options import Options
 from cxrg.output.record import record
 from cxrg.phrase.encode import encode_phrase, encode_template
 from cxrg.result import Grounding
-from tests.fakes import samples, tiny_models
+from tests.fakes import samples
 from tests.oracles import naive
 
 FAMILIES = ("sd2", "compact", "pixart")
@@ -29,14 +29,8 @@ PLAIN: dict[str, Any] = {"mask": "none", "sigma": 0.0, "normalise": "none"}
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {name: tiny_models.FAMILIES[name](root / name) for name in FAMILIES}
-
-
-@pytest.fixture(scope="module")
 def models(folders: dict[str, Path]) -> dict[str, Model]:
-    return {name: load(folder, device="cpu") for name, folder in folders.items()}
+    return {name: load(folders[name], device="cpu") for name in FAMILIES}
 
 
 def asked(model: Model, phrase: str, **knobs: Any) -> Grounding:

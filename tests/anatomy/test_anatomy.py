@@ -52,7 +52,7 @@ def as_image(grey: NDArray[np.float32], name: str = "chest.png") -> CxrImage:
     )
 
 
-def dice(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
+def dice(a: NDArray[Any], b: NDArray[Any]) -> float:
     both = np.count_nonzero((a > 0) & (b > 0))
     return 2 * both / (np.count_nonzero(a) + np.count_nonzero(b))
 

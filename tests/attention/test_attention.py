@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,7 +202,7 @@ def test_sum_is_the_mean_times_the_tokens(model) -> None:
         ("fused", {}),
     ],
 )
-def test_unusual_attention_is_refused(why: str, settings: dict[str, object]) -> None:
+def test_unusual_attention_is_refused(why: str, settings: dict[str, Any]) -> None:
     attention = Attention(8, cross_attention_dim=8, heads=2, dim_head=4, **settings)
     attention.fused_projections = not settings
     unet = torch.nn.ModuleDict({"attn2": attention})
@@ -215,7 +216,10 @@ def test_a_mask_over_tokens_is_applied(model, inputs) -> None:
     z, times, context = inputs
     mask = torch.ones(3, 9)
     mask[1, 4:] = 0
-    given = {"encoder_hidden_states": context.embeds, "encoder_attention_mask": mask}
+    given: dict[str, Any] = {
+        "encoder_hidden_states": context.embeds,
+        "encoder_attention_mask": mask,
+    }
     explicit = naive.capture(model.denoiser, z, times, **given)
     weights = torch.zeros(3, 9)
     weights[:, 3] = 1

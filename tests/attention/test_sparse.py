@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -72,7 +74,7 @@ def test_positions_that_prefer_another_token_get_exactly_nothing() -> None:
 
 
 @pytest.mark.parametrize("readout", ["entmax15", "sparsemax"])
-def test_the_network_runs_as_ever(readout: str, tmp_path) -> None:
+def test_the_network_runs_as_ever(readout: Literal["entmax15", "sparsemax"], tmp_path) -> None:
     model = load(tiny_models.sd2(tmp_path / "sd2"), device="cpu")
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, 4, 8, 8, generator=generator)
@@ -80,7 +82,8 @@ def test_the_network_runs_as_ever(readout: str, tmp_path) -> None:
     names = [layer.name for layer in cross_attention_layers(model.denoiser, 8)]
     plain = model.denoise(z, 300, context)
     maps = {}
-    for kind in ("softmax", readout):
+    kinds: tuple[Literal["softmax", "entmax15", "sparsemax"], ...] = ("softmax", readout)
+    for kind in kinds:
         with watch(model.denoiser, names, torch.rand(2, 9), readout=kind) as recorder:
             assert torch.equal(model.denoise(z, 300, context), plain)
         maps[kind] = recorder.maps

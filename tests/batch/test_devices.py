@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -53,8 +54,8 @@ class Serve:
         self.worker = worker
 
     def __call__(self, job: Job, pipe: object) -> None:
-        module.open_worker = self.worker  # type: ignore[assignment]
-        _serve(job, pipe)  # type: ignore[arg-type]
+        setattr(module, "open_worker", self.worker)  # noqa: B010
+        _serve(job, cast(Any, pipe))
 
 
 _serve = module._serve

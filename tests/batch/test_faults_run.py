@@ -114,6 +114,7 @@ def killed_and_resumed(tiny: Path, folder: Path, *, kills: int, step: int, fresh
     return last
 
 
+@pytest.mark.slow
 def test_killed_four_times_of_twenty_images(tiny: Path, tmp_path: Path, undisturbed: Any) -> None:
     folder = place(tmp_path, 20)
     last = killed_and_resumed(tiny, folder, kills=4, step=8, fresh=False)
@@ -237,6 +238,7 @@ os.fsync = fsync
 """
 
 
+@pytest.mark.slow
 def test_disk_full_as_the_operating_system_tells(
     tiny: Path, tmp_path: Path, undisturbed: Any
 ) -> None:

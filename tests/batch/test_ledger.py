@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,7 @@ sys.stdin.read()
 
 def test_claims_of_a_killed_process_are_taken_over(tmp_path: Path) -> None:
     code = KILLED.format(root=str(Path(__file__).parents[2]), folder=str(tmp_path))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"claimed\n"
@@ -196,7 +197,7 @@ def test_a_file_is_hashed_once(ledger: Ledger, tmp_path: Path, monkeypatch) -> N
     path = aged(tmp_path / "a.png", b"one")
     assert ledger.identify(path) == sha256(b"one").hexdigest()
     with monkeypatch.context() as patch:
-        patch.setattr(module.hashlib, "file_digest", None)
+        patch.setattr("hashlib.file_digest", None)
         assert ledger.identify(path) == sha256(b"one").hexdigest()
     aged(path, b"two")  # same size, other times
     assert ledger.identify(path) == sha256(b"two").hexdigest()

@@ -114,7 +114,7 @@ ray_cluster = [
 ]
 
 
-NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
+NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
 
 @pytest.fixture(scope="module")

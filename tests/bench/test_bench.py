@@ -6,6 +6,7 @@ import json
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_one_evaluation_has_the_rows_of_a_reading_pass(model: Model) -> None:
 
 
 def test_the_table_and_json_hold_what_was_measured(monkeypatch, capsys, folder: Path) -> None:
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def fake(model, image, phrases, options, *, repeats, warm, tell) -> Bench:
         asked.update(phrases=phrases, options=options, repeats=repeats, warm=warm)

@@ -49,6 +49,8 @@ def tile(case: Case) -> NDArray[np.uint8]:
     """One case above its phrase and score."""
     canvas = np.full((CASE_SIDE + FOOT, CASE_SIDE + GAP, 3), 255, np.uint8)
     drawn = cv2.imdecode(np.frombuffer(picture(case), np.uint8), cv2.IMREAD_COLOR)
+    if drawn is None:
+        raise ValueError("the picture cannot be decoded")
     canvas[: drawn.shape[0], : drawn.shape[1]] = drawn
     caption = case.record.phrase
     while text_width(caption, TEXT) > CASE_SIDE:

@@ -54,7 +54,11 @@ class Peers:
     def published(self, phrases: Sequence[str]) -> Maps:
         names = [layer.name for layer in cross_attention_layers(self.model.denoiser, 1)]
         layers = [names.index(name) for name in choose_layers(self.model, self.paper.layers)]
-        how = {"steps": self.paper.steps, "window": self.paper.window, "layers": layers}
+        how: dict[str, Any] = {
+            "steps": self.paper.steps,
+            "window": self.paper.window,
+            "layers": layers,
+        }
         return [
             naive.heatmap(self.model, self.scheduler, self.image.pixels, text, mask=False, **how)
             for text in phrases

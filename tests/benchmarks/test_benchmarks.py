@@ -77,5 +77,7 @@ def test_misses(tmp_path: Path) -> None:
     evaluate = [sys.executable, "-m", "cxrg", "evaluate", *asked, "--set", "draws=1"]
     subprocess.run(evaluate, check=True, capture_output=True)
     table("misses", str(run), str(picture), "--count", "2")
-    height, width = cv2.imread(str(picture)).shape[:2]
+    written = cv2.imread(str(picture))
+    assert written is not None
+    height, width = written.shape[:2]
     assert width > 2 * height

@@ -66,10 +66,15 @@ def leaks(
 
 
 def sample(category: str, side: str | None = None, zone: str | None = None, **more: Any) -> Sample:
-    facts = {"id": "1", "image": Path("a.png"), "phrase": category.lower(), "patient": "p"}
+    facts: dict[str, Any] = {
+        "id": "1",
+        "image": Path("a.png"),
+        "phrase": category.lower(),
+        "patient": "p",
+    }
     boxes = (Box(0, 0, 1, 1),)
     return Sample(
-        **{**facts, "boxes": boxes, **more},  # type: ignore[arg-type]  # facts of several kinds
+        **{**facts, "boxes": boxes, **more},
         category=category,
         side=side,
         zone=zone,
@@ -251,7 +256,7 @@ def test_findings_know_locations_and_the_phantoms_concepts() -> None:
 
 
 def test_labels_follow_from_wider_and_narrower_findings() -> None:
-    absent = {"boxes": ()}
+    absent: dict[str, Any] = {"boxes": ()}
     labels = labels_of([sample("Lung Opacity", **absent), sample("Pleural Effusion")])
     assert labels["opacity"] is False
     assert labels["pneumonia"] is False  # where there is no opacity
@@ -285,7 +290,7 @@ def test_auc_of_grounded_classification_is_sklearns(tmp_path: Path) -> None:
         there = i % 3 == 0
         strength[path.name] = float(np.round(rng.random() + 0.3 * there, 1))  # with ties
         boxes = (Box(40, 20, 56, 40),) if there else ()
-        more = {"id": str(i), "image": path, "patient": str(i), "boxes": boxes}
+        more: dict[str, Any] = {"id": str(i), "image": path, "patient": str(i), "boxes": boxes}
         samples.append(sample("Nodule", "left", **more))
     data = Dataset(name="x", format="manifest", samples=tuple(samples), problems=Problems())
     method = {"frozen": Sees(strength=strength)}

@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -128,9 +129,9 @@ def _made() -> dict[str, bytes]:
 def dataset(pixels: np.ndarray, **elements: Any) -> Dataset:
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = "2.25.99"
+    ds.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.1.1")
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = UID("2.25.99")
     ds.PatientName = ds.PatientID = SECRET
     ds.Modality, ds.ViewPosition, ds.PixelSpacing = "DX", "PA", [0.14, 0.14]
     ds.WindowCenter, ds.WindowWidth, ds.NumberOfFrames = "2048", "4096", "1"
@@ -156,7 +157,7 @@ def _lut(first: int, count: int) -> Dataset:
     return item
 
 
-def _framed(pixels: np.ndarray, frame: bytes, syntax: str) -> Dataset:
+def _framed(pixels: np.ndarray, frame: bytes, syntax: UID) -> Dataset:
     ds = dataset(pixels)
     ds.PixelData = encapsulate([frame])
     ds["PixelData"].VR = "OB"
@@ -182,9 +183,9 @@ def _located(name: str, data: bytes) -> Seed:
         warnings.simplefilter("ignore")
         ds = pydicom.dcmread(io.BytesIO(plain), force=True)
         implicit, little = ds.original_encoding
-        spans = [_span(ds.get_item(tag), implicit) for tag in ds.keys()]  # noqa: SIM118
+        body = [_span(ds.get_item(tag), bool(implicit)) for tag in ds.keys()]  # noqa: SIM118
         meta = [_span(ds.file_meta.get_item(tag), False) for tag in ds.file_meta.keys()]  # noqa: SIM118
-    spans = sorted([s for s in (*meta, *spans) if s and s.start >= 0], key=lambda span: span.start)
+    spans = sorted([s for s in (*meta, *body) if s and s.start >= 0], key=lambda span: span.start)
     return Seed(
         name=name,
         data=data,

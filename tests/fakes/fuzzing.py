@@ -119,8 +119,8 @@ def double_element(seed: Seed, data: bytearray, rng: Rng) -> None:
 
 def claim(seed: Seed, data: bytearray, rng: Rng) -> None:
     """Rows, columns, frames or bits that are not there, up to gigabytes of pixels."""
-    words = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel")
-    words += ("PixelRepresentation", "PlanarConfiguration")
+    words = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel"]
+    words += ["PixelRepresentation", "PlanarConfiguration"]
     found = [span for span in seed.spans if span.keyword in words]
     for _ in range(int(rng.integers(1, 4)) if found else 0):
         span = found[int(rng.integers(len(found)))]
@@ -137,7 +137,8 @@ def set_text(seed: Seed, data: bytearray, rng: Rng) -> None:
 
 def break_items(seed: Seed, data: bytearray, rng: Rng) -> None:
     """A lie in the items of the encapsulated pixels, or one item too many or too few."""
-    item, places = b"\xfe\xff\x00\xe0", []
+    item = b"\xfe\xff\x00\xe0"
+    places: list[int] = []
     at = data.find(item, seed.pixels)
     while at >= 0 and len(places) < 8:
         places.append(at)
@@ -161,9 +162,10 @@ def break_items(seed: Seed, data: bytearray, rng: Rng) -> None:
 
 
 def other_syntax(seed: Seed, data: bytearray, rng: Rng) -> None:
-    (span,) = [span for span in seed.spans if span.keyword == "TransferSyntaxUID"] or [None]
-    if span is None:
+    found = [span for span in seed.spans if span.keyword == "TransferSyntaxUID"]
+    if not found:
         return
+    (span,) = found
     uid = str(rng.choice(_SYNTAXES)).encode()
     uid += b"\0" * (len(uid) % 2)
     data[span.value - 2 : span.end] = struct.pack("<H", len(uid)) + uid

@@ -307,7 +307,7 @@ def _save(folder: Path, **networks: Any) -> None:
 def _clip(folder: Path, *, pad: str, part: str = "", **more: Any) -> None:
     # CLIP's alphabet: each byte alone and at the end of a word, then merges, then two marks.
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("l", "e"), ("f", "t</w>"), ("le", "ft</w>"), ("p", "n"), ("e", "u")]
+    merges: Any = [("l", "e"), ("f", "t</w>"), ("le", "ft</w>"), ("p", "n"), ("e", "u")]
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m) for m in merges)]
     vocab = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, pad_token=pad, model_max_length=77)
@@ -382,7 +382,7 @@ def _t5(folder: Path) -> None:
 
 def _gemma(folder: Path) -> None:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    merges = [("l", "e"), ("f", "t"), ("le", "ft"), ("▁", "left")]
+    merges: Any = [("l", "e"), ("f", "t"), ("le", "ft"), ("▁", "left")]
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *letters, *"ABL,;."]
     words += ["".join(merge) for merge in merges]
     vocab = {word: index for index, word in enumerate(words)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -28,8 +30,8 @@ def test_scale_works_per_map_and_leaves_constants_at_zero() -> None:
 
 def test_averaging_before_resizing_equals_resizing_every_map() -> None:
     rng = np.random.default_rng(0)
-    layers = {"a": rng.random((5, 4, 4)), "b": rng.random((5, 8, 8))}
-    layers = {name: layer.astype(np.float32) for name, layer in layers.items()}
+    sides = {"a": 4, "b": 8}
+    layers = {n: rng.random((5, side, side)).astype(np.float32) for n, side in sides.items()}
     every = []
     for layer in layers.values():
         for each in layer:
@@ -131,10 +133,10 @@ def test_boxes_are_sorted_joined_and_large_enough() -> None:
     heat[100:104, 10] = 0.95
     heat[104:108, 11] = 0.95
     boxes = boxes_from_heatmap(heat, threshold=0.5)
-    scores = [box.score for box in boxes]
+    scores: list[Any] = [box.score for box in boxes]
     assert scores == sorted(scores, reverse=True)
     # The two strips touch at a corner and are one region.
-    assert Box(10, 100, 12, 108, pytest.approx(0.95)) in boxes
+    assert Box(10, 100, 12, 108, cast(float, pytest.approx(0.95))) in boxes
     assert len(boxes) == 4
     large = boxes_from_heatmap(heat, threshold=0.5, min_area=20 / 128**2)
     assert len(large) == 2

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom.uid
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
+from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
@@ -43,7 +44,7 @@ from cxrg.image.grayscale import (
     stored_values,
 )
 
-UID = "2.25.12345"
+UID = pydicom.uid.UID("2.25.12345")
 SECRET = "Doe^Jane"
 RAMP = np.arange(32 * 16, dtype=np.uint16).reshape(32, 16) * 8
 
@@ -411,7 +412,7 @@ def test_chain_agrees_with_highdicom(
 # Containers and codecs
 
 
-def plain_syntax(ds: Dataset, syntax: str) -> bytes:
+def plain_syntax(ds: Dataset, syntax: pydicom.uid.UID) -> bytes:
     ds.file_meta.TransferSyntaxUID = syntax
     if syntax == ExplicitVRBigEndian:
         ds.PixelData = RAMP.astype(">u2").tobytes()
@@ -427,7 +428,7 @@ def plain_syntax(ds: Dataset, syntax: str) -> bytes:
         DeflatedExplicitVRLittleEndian,
     ],
 )
-def test_plain_transfer_syntaxes(syntax: str) -> None:
+def test_plain_transfer_syntaxes(syntax: pydicom.uid.UID) -> None:
     ds = make(VOILUTSequence=[lut(0, list(range(4096)), 12, "US")])
     result = read_dicom(Path("x"), plain_syntax(ds, syntax))
     np.testing.assert_allclose(result.grey, RAMP / 4095, atol=1e-6)
@@ -435,7 +436,7 @@ def test_plain_transfer_syntaxes(syntax: str) -> None:
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 @pytest.mark.parametrize("keep", ["meta", "prefix", "nothing"])
-def test_files_without_preamble(syntax: str, keep: str) -> None:
+def test_files_without_preamble(syntax: pydicom.uid.UID, keep: str) -> None:
     data = plain_syntax(make(), syntax)
     group_length = int.from_bytes(data[140:144], "little")
     start = {"meta": 132, "prefix": 128, "nothing": 144 + group_length}[keep]
@@ -583,7 +584,11 @@ def test_noise_after_the_magic_bytes_is_refused() -> None:
 
 def test_flipped_bytes_never_end_in_a_traceback() -> None:
     rng = np.random.default_rng(6)
-    voi = {"VOILUTSequence": [lut(0, [1, 2, 3, 4], 8)], "WindowCenter": "9", "WindowWidth": "9"}
+    voi: dict[str, Any] = {
+        "VOILUTSequence": [lut(0, [1, 2, 3, 4], 8)],
+        "WindowCenter": "9",
+        "WindowWidth": "9",
+    }
     data = save(make(RAMP[:16, :16].copy(), **voi))
     for _ in range(1500):
         broken = bytearray(data)

@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -51,7 +51,7 @@ def png(samples: np.ndarray, colour: int, width: int | None = None) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def tiff(samples: np.ndarray, photometric: int, order: str = "<") -> bytes:
+def tiff(samples: np.ndarray, photometric: int, order: Literal["<", ">"] = "<") -> bytes:
     """A TIFF of one uncompressed strip, ``photometric`` 0 (white is zero) or 1."""
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
     height, width = samples.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 
 MEAN, SPREAD = 0.4, 0.7
 
 
-def gaussian_model(prediction_type: str) -> SimpleNamespace:
+def gaussian_model(prediction_type: str) -> Any:
     """The exact denoiser of data that is normally distributed, and how often it was asked."""
     schedule = read_schedule({**SCHEDULE, "prediction_type": prediction_type})
     alphas_cumprod = schedule.alpha**2
@@ -68,7 +69,7 @@ def test_identities_between_latent_noise_and_output(bar: float) -> None:
     v = bar**0.5 * noise - (1 - bar) ** 0.5 * clean
     for output, kind in ((noise, "epsilon"), (v, "v_prediction")):
         alpha, sigma = torch.tensor([[bar**0.5], [(1 - bar) ** 0.5]], dtype=torch.float64)
-        schedule = Schedule(prediction_type=kind, alpha=alpha, sigma=sigma)
+        schedule = Schedule(prediction_type=cast(Any, kind), alpha=alpha, sigma=sigma)
         z0, eps = schedule.split(z, output, 0)
         torch.testing.assert_close(z0, clean, atol=1e-6, rtol=0)
         torch.testing.assert_close(eps, noise, atol=1e-6, rtol=0)

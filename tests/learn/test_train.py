@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -285,10 +286,10 @@ def test_the_share_term_counts_from_its_step_on(tmp_path: Path) -> None:
             return pair.weight.sum(), pair.weight.sum()
 
     diffusion.train_diffusion(
-        torch.nn.Linear(1, 1),
+        cast(Any, torch.nn.Linear(1, 1)),
         pool(),
         np.zeros((2, 1, 4, 4), np.float16),
-        Objective(),
+        cast(Any, Objective()),
         0,
         lambda *_: None,
         checkpoint=tmp_path / "checkpoint.pt",
@@ -314,7 +315,7 @@ def test_own_tokens_are_neither_start_nor_end_nor_padding() -> None:
     phrases = ["left basal opacity", "", "zweites ünbekanntes Wort"]
     ids, mask, own = tokens_of(tokenizer, phrases, 24)
     for row in range(3):
-        words = tokenizer.decode(ids[row][own[row] == 1]).strip()
+        words = str(tokenizer.decode(ids[row][own[row] == 1])).strip()
         assert words == ["left basal opacity", "", "zweites ünbekanntes wort"][row]
         assert int(mask[row].sum()) == int(own[row].sum()) + 2
     assert tokenizer.unk_token_id not in ids

@@ -40,7 +40,7 @@ def nothing(*_: object) -> None:
     """Ignores losses and checks."""
 
 
-def trained(net: nn.Module, settings: TrainerConfig, checkpoint: Path, **more: Any) -> Trainer:
+def trained(net: nn.Module, settings: TrainerConfig, checkpoint: Path, **more: Any) -> Trainer[Any]:
     trainer = Trainer(net, settings, checkpoint=checkpoint, **more)
     trainer.run(lambda step: {"loss": loss_of(net, step)}, nothing)
     return trainer
@@ -177,11 +177,11 @@ def test_an_interrupted_run_resumes_to_the_same_end(tmp_path: Path) -> None:
     settings = config(ema=0.9, checkpoint_every=4, checkpoint_at=(3,))
     whole = trained(module(), settings, tmp_path / "whole.pt")
 
-    def run(report: Callable[..., None]) -> tuple[Trainer, list[int]]:
+    def run(report: Callable[..., None]) -> tuple[Trainer[Any], list[int]]:
         net, extra, checked = module(), Counter(), []
         trainer = Trainer(net, settings, checkpoint=tmp_path / "parts.pt", extra=extra)
 
-        def check(now: Trainer) -> None:
+        def check(now: Trainer[Any]) -> None:
             extra.checks += 1
             checked.append(now.step)
 

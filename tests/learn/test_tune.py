@@ -38,18 +38,18 @@ SIDE, GRID = 64, 8
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = tmp_path_factory.mktemp("models")
-    return {name: tiny_models.FAMILIES[name](made / name) for name in ("sd1", "compact")}
-
-
-@pytest.fixture(scope="module")
 def model(folders: dict[str, Path]) -> Model:
     return load(folders["compact"], device="cpu", dtype="float32")
 
 
 def config(**changes: str) -> TuneConfig:
-    small = {"prefix": "2", "batch": "4", "steps": "4", "warmup": "0", "check_every": "2"}
+    small: dict[str, Any] = {
+        "prefix": "2",
+        "batch": "4",
+        "steps": "4",
+        "warmup": "0",
+        "check_every": "2",
+    }
     return read_config(None, {**small, **changes})
 
 
@@ -202,7 +202,7 @@ def test_phantoms_are_kept_and_read_as_they_were(tmp_path: Path, monkeypatch) ->
     path = tmp_path / "phantoms-64-8-3-000000.npz"
     phantoms._render((0, path), phantoms._Settings(seed=3, side=SIDE, grid=GRID))
     told: list[tuple[int, int]] = []
-    keep = {"seed": 3, "side": SIDE, "grid": GRID, "folder": tmp_path}
+    keep: dict[str, Any] = {"seed": 3, "side": SIDE, "grid": GRID, "folder": tmp_path}
     studies = phantoms.render_studies(
         2, **keep, anatomy="exact", report=lambda *at: told.append(at)
     )
@@ -354,8 +354,8 @@ def test_a_planted_association_is_learnt_and_leakage_drops(
 ) -> None:
     """Words of place and finding one by one: of a position's attention they take each other's."""
     # An untrained model hardly tells one position from another: it takes long vectors.
-    far = {"learning_rate": "1.0", "loss.residual": "0", "loss.diffusion": "0"}
-    without = {f"loss.{term}": "0" for term in (*off, "nce")}
+    far: dict[str, Any] = {"learning_rate": "1.0", "loss.residual": "0", "loss.diffusion": "0"}
+    without: dict[str, Any] = {f"loss.{term}": "0" for term in (*off, "nce")}
     settings = config(steps="12", batch="8", check_every="6", **far, **without)
     its = tuning(model, settings)
     vectors = new_vectors(model, settings)
@@ -411,7 +411,7 @@ def test_reports_and_masks_become_studies(model: Model, tmp_path: Path) -> None:
     on_table(tmp_path)
     from cxrg.learn.tune.table import read_studies
 
-    keep = {"side": SIDE, "grid": GRID, "report": nothing}
+    keep: dict[str, Any] = {"side": SIDE, "grid": GRID, "report": nothing}
     studies = read_studies(tmp_path / "t.csv", mask_folder(tmp_path / "masks"), **keep)
     assert len(studies) == 6
     for study in studies:
@@ -449,7 +449,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
     settings = on_table(tmp_path / "data", steps="6", learning_rate="0.05")
-    how = {"model": str(folders["compact"]), "device": "cpu"}
+    how: dict[str, Any] = {"model": str(folders["compact"]), "device": "cpu"}
 
     def stop(stage: str, step: int, steps: int) -> None:
         if stage == "loss" and step == 5:  # the checkpoint is of step 4

@@ -44,12 +44,6 @@ TERMS = {
 PHRASE = "left basal opacity with pleural effusion"
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = tmp_path_factory.mktemp("models")
-    return {name: tiny_models.FAMILIES[name](made / name) for name in ("sd1", "compact")}
-
-
 def fresh(folder: Path, adapter: Path | None = None) -> Model:
     return load(folder, device="cpu", dtype="float32", adapter=adapter)
 
@@ -312,7 +306,7 @@ def changes(model: Model, rank: int = 2) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def lora_file(path: Path, of: dict[str, tuple[Tensor, Tensor]], **metadata: str) -> Path:
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for name, (down, up) in of.items():
         tensors |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
     save_file(tensors, path, metadata=metadata)

@@ -177,7 +177,7 @@ def picture(side: int = 64) -> CxrImage:
 
 
 PHRASE = "small left apical pneumothorax"
-SHORT = {"steps": 25, "window": (10, 13)}
+SHORT: dict[str, Any] = {"steps": 25, "window": (10, 13)}
 
 
 def test_preset_paper_is_the_published_procedure(imported: Path, tmp_path: Path) -> None:
@@ -245,7 +245,9 @@ def test_the_stored_answers_are_the_packages_own(package: str) -> None:
 # What is refused, and what the message says.
 
 
-def change(files: dict[str, Path], folder: Path, what: str, how: Callable[[Any], Any]) -> dict:
+def change(
+    files: dict[str, Path], folder: Path, what: str, how: Callable[[Any], Any]
+) -> dict[str, Path]:
     """The same files, but for one whose state dict was changed."""
     changed = folder / f"{what}.pth"
     torch.save(how(torch.load(files[what])), changed)
@@ -260,7 +262,7 @@ def also(name: str) -> Callable[[dict], dict]:
     return lambda state: {**state, name: torch.zeros(4)}
 
 
-def twice(state: dict) -> dict:
+def twice(state: dict[str, Any]) -> dict[str, Any]:
     old, new = ("out_proj", "to_out.0") if any("out_proj" in name for name in state) else (
         "to_out.0",
         "out_proj",
@@ -315,7 +317,7 @@ def test_other_files_are_refused(files, text_encoder, tmp_path) -> None:
     for path, complaint in ((broken, "broken; copy it again"), (tmp_path / "no.pth", "no such")):
         with pytest.raises(ModelError, match=complaint):
             import_monai(**files | {"diffusion": path}, text_encoder=text_encoder, out=out)
-    swapped = {"autoencoder": files["diffusion"], "diffusion": files["autoencoder"]}
+    swapped: dict[str, Any] = {"autoencoder": files["diffusion"], "diffusion": files["autoencoder"]}
     with pytest.raises(ModelError, match="no counterpart"):
         import_monai(**swapped, text_encoder=text_encoder, out=out)
     out.mkdir()

@@ -44,26 +44,23 @@ TEXTS = ["", "left opacity", "a Small left apical pneumothorax "]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {name: tiny_models.FAMILIES[name](root / name) for name in NEW}
-
-
-@pytest.fixture(scope="module")
 def models(folders: dict[str, Path]) -> dict[str, Model]:
-    return {name: load(folder, device="cpu") for name, folder in folders.items()}
+    return {name: load(folders[name], device="cpu") for name in NEW}
 
 
 def pipeline(model: Model) -> Any:
     """diffusers' own way from a prompt to what its denoiser is given."""
-    parts = {"vae": model.vae, "tokenizer": model.tokenizer, "scheduler": None}
+    parts: dict[str, Any] = {"vae": model.vae, "tokenizer": model.tokenizer, "scheduler": None}
     parts |= {"text_encoder": model.text_encoder}
     if model.text_encoder_2 is not None:
         from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
             StableDiffusionXLPipeline,
         )
 
-        second = {"text_encoder_2": model.text_encoder_2, "tokenizer_2": model.tokenizer_2}
+        second: dict[str, Any] = {
+            "text_encoder_2": model.text_encoder_2,
+            "tokenizer_2": model.tokenizer_2,
+        }
         return StableDiffusionXLPipeline(**parts, **second, unet=model.denoiser)
     name = type(model.denoiser).__name__
     if name == "PixArtTransformer2DModel":
@@ -78,7 +75,11 @@ def pipeline(model: Model) -> Any:
         StableDiffusionPipeline,
     )
 
-    rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    rest: dict[str, Any] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
     return StableDiffusionPipeline(**parts, **rest, unet=model.denoiser)
 
 
@@ -324,8 +325,12 @@ def test_the_command_grounds(family, preset, folders, tmp_path, monkeypatch, cap
 def test_pixarts_files_of_diffusers_0_27_are_read(folders, tmp_path, models) -> None:
     """CheXGenBench's checkpoint names the class as it was called before."""
     folder = shutil.copytree(folders["pixart"], tmp_path / "old")
-    old = {"_class_name": "Transformer2DModel", "norm_type": "ada_norm_single"}
-    unknown = {"only_cross_attention": False, "num_vector_embeds": None, "activation_dropout": 0}
+    old: dict[str, Any] = {"_class_name": "Transformer2DModel", "norm_type": "ada_norm_single"}
+    unknown: dict[str, Any] = {
+        "only_cross_attention": False,
+        "num_vector_embeds": None,
+        "activation_dropout": 0,
+    }
     edit("transformer/config.json", **old, **unknown)(folder)
     report = check_folder(folder)
     assert report.problems == ()
@@ -438,6 +443,7 @@ def test_faults_are_named(family, spoil, complaint, folders, tmp_path) -> None:
         use(folder)
 
 
+@pytest.mark.slow
 def test_the_compact_model_imports_no_other_familys_encoders() -> None:
     program = """
 import sys

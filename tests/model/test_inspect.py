@@ -21,12 +21,6 @@ from cxrg.model.inspect import check_folder
 from tests.fakes import tiny_models
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {name: build(root / name) for name, build in tiny_models.FAMILIES.items()}
-
-
 @pytest.fixture
 def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
     """A copy of Stable Diffusion 2.x in small, to be spoilt."""
@@ -113,7 +107,11 @@ def pickled(part: str) -> Callable[[Path], None]:
 
 
 def without(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
-    return lambda weights: [weights.pop(key) for key in list(weights) if name in key] and None
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        for key in [key for key in weights if name in key]:
+            del weights[key]
+
+    return change
 
 
 def halved(name: str) -> Callable[[dict[str, torch.Tensor]], None]:

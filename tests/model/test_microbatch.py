@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_shared_evaluations_equal_the_published_procedure(folder, model, images)
         results = ground(image, texts, model=model, options=options)
         assert [result.phrase for result in results] == texts
         for phrase, result in zip(texts, results, strict=True):
-            how = {"steps": 50, "window": (20, 26), "mask": False}
+            how: dict[str, Any] = {"steps": 50, "window": (20, 26), "mask": False}
             expected = naive.heatmap(model, scheduler(folder), image.pixels, phrase, **how)
             np.testing.assert_allclose(result.canonical, expected, atol=1e-4)
 

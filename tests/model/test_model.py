@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,12 +29,6 @@ from cxrg.model.schedule import read_schedule
 from tests.fakes import tiny_models
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {name: build(root / name) for name, build in tiny_models.FAMILIES.items()}
 
 
 @pytest.fixture
@@ -318,7 +313,7 @@ def test_offline_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_hub_is_asked_for_the_pinned_revision(folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def snapshot(hub_id: str, **settings: object) -> str:
         asked.update(settings, hub_id=hub_id)

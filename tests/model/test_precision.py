@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cxrg.geometry import Box
-from cxrg.grounding import Grounding, ground
+from cxrg.grounding import ground
 from cxrg.model.load import load
+from cxrg.result import Grounding
 
 PHRASES = ["left basal opacity", "heart", "right lung"]
 

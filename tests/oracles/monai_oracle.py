@@ -35,16 +35,16 @@ NEEDED = {"monai": "monai >= 1.4", "monai-generative": "monai-generative 0.2 wit
 WIDTH = 32
 
 # methods.md, section 1.2; the model zoo's inference.json.
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, Any]] = {
     "autoencoder": {"channels": (64, 128, 128, 128), "latent": 3},
     "unet": {"channels": (256, 512, 768), "width": 1024, "heads": (0, 512, 768)},
 }
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "autoencoder": {"channels": (32, 64, 64, 64), "latent": 3},
     "unet": {"channels": (32, 64, 96), "width": WIDTH, "heads": (0, 64, 96)},
 }
 # The same weights read with two and three heads.
-MANY_HEADS = {"channels": (32, 64, 96), "width": WIDTH, "heads": (0, 32, 32)}
+MANY_HEADS: dict[str, Any] = {"channels": (32, 64, 96), "width": WIDTH, "heads": (0, 32, 32)}
 
 
 def autoencoder(package: str, *, channels: tuple[int, ...], latent: int) -> Any:

@@ -9,7 +9,7 @@ in the package's order, since they decide the numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ def real_maps(
         for t in ddim.timesteps.tolist():
             first, second = draws[t]
             z0 = (posterior.mean + posterior.std * first) * 0.18215
-            z = ddim.add_noise(z0, second, torch.tensor([t]))
+            z = ddim.add_noise(z0, second, cast(Any, torch.tensor([t])))
             seen.clear()
             model.denoiser(torch.cat([z, z]), t, encoder_hidden_states=context)
             maps.append(_repeated(seen, z.shape[-1]))
@@ -66,7 +66,7 @@ def free_maps(model: Any, ddim: DDIMScheduler, phrase: str, seed: int) -> NDArra
             both = model.denoiser(torch.cat([z, z]), t, encoder_hidden_states=context).sample
             maps.append(_repeated(seen, n))
             out = both[:1] + 16 * (both[1:] - both[:1])
-            z = ddim.step(out, t, z).prev_sample
+            z = cast(Any, ddim.step(out, t, z)).prev_sample
     return np.stack(maps)
 
 
@@ -82,11 +82,11 @@ def heatmap(
         return plain
     start = real[:, :, 0].astype(np.float64)
     total = np.zeros_like(plain)
-    for s in range(real.shape[0]):
+    for step in range(real.shape[0]):
         for layer in range(real.shape[1]):
             for k in words:
-                other = free[s, layer, k].astype(np.float64)
-                one = start[s, layer]
+                other = free[step, layer, k].astype(np.float64)
+                one = start[step, layer]
                 total += one @ other if bbm == "paper" else one * other
     image = to_bytes(start.mean((0, 1)))
     text = to_bytes(free[:, :, words].astype(np.float64).mean((0, 1, 2)))

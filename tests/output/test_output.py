@@ -6,6 +6,7 @@ import json
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import jsonschema
@@ -25,7 +26,7 @@ from tests.fakes import samples
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
 # The ends of viridis, from its published table.
 YELLOW = np.array([253, 231, 37])
-NOT_FOUND = {"status": "not found", "boxes": (), "score": 0.01}
+NOT_FOUND: dict[str, Any] = {"status": "not found", "boxes": (), "score": 0.01}
 
 
 def check(line: object) -> None:
@@ -44,7 +45,7 @@ def test_file_appears_only_whole(tmp_path: Path) -> None:
     before = tmp_path / "before"
     before.hardlink_to(path)
     with pytest.raises(TypeError), atomic_write(path) as file:
-        file.writelines([b"half of the sec", None])
+        file.writelines(cast(Any, [b"half of the sec", None]))
     assert path.read_bytes() == b"first"
     with atomic_write(path) as file:
         file.write(b"second")
@@ -102,7 +103,7 @@ def test_words_are_the_patients(box: Box, words: str) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, NOT_FOUND, {"warnings": ("cut: é",), "phrase": "左 [x]"}])
-def test_record_keeps_its_schema(changes: dict[str, object]) -> None:
+def test_record_keeps_its_schema(changes: dict[str, Any]) -> None:
     grounding = samples.grounding(samples.image(), **changes)
     check(record(grounding))
     line = record_line(record(grounding), path="a/b.dcm", files={"png": Path("out/x.png")})
@@ -139,7 +140,7 @@ def test_box_is_told_in_source_pixels_with_words() -> None:
     image = samples.image(800, 1000)
     box = Box(600, 700, 800, 790, 0.5)
     told = record(samples.grounding(image, boxes=(box,)))
-    edges = {"x0": 600.0, "y0": 700.0, "x1": 800.0, "y1": 790.0}
+    edges: dict[str, Any] = {"x0": 600.0, "y0": 700.0, "x1": 800.0, "y1": 790.0}
     assert told["boxes"] == [{**edges, "score": 0.5, "where": "left lower"}]
     assert (told["image"]["width"], told["image"]["height"]) == (1000, 800)
 
@@ -168,7 +169,7 @@ def test_arrays_come_back(tmp_path: Path) -> None:
         assert np.isnan(archive["heatmap"]).any()
         np.testing.assert_array_equal(archive["canonical"], grounding.canonical)
         expected = [[1, 2, 3.5, 4, 0.5], [5, 6, 7, 8, np.nan]]
-        np.testing.assert_array_equal(archive["boxes"], np.float32(expected))
+        np.testing.assert_array_equal(archive["boxes"], np.array(expected, np.float32))
         check(json.loads(str(archive["record"])))
 
 

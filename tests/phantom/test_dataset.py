@@ -95,6 +95,7 @@ def test_left_is_the_right_side_of_the_picture(folder: Path) -> None:
 
 def test_images_are_the_rendered_ones(folder: Path) -> None:
     stored = cv2.imread(str(folder / "images" / "000004.png"), cv2.IMREAD_UNCHANGED)
+    assert stored is not None
     assert stored.dtype == np.uint8
     rendered = render(image_seed(3, 4), side=SIDE).image
     np.testing.assert_allclose(stored / 255, rendered, atol=0.5 / 255 + 1e-6)
@@ -123,7 +124,7 @@ def test_size_words_are_true(monkeypatch: pytest.MonkeyPatch) -> None:
         return "something"
 
     for name in ("say", "sentence", "negate"):
-        monkeypatch.setattr(dataset.language, name, say)
+        monkeypatch.setattr(f"cxrg.phantom.language.{name}", say)
     sized = 0
     for seed in range(40):
         phantom = render(seed, side=64)
@@ -198,6 +199,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert result.stdout == f"{out}/manifest.csv: 3 images, {len(table(out))} phrases\n"
     assert result.stderr == ""
     sheet = cv2.imread(str(out / "contact-sheet.png"))
+    assert sheet is not None
     # three in a line of four, each the picture and its outlined copy, with a caption below
     assert sheet.shape == (192 + 20, 4 * 2 * 192, 3)
     assert sheet[:192, : 3 * 384].std() > 20

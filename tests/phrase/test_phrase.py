@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load(tiny_models.FAMILIES[request.param](folder), device="cpu")
 
 
-def words(prompt: object) -> list[str]:
+def words(prompt: Any) -> list[str]:
     """The selected tokens joined back to words, whichever way the tokenizer marks them."""
     text = "".join(prompt.selected_tokens)
     return text.replace("</w>", " ").replace("Ġ", " ").split()

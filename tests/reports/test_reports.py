@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from typing import Any, cast
 
 import pytest
 
@@ -123,7 +124,7 @@ def test_every_phrase_says_its_own_query() -> None:
     asked = [query for query in language.queries(sizes=False) if query.concept in kinds]
     assert len(asked) > 300
     for query in asked:
-        text = phrase(query.concept, query.side, query.zone)
+        text = phrase(query.concept, cast(Any, query.side), query.zone)
         assert labels(text) == [(query.concept, query.side, query.zone, "present")], text
 
 

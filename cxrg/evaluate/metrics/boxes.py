@@ -32,7 +32,7 @@ class Counts(NamedTuple):
 def match(predicted: Sequence[Box], truth: Sequence[Box]) -> list[float]:
     """The IoU of each matched pair, where matching is one to one and maximises their sum."""
     # Imported here, so that the command line starts without SciPy.
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # no types
+    from scipy.optimize import linear_sum_assignment
 
     overlap = np.array([[a.iou(b) for b in truth] for a in predicted], dtype=float)
     overlap = overlap.reshape(len(predicted), len(truth))
