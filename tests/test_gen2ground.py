@@ -240,7 +240,7 @@ def test_products_at_a_layers_own_resolution_are_those_of_repeated_maps() -> Non
             plain, maps_of(real), FreeRun(maps=maps_of(free), side=16, evaluations=0), how
         )
         s = max(0.0, naive.ssim(*(naive.to_bytes(x[:, :, 0].mean((0, 1))) for x in stacked)))
-        total = sum(
+        total: Any = sum(
             one @ two if how == "paper" else one * two
             for one, two in zip(
                 stacked[0][:, :, 0].reshape(-1, 16, 16).astype(np.float64),

@@ -247,18 +247,18 @@ def test_the_stored_answers_are_the_packages_own(package: str) -> None:
 
 def change(
     files: dict[str, Path], folder: Path, what: str, how: Callable[[Any], Any]
-) -> dict[str, Path]:
+) -> dict[str, Any]:
     """The same files, but for one whose state dict was changed."""
     changed = folder / f"{what}.pth"
     torch.save(how(torch.load(files[what])), changed)
     return {**files, what: changed}
 
 
-def without(pattern: str) -> Callable[[dict], dict]:
+def without(pattern: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda state: {name: value for name, value in state.items() if pattern not in name}
 
 
-def also(name: str) -> Callable[[dict], dict]:
+def also(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda state: {**state, name: torch.zeros(4)}
 
 
@@ -270,7 +270,7 @@ def twice(state: dict[str, Any]) -> dict[str, Any]:
     return state | {name.replace(old, new): value for name, value in state.items()}
 
 
-def narrower(name: str) -> Callable[[dict], dict]:
+def narrower(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda state: {**state, name: state[name][:-1]}
 
 

@@ -169,8 +169,13 @@ def test_another_error_is_not_taken_for_missing_memory() -> None:
 
 def test_parts_keep_the_order_and_rows_are_taken_late() -> None:
     taken: list[int] = []
-    source = (taken.append(i) or i for i in range(7))
-    parts = Capacity(3).run(source, list)
+
+    def source() -> Iterator[int]:
+        for row in range(7):
+            taken.append(row)
+            yield row
+
+    parts = Capacity(3).run(source(), list)
     assert next(parts) == [0, 1, 2]
     assert taken == [0, 1, 2]
     assert list(parts) == [[3, 4, 5], [6]]
