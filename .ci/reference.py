@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from cxrg.cli import app
 from cxrg.errors import EXIT_MEANINGS
+from cxrg.options import knobs_markdown
 from cxrg.output.record import SCHEMA_FILE
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,13 @@ def commands() -> str:
     lines += ["warnings and errors go to standard error.", ""]
     for path, command in _walk(get_command(app), "cxrg"):
         lines += _command(path, command)
+    lines += [
+        "## Knobs",
+        "",
+        "Set with `--set KNOB=VALUE`; the last columns are the presets' defaults.",
+        "",
+    ]
+    lines += [knobs_markdown()]
     lines += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {meaning} |" for code, meaning in sorted(EXIT_MEANINGS.items())]
     return "\n".join(lines) + "\n"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxrg.image.read import CxrImage, read_image
     from cxrg.model.load import load
     from cxrg.model.model import Model
-    from cxrg.options import PRESETS, Options
+    from cxrg.options import PRESETS, Options, RunSettings
     from cxrg.result import Grounding
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Grounding",
     "Model",
     "Options",
+    "RunSettings",
     "__version__",
     "ground",
     "load",
@@ -44,6 +45,7 @@ _HOME = {
     "Model": "cxrg.model.model",
     "Options": "cxrg.options",
     "PRESETS": "cxrg.options",
+    "RunSettings": "cxrg.options",
     "ground": "cxrg.grounding",
     "load": "cxrg.model.load",
     "read_image": "cxrg.image.read",

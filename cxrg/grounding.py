@@ -11,7 +11,7 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from cxrg.latents.route import route_of
 from cxrg.model.load import load
 from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
-from cxrg.options import DEFAULT_PRESET, Dtype, Options, resolve
+from cxrg.options import DEFAULT_PRESET, SETTINGS, Options, RunSettings, read_settings, resolve
 from cxrg.phrase.encode import Prompt, check_phrase, encode_phrase, encode_template
 from cxrg.result import Grounding, make_grounding
 
@@ -49,6 +49,7 @@ def ground(
     model: Model | str | Path = ...,
     preset: str | None = ...,
     options: Options | None = ...,
+    settings: RunSettings | None = ...,
     **knobs: Any,
 ) -> Grounding: ...
 
@@ -61,6 +62,7 @@ def ground(
     model: Model | str | Path = ...,
     preset: str | None = ...,
     options: Options | None = ...,
+    settings: RunSettings | None = ...,
     **knobs: Any,
 ) -> list[Grounding]: ...
 
@@ -72,6 +74,7 @@ def ground(
     model: Model | str | Path = "compact",
     preset: str | None = None,
     options: Options | None = None,
+    settings: RunSettings | None = None,
     **knobs: Any,
 ) -> Grounding | list[Grounding]:
     """Ground one phrase, or several at little more than the cost of one.
@@ -82,26 +85,33 @@ def ground(
         model: a loaded model, or what `load` takes.
         preset: a named set of options (``fast`` if neither this nor ``options`` is given).
         options: all knobs at once, instead of a preset.
-        **knobs: single knobs of `Options`, on top of the preset.
+        settings: where it runs and how fast, which changes no result but by rounding.
+        **knobs: single knobs of `Options`, on top of the preset, or of `RunSettings`.
 
     Raises:
         CxrgError: of a kind that says whether the image, the phrase, an option or the model is at
             fault.
     """
     clock = _Clock()
-    options, model = _settle(model, preset, options, knobs)
+    settings, knobs = _split(settings, knobs)
+    options, model = _settle(model, preset, options, knobs, settings)
     phrases = [phrase] if isinstance(phrase, str) else list(phrase)
     _check_phrases(phrases, model, options)
     clock.lap("prepare")
     if not isinstance(image, CxrImage):
         image = read_image(image, side=model.side, fit=options.fit)
     clock.lap("read")
-    results = _ground(image, phrases, model, options, clock)
+    results = _ground(image, phrases, model, options, settings, clock)
     return results[0] if isinstance(phrase, str) else results
 
 
 def ground_with_start_token(
-    image: CxrImage, phrases: Sequence[str], *, model: Model, options: Options
+    image: CxrImage,
+    phrases: Sequence[str],
+    *,
+    model: Model,
+    options: Options,
+    settings: RunSettings | None = None,
 ) -> tuple[list[Grounding], Grounding | None]:
     """Ground phrases, and the token before every phrase, in one pass over one inversion.
 
@@ -110,6 +120,7 @@ def ground_with_start_token(
         phrases: what to look for.
         model: a loaded model.
         options: all knobs.
+        settings: where it runs and how fast.
 
     Returns:
         One result per phrase, and that of the start token; None in its place where the tokenizer
@@ -118,19 +129,25 @@ def ground_with_start_token(
     Raises:
         CxrgError: see `ground`.
     """
-    options, model = _settle(model, None, options, {})
+    settings = settings or RunSettings()
+    options, model = _settle(model, None, options, {}, settings)
     _check_phrases(phrases, model, options)
     start = [START] if _start_prompt(model).span.start else []
-    results = _ground(image, [*phrases, *start], model, options, _Clock())
+    results = _ground(image, [*phrases, *start], model, options, settings, _Clock())
     return results[: len(phrases)], results[-1] if start else None
 
 
 @torch.inference_mode()
 def _ground(
-    image: CxrImage, texts: Sequence[str | Start], model: Model, options: Options, clock: _Clock
+    image: CxrImage,
+    texts: Sequence[str | Start],
+    model: Model,
+    options: Options,
+    settings: RunSettings,
+    clock: _Clock,
 ) -> list[Grounding]:
     layers = choose_layers(model, options.layers)
-    capacity = Capacity.of(model, options.batch)
+    capacity = Capacity.of(model, settings.batch)
     clock.lap("prepare")
     mean, std = model.posterior(_fitting(image, model, options))
     clock.lap("encode")
@@ -170,23 +187,35 @@ def _settle(
     preset: str | None,
     options: Options | None,
     knobs: Mapping[str, Any],
+    settings: RunSettings,
 ) -> tuple[Options, Model]:
-    """The model, loaded, and the options with the device and precision that run."""
+    """The model, loaded, and the options, checked against it."""
     if options is not None and (preset is not None or knobs):
         raise UsageError("options and single knobs exclude each other; use dataclasses.replace")
     if not isinstance(model, Model):
-        asked = options or resolve(preset or DEFAULT_PRESET, **knobs)
-        model = load(model, device=asked.device, dtype=asked.dtype)
-    options = options or resolve(preset or DEFAULT_PRESET, model.card, **knobs)
-    dtype = cast(Dtype, str(model.dtype).removeprefix("torch."))
-    for knob, asked_for, runs in (
-        ("device", options.device, str(model.device)),
-        ("dtype", options.dtype, dtype),
+        if options is None:
+            resolve(preset or DEFAULT_PRESET, **knobs)  # checked before the model is loaded
+        model = load(model, device=settings.device, dtype=settings.dtype)
+    options = options or resolve(preset or DEFAULT_PRESET, model.card.presets, **knobs)
+    for name, wanted, runs in (
+        ("device", settings.device, str(model.device)),
+        ("dtype", settings.dtype, model.precision),
     ):
-        if asked_for not in ("auto", runs):
-            raise UsageError(f"{knob} {asked_for} is not the loaded model's; load it with {knob}=")
+        if wanted not in ("auto", runs):
+            raise UsageError(f"{name} {wanted} is not the loaded model's; load it with {name}=")
     _check(model, options)
-    return replace(options, device=str(model.device), dtype=dtype), model
+    return options, model
+
+
+def _split(
+    settings: RunSettings | None, given: Mapping[str, Any]
+) -> tuple[RunSettings, dict[str, Any]]:
+    """The settings of the run, and the knobs, of keywords that name either."""
+    named = {name: value for name, value in given.items() if name in SETTINGS}
+    if named and settings is not None:
+        raise UsageError("settings and single settings exclude each other; use one of them")
+    knobs = {name: value for name, value in given.items() if name not in named}
+    return settings or read_settings(named), knobs
 
 
 def _fitting(image: CxrImage, model: Model, options: Options) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Every knob of one run, and the named presets.
+"""The knobs of the method, the named presets, and the settings of a run.
 
 Preset ``paper`` is the published procedure (Vilouras et al., arXiv 2404.12920; its released code):
 300 requested DDIM steps, the latents at indices 120..179 of the real list, every phrase token,
@@ -12,19 +12,22 @@ inverting. A model's card may replace knobs of a preset.
 parameters that any preset can switch on. ``evidence=template`` is an own design after
 anatomy-grounded prompt tuning (arXiv 2506.10633, whose details are not public).
 
+A knob is declared once, as a field of `Options`: parsing, checks, ``cxrg options`` and the command
+reference are loops over the fields. What changes only speed is a field of `RunSettings`.
+
 This module imports neither torch nor diffusers: the command line builds its help from it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal, get_args
 
 from cxrg.errors import UsageError
-from cxrg.model.card import Card
 
 Fit = Literal["pad", "crop"]
 Route = Literal["ddim", "noise", "redraw"]
@@ -38,176 +41,97 @@ Merging = Literal["off", "paper", "elementwise"]
 Mask = Literal["otsu", "soft", "mixture", "none"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Every knob of one run.
-
-    Attributes:
-        preset: the preset that the other knobs started from.
-        path: how the latent reaches a timestep: ``ddim`` inverts, ``noise`` adds seeded noise,
-            ``redraw`` draws latent and noise afresh at every step.
-        steps: requested DDIM steps of the training schedule (``ddim``, ``redraw``).
-        window: the indices ``[start, stop)`` of the DDIM list, from clean to noisy, that are read
-            (``ddim``, ``redraw``); two numbers with a decimal point are fractions of the list's
-            length.
-        timesteps: training timesteps that are read (``noise``).
-        draws: noise draws per timestep, averaged (``noise``).
-        seed: seed of the noise (``noise``, ``redraw``).
-        layers: ``card`` (the model card's, else the published rule), ``paper`` (the published
-            rule), ``all``, a map side such as 16, or names of modules.
-        tokens: ``all``, ``content``, ``tagged`` (the first token of every adjective, noun and
-            verb; ``tagged:NAME`` asks an installed spaCy pipeline), ``disease`` (words that name
-            a disease), ``word:WORD``, or indices among the phrase's own tokens.
-        evidence: what the network is asked and the heatmap made of: the ``phrase``, its chosen
-            tokens joined; or its ``template``, "{location} {finding}" in the vocabulary's names,
-            of which the finding's tokens and the location's make a map each and the heatmap is
-            their weighted geometric mean. The presence score is that of all the template's tokens
-            joined, so ``absent_below`` keeps its meaning. A phrase that does not name one finding
-            at one place (two sides are two places) is asked and read as with ``phrase``, and a
-            warning says so.
-        alpha: the finding's weight in that mean, the location has the rest: 1 reads the finding's
-            tokens only, 0 the location's (``template``).
-        reduce: how the chosen tokens' probabilities join: ``mean`` or ``sum``.
-        readout: scores to probabilities: ``softmax``, as in the network, or sparse
-            (``entmax15``, ``sparsemax``); the network itself runs as ever.
-        completion: ``self-attention`` spreads every map over the positions that look alike;
-            ``iterated`` does so again and again, far likeness suppressed.
-        normalise: ``minmax`` scales every layer and step and the final map to [0, 1]; ``final``
-            scales the final map only, so that confident layers and steps weigh more;
-            ``competition`` scales the chosen tokens' share of all the phrase's tokens; ``none``
-            keeps probabilities as they are.
-        enlarge: maps to image size: ``bilinear``, or ``nearest``, which repeats values.
-        bbm: Bimodal Bias Merging with a free run of the model (``redraw``): ``paper`` multiplies
-            matrices as released, ``elementwise`` positions.
-        sigma: Gaussian smoothing, a fraction of the square's side.
-        mask: ``otsu`` sets the background of the heatmap to 0, ``soft`` fades it, ``mixture``
-            sets to 0 what a mixture of two Gaussians takes for background; ``none`` leaves it.
-        threshold: what a box encloses: above Otsu's threshold (``otsu``), above a number, above
-            a quantile of the heatmap (``quantile:0.95``), or all of the mixture's mask in one
-            box (``mixture``).
-        min_area: the smallest region that makes a box, a fraction of the square's area.
-        absent_below: presence score under which the phrase counts as not found; None: never.
-        fit: ``pad`` shows the whole image, ``crop`` the middle of it.
-        batch: most latents in one network evaluation; ``auto`` takes what fits free memory.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        dtype: the network's precision.
-
-    Raises:
-        UsageError: a value cannot be meant; the message holds what can.
-    """
-
-    preset: str = "paper"
-    path: Route = "ddim"
-    steps: int = 300
-    window: tuple[int, int] | tuple[float, float] = (120, 180)
-    timesteps: tuple[int, ...] = (360, 450, 540)
-    draws: int = 2
-    seed: int = 0
-    layers: str | int | tuple[str, ...] = "card"
-    tokens: str | tuple[int, ...] = "all"
-    evidence: Evidence = "phrase"
-    alpha: float = 0.5
-    reduce: Reduce = "mean"
-    readout: Readout = "softmax"
-    completion: Completion = "off"
-    normalise: Normalise = "minmax"
-    enlarge: Enlarge = "bilinear"
-    bbm: Merging = "off"
-    sigma: float = 2.5 / 512
-    mask: Mask = "otsu"
-    threshold: str | float = "otsu"
-    min_area: float = 0.0
-    absent_below: float | None = None
-    fit: Fit = "pad"
-    batch: int | Literal["auto"] = "auto"
-    device: str = "auto"
-    dtype: Dtype = "auto"
-
-    def __post_init__(self) -> None:
-        for knob, choices in _CHOICES.items():
-            _require(getattr(self, knob) in choices, knob, self, f"use {' or '.join(choices)}")
-        for knob, low, high in _RANGES:
-            value = getattr(self, knob)
-            inside = math.isfinite(value) and low <= value <= high
-            _require(inside, knob, self, f"use a number from {low:g} to {high:g}")
-        start, stop = self.window
-        _require(0 <= start < stop, "window", self, "use START:STOP with 0 <= START < STOP")
-        times = self.timesteps
-        _require(bool(times) and min(times) >= 0, "timesteps", self, "use whole numbers from 0")
-        _require(_threshold_fits(self.threshold), "threshold", self, _THRESHOLDS)
-        _require(_tokens_fit(self.tokens), "tokens", self, _TOKENS)
-        _require(bool(self.layers), "layers", self, "use card, paper, all, a map side, or names")
-        merges = self.bbm == "off" or self.path == "redraw"
-        _require(merges, "bbm", self, "it goes with path redraw; use off, or preset gen2ground")
-        _check_evidence(self)
-        size = self.batch
-        fits = 1 <= size <= 4096 if isinstance(size, int) else size == "auto"
-        _require(fits, "batch", self, "use 1 to 4096, or auto")
-        least = self.absent_below
-        _require(least is None or 0 <= least <= 1, "absent_below", self, "use 0 to 1, or none")
-
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "path": get_args(Route),
-    "evidence": get_args(Evidence),
-    "reduce": get_args(Reduce),
-    "readout": get_args(Readout),
-    "completion": get_args(Completion),
-    "normalise": get_args(Normalise),
-    "enlarge": get_args(Enlarge),
-    "bbm": get_args(Merging),
-    "mask": get_args(Mask),
-    "fit": get_args(Fit),
-    "dtype": get_args(Dtype),
-}
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("steps", 1, 1000),
-    ("draws", 1, 1000),
-    ("seed", 0, 2**63 - 1),
-    ("alpha", 0, 1),
-    ("sigma", 0, 0.5),
-    ("min_area", 0, 1),
-)
-_THRESHOLDS = "use otsu, mixture, quantile:Q with Q from 0 to 1, or a number from 0 to 1"
-_TOKENS = "use all, content, tagged, tagged:NAME, disease, word:WORD, or indices such as 0,2"
 _NAMED_THRESHOLDS = ("otsu", "mixture")
 _NAMED_TOKENS = ("all", "content", "tagged", "disease")
 _TOKEN_KINDS = ("word:", "tagged:")
 _NAMED_LAYERS = ("card", "paper", "all")
 
 
-def _require(fits: bool, knob: str, options: Options, remedy: str) -> None:
-    if not fits:
-        raise UsageError(f"{knob} {getattr(options, knob)!r} cannot be meant; {remedy}")
+# --- values from text -----------------------------------------------------------------------------
 
 
-def _check_evidence(options: Options) -> None:
-    """Complain of knobs that have no meaning for two maps, of the finding and of the location."""
-    if options.evidence == "phrase":
-        return
-    for fits, why in (
-        (options.tokens == "all", "it chooses the tokens itself; use tokens=all"),
-        (options.bbm == "off", "Bimodal Bias Merging is defined for one map; use bbm=off"),
-        (
-            options.normalise != "competition",
-            "finding and location would compete with each other; use normalise=final",
-        ),
-    ):
-        _require(fits, "evidence", options, why)
+def _choice(value: Any, *, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ValueError(value)
+    return str(value)
 
 
-def _threshold_fits(threshold: str | float) -> bool:
-    if isinstance(threshold, str):
-        return threshold in _NAMED_THRESHOLDS or quantile_of(threshold) is not None
-    return 0 <= threshold <= 1
+def _integer(value: Any, *, low: float = 0, high: float = math.inf) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(value)
+    number = int(value)
+    if not low <= number <= high:
+        raise ValueError(value)
+    return number
 
 
-def _tokens_fit(tokens: str | tuple[int, ...]) -> bool:
-    if isinstance(tokens, str):
-        kind, mark, name = tokens.partition(":")
-        return tokens in _NAMED_TOKENS or (f"{kind}{mark}" in _TOKEN_KINDS and bool(name.strip()))
-    return bool(tokens)
+def _number(value: Any, *, low: float, high: float) -> float:
+    number = float(value)
+    if not low <= number <= high:  # false for NaN, too
+        raise ValueError(value)
+    return number
+
+
+def _list(value: Any) -> list[Any]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return list(parts) if isinstance(parts, (list, tuple)) else [parts]
+
+
+def _window(value: Any) -> tuple[int, int] | tuple[float, float]:
+    edges = _list(value.replace(":", ",") if isinstance(value, str) else value)
+    start, stop = edges
+    if any("." in edge if isinstance(edge, str) else isinstance(edge, float) for edge in edges):
+        window = float(start), float(stop)
+        valid = 0 <= window[0] < window[1] <= 1
+    else:
+        window = _integer(start), _integer(stop)
+        valid = window[0] < window[1]
+    if not valid:
+        raise ValueError(value)
+    return window
+
+
+def _timesteps(value: Any) -> tuple[int, ...]:
+    times = tuple(_integer(time) for time in _list(value))
+    if not times:
+        raise ValueError(value)
+    return times
+
+
+def _layers(value: Any) -> str | int | tuple[str, ...]:
+    if isinstance(value, str) and value in _NAMED_LAYERS:
+        return value
+    if isinstance(value, int) or (isinstance(value, str) and value.strip().isdigit()):
+        return _integer(value, low=1)
+    names = tuple(str(name).strip() for name in _list(value))
+    if not all(names) or not names:
+        raise ValueError(value)
+    return names
+
+
+def _tokens(value: Any) -> str | tuple[int, ...]:
+    if isinstance(value, str):
+        kind, mark, name = value.partition(":")
+        if value in _NAMED_TOKENS or (f"{kind}{mark}" in _TOKEN_KINDS and name.strip()):
+            return value
+    indices = tuple(_integer(index) for index in _list(value))
+    if not indices:
+        raise ValueError(value)
+    return indices
+
+
+def _threshold(value: Any) -> str | float:
+    if isinstance(value, str) and (value in _NAMED_THRESHOLDS or quantile_of(value) is not None):
+        return value
+    return _number(value, low=0, high=1)
+
+
+def _absent_below(value: Any) -> float | None:
+    return None if value is None or value == "none" else _number(value, low=0, high=1)
+
+
+def _batch(value: Any) -> int | str:
+    return "auto" if value == "auto" else _integer(value, low=1, high=4096)
 
 
 def quantile_of(threshold: str) -> float | None:
@@ -219,6 +143,233 @@ def quantile_of(threshold: str) -> float | None:
     except ValueError:
         return None
     return q if 0 <= q <= 1 else None
+
+
+# --- declarations ---------------------------------------------------------------------------------
+
+
+def knob(
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+    values: str = "",
+    read: Callable[[Any], Any] | None = None,
+    separator: str = ",",
+) -> Any:
+    """Declare a knob: its default, what it means, and which values it takes.
+
+    Args:
+        default: the default; of a range, its type says whether the numbers are whole.
+        meaning: one line for a person.
+        low: the lowest value of a range.
+        high: the highest value of a range.
+        choices: the words that it takes.
+        values: the values in words, where neither a range nor choices say them.
+        read: the value from text or from a value of another type; ValueError or TypeError if
+            there is none.
+        separator: what stands between several parts of a value in text.
+    """
+    if choices:
+        values, read = ", ".join(choices), partial(_choice, choices=choices)
+    elif low is not None and high is not None:
+        whole = isinstance(default, int)
+        read = partial(_integer if whole else _number, low=low, high=high)
+        end = "2^63 - 1" if high == 2**63 - 1 else f"{high:g}"
+        values = f"{'whole numbers' if whole else 'numbers'} from {low:g} to {end}"
+    facts = {"meaning": meaning, "values": values, "read": read, "separator": separator}
+    return field(default=default, metadata=facts)
+
+
+def _parse(item: Field[Any], value: Any) -> Any:
+    """The value of a knob from text or from a value.
+
+    Raises:
+        UsageError: there is none; the message names the values that the knob takes.
+    """
+    try:
+        return item.metadata["read"](value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{item.name} {value!r} is not valid; use {item.metadata['values']}"
+        ) from error
+
+
+def _check(settings: Options | RunSettings) -> None:
+    for item in fields(settings):
+        if "read" in item.metadata:
+            _parse(item, getattr(settings, item.name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Every knob of the method: with the model and its precision they decide the result.
+
+    ``preset`` names the preset that the other knobs started from.
+
+    ``evidence=template`` encodes "{location} {finding}" in the vocabulary's names instead of the
+    phrase; the finding's tokens and the location's make a map each, and the heatmap is their
+    geometric mean, weighted by ``alpha``. The presence score is that of all the template's tokens,
+    so ``absent_below`` keeps its meaning. A phrase that does not name one finding at one place (two
+    sides are two places) is read as with ``evidence=phrase``, with a warning.
+
+    Raises:
+        UsageError: a value is not valid; the message names the values that are.
+    """
+
+    preset: str = "paper"
+    path: Route = knob(
+        "ddim",
+        "how the latent reaches a timestep: by DDIM inversion, by adding seeded noise, or by "
+        "drawing latent and noise afresh at every step",
+        choices=get_args(Route),
+    )
+    steps: int = knob(
+        300, "requested DDIM steps of the training schedule (ddim, redraw)", low=1, high=1000
+    )
+    window: tuple[int, int] | tuple[float, float] = knob(
+        (120, 180),
+        "steps that are read, of the DDIM list from clean to noisy (ddim, redraw)",
+        values="START:STOP with 0 <= START < STOP: indices such as 120:180, or fractions of the "
+        "list such as 0.4:0.6",
+        read=_window,
+        separator=":",
+    )
+    timesteps: tuple[int, ...] = knob(
+        (360, 450, 540),
+        "training timesteps that are read (noise)",
+        values="whole numbers from 0, such as 300,450",
+        read=_timesteps,
+    )
+    draws: int = knob(2, "noise draws per timestep, averaged (noise)", low=1, high=1000)
+    seed: int = knob(0, "seed of the noise (noise, redraw)", low=0, high=2**63 - 1)
+    layers: str | int | tuple[str, ...] = knob(
+        "card",
+        "cross-attention layers that are read: the model card's (else the published rule), the "
+        "published rule, all, those of one map side, or by name",
+        values="card, paper, all, a map side such as 16, or module names",
+        read=_layers,
+    )
+    tokens: str | tuple[int, ...] = knob(
+        "all",
+        "tokens of the phrase that are read; tagged: the first token of every adjective, noun and "
+        "verb, by a list or by the spaCy pipeline NAME",
+        values="all, content, tagged, tagged:NAME, disease, word:WORD, or indices such as 0,2",
+        read=_tokens,
+    )
+    evidence: Evidence = knob(
+        "phrase",
+        "what is encoded: the phrase, or its template, read as a map of the finding and one of "
+        "the location",
+        choices=get_args(Evidence),
+    )
+    alpha: float = knob(
+        0.5, "the finding's weight, the location has the rest (template)", low=0, high=1
+    )
+    reduce: Reduce = knob(
+        "mean", "how the chosen tokens' probabilities join", choices=get_args(Reduce)
+    )
+    readout: Readout = knob(
+        "softmax",
+        "attention scores to probabilities, when read: as in the network, or sparse",
+        choices=get_args(Readout),
+    )
+    completion: Completion = knob(
+        "off",
+        "spread every map over positions of similar self-attention, once or repeatedly",
+        choices=get_args(Completion),
+    )
+    normalise: Normalise = knob(
+        "minmax",
+        "scale every layer, step and the final map to [0, 1], the final map only, the chosen "
+        "tokens' share of all tokens, or nothing",
+        choices=get_args(Normalise),
+    )
+    enlarge: Enlarge = knob(
+        "bilinear", "interpolation of maps to image size", choices=get_args(Enlarge)
+    )
+    bbm: Merging = knob(
+        "off",
+        "Bimodal Bias Merging with a free run of the model, by matrix product as released or by "
+        "position (redraw)",
+        choices=get_args(Merging),
+    )
+    sigma: float = knob(
+        2.5 / 512, "Gaussian smoothing, a fraction of the square's side", low=0, high=0.5
+    )
+    mask: Mask = knob(
+        "otsu",
+        "background of the heatmap: 0 below Otsu's threshold, faded, 0 by a mixture of two "
+        "Gaussians, or kept",
+        choices=get_args(Mask),
+    )
+    threshold: str | float = knob(
+        "otsu",
+        "what a box encloses: above Otsu's threshold, the mixture's mask in one box, above a "
+        "quantile of the heatmap, or above a number",
+        values="otsu, mixture, quantile:Q with Q from 0 to 1, or a number from 0 to 1",
+        read=_threshold,
+    )
+    min_area: float = knob(
+        0.0, "smallest region that makes a box, a fraction of the square's area", low=0, high=1
+    )
+    absent_below: float | None = knob(
+        None,
+        "presence score under which the phrase counts as not found",
+        values="a number from 0 to 1, or none",
+        read=_absent_below,
+    )
+    fit: Fit = knob("pad", "show the whole image, or its middle", choices=get_args(Fit))
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.bbm != "off" and self.path != "redraw":
+            raise UsageError(
+                f"bbm {self.bbm!r} is not valid: it needs path=redraw; use bbm=off, "
+                "or preset gen2ground"
+            )
+        _check_evidence(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """Where a run computes and how fast; no part of a result's identity.
+
+    The precision that ran is part of it: it changes numbers. See `cxrg.result.ModelRef`.
+
+    Raises:
+        UsageError: a value is not valid; the message names the values that are.
+    """
+
+    device: str = "auto"
+    dtype: Dtype = knob("auto", "precision of the network", choices=get_args(Dtype))
+    batch: int | Literal["auto"] = knob(
+        "auto",
+        "most latents in one network evaluation; auto takes what fits free memory",
+        values="a whole number from 1 to 4096, or auto",
+        read=_batch,
+    )
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def _check_evidence(options: Options) -> None:
+    """Check the knobs that have no meaning for two maps, of the finding and of the location."""
+    if options.evidence == "phrase":
+        return
+    for fits, why in (
+        (options.tokens == "all", "it chooses the tokens itself; use tokens=all"),
+        (options.bbm == "off", "Bimodal Bias Merging is defined for one map; use bbm=off"),
+        (
+            options.normalise != "competition",
+            "finding and location would compete with each other; use normalise=final",
+        ),
+    ):
+        if not fits:
+            raise UsageError(f"evidence 'template' is not valid: {why}")
 
 
 PRESETS: Mapping[str, Options] = {
@@ -241,112 +392,91 @@ PRESETS: Mapping[str, Options] = {
     ),
 }
 DEFAULT_PRESET = "fast"
-KNOBS = tuple(item.name for item in fields(Options) if item.name != "preset")
+KNOBS: Mapping[str, Field[Any]] = {i.name: i for i in fields(Options) if i.name != "preset"}
+SETTINGS: Mapping[str, Field[Any]] = {item.name: item for item in fields(RunSettings)}
 
 
-def resolve(preset: str = DEFAULT_PRESET, card: Card | None = None, **overrides: Any) -> Options:
-    """The options of a run: the preset, then the card's changes to it, then ``overrides``.
+def resolve(
+    preset: str = DEFAULT_PRESET,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    **overrides: Any,
+) -> Options:
+    """The options of a run: the preset, then a model's changes to it, then ``overrides``.
 
     Values may be text, as a command line has them: ``window="120:180"``, ``timesteps="300,450"``,
     ``layers="16"``, ``tokens="0,2"``, ``threshold="0.5"``, ``absent_below="none"``.
 
+    Args:
+        preset: the name of a preset.
+        presets: knobs that replace those of the preset of that name, see `Card.presets`.
+        **overrides: single knobs.
+
     Raises:
-        UsageError: the preset or a knob is not known, or a value cannot be meant.
+        UsageError: the preset or a knob is unknown, or a value is not valid.
     """
     if preset not in PRESETS:
-        raise UsageError(f"preset {preset!r} is not known; use {' or '.join(PRESETS)}")
+        raise UsageError(f"preset {preset!r} is unknown; use {' or '.join(PRESETS)}")
     options = PRESETS[preset]
-    for knobs in ((card.presets.get(preset, {}) if card else {}), overrides):
-        options = replace(options, **{knob: _read(knob, value) for knob, value in knobs.items()})
+    for knobs in ((presets or {}).get(preset, {}), overrides):
+        values = {name: _parse(_knob(name), value) for name, value in knobs.items()}
+        options = replace(options, **values)
     return options
 
 
-def _read(knob: str, value: Any) -> Any:
-    """One knob's value from what a command line, a card or a caller wrote."""
-    if knob not in KNOBS:
-        near = get_close_matches(knob, KNOBS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KNOBS)}"
-        raise UsageError(f"option {knob!r} is not known; {hint}")
-    try:
-        return _READERS[knob](value) if knob in _READERS else value
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{knob} {value!r} cannot be meant; use {_FORMS[knob]}") from error
+def _knob(name: str) -> Field[Any]:
+    if name in KNOBS:
+        return KNOBS[name]
+    if name in SETTINGS:
+        raise UsageError(f"{name} is a setting of the run and no knob; use --{name}")
+    near = get_close_matches(name, KNOBS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(KNOBS)}"
+    raise UsageError(f"knob {name!r} is unknown; {hint}")
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(value)
-    return int(value)
+def read_settings(values: Mapping[str, Any]) -> RunSettings:
+    """The settings of a run from text or values by name.
+
+    Raises:
+        UsageError: a value is not valid.
+    """
+    return RunSettings(
+        **{
+            name: _parse(SETTINGS[name], value) if SETTINGS[name].metadata else value
+            for name, value in values.items()
+        }
+    )
 
 
-def _list(value: Any, *, split: str = ",") -> list[Any]:
-    parts = value.split(split) if isinstance(value, str) else value
-    return list(parts) if isinstance(parts, (list, tuple)) else [parts]
+def knob_rows() -> list[dict[str, Any]]:
+    """Every knob: name, meaning, values and its default in each preset, for tables and JSON."""
+    return [
+        {
+            "knob": name,
+            "meaning": item.metadata["meaning"],
+            "values": item.metadata["values"],
+            "defaults": {preset: getattr(options, name) for preset, options in PRESETS.items()},
+        }
+        for name, item in KNOBS.items()
+    ]
 
 
-def _window(value: Any) -> tuple[int, int] | tuple[float, float]:
-    start, stop = _list(value.replace(":", ",") if isinstance(value, str) else value)
-    if any(
-        "." in edge if isinstance(edge, str) else isinstance(edge, float) for edge in (start, stop)
-    ):
-        fractions = float(start), float(stop)
-        if fractions[1] > 1:
-            raise ValueError(value)
-        return fractions
-    return _whole(start), _whole(stop)
+def as_text(name: str, value: Any) -> str:
+    """A knob's value as ``--set`` takes it."""
+    if isinstance(value, tuple):
+        separator: str = KNOBS[name].metadata["separator"]
+        return separator.join(map(str, value))
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _layers(value: Any) -> str | int | tuple[str, ...]:
-    if isinstance(value, int) or value in _NAMED_LAYERS:
-        return _whole(value) if isinstance(value, int) else str(value)
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
-    return tuple(str(name).strip() for name in _list(value))
-
-
-def _tokens(value: Any) -> str | tuple[int, ...]:
-    if isinstance(value, str) and (value in _NAMED_TOKENS or value.startswith(_TOKEN_KINDS)):
-        return value
-    return tuple(_whole(index) for index in _list(value))
-
-
-def _threshold(value: Any) -> str | float:
-    if isinstance(value, str) and (value in _NAMED_THRESHOLDS or value.startswith("quantile:")):
-        return value
-    return float(value)
-
-
-def _absent(value: Any) -> float | None:
-    return None if value is None or value == "none" else float(value)
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "steps": _whole,
-    "window": _window,
-    "timesteps": lambda value: tuple(_whole(t) for t in _list(value)),
-    "draws": _whole,
-    "seed": _whole,
-    "layers": _layers,
-    "tokens": _tokens,
-    "alpha": float,
-    "sigma": float,
-    "threshold": _threshold,
-    "min_area": float,
-    "absent_below": _absent,
-    "batch": lambda value: value if value == "auto" else _whole(value),
-}
-_FORMS = {
-    "steps": "a whole number",
-    "window": "START:STOP, indices such as 120:180 or fractions such as 0.4:0.6",
-    "timesteps": "whole numbers such as 300,450",
-    "draws": "a whole number",
-    "seed": "a whole number",
-    "layers": "card, paper, all, a map side such as 16, or module names",
-    "tokens": _TOKENS.removeprefix("use "),
-    "alpha": "a number from 0 to 1",
-    "sigma": "a fraction of the side",
-    "threshold": _THRESHOLDS.removeprefix("use "),
-    "min_area": "a fraction of the area",
-    "absent_below": "a number from 0 to 1, or none",
-    "batch": "a whole number, or auto",
-}
+def knobs_markdown() -> str:
+    """The table of all knobs in Markdown."""
+    head = ["knob", "meaning", "values", *PRESETS]
+    rows = [
+        [f"`{row['knob']}`", row["meaning"], row["values"]]
+        + [f"`{as_text(row['knob'], value)}`" for value in row["defaults"].values()]
+        for row in knob_rows()
+    ]
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

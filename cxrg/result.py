@@ -38,10 +38,11 @@ class ImageRef:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRef:
-    """Which model read it, and the name of its adapter; the identity is of both."""
+    """Which model read it, in which precision; the identity is of the model and its adapter."""
 
     name: str
     identity: str
+    precision: str = "float32"
     adapter: str | None = None
 
 
@@ -64,7 +65,7 @@ class Grounding:
         boxes: in pixels of the source image, the highest score first.
         tokens: the tokens whose attention was read.
         layers: the layers that were read.
-        options: every knob as it was used, device and precision included.
+        options: every knob as it was used.
         model: which model.
         evaluations: the denoiser's evaluations for this phrase, the image's inversion included (it
             is shared by the phrases of one call).
@@ -192,6 +193,7 @@ def make_grounding(
         model=ModelRef(
             name=model.card.name,
             identity=model.identity,
+            precision=model.precision,
             adapter=model.adapter.name if model.adapter else None,
         ),
         evaluations=route_of(options, model.schedule).evaluations

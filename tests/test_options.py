@@ -9,7 +9,18 @@ import pytest
 
 from cxrg.errors import UsageError
 from cxrg.model.card import Card
-from cxrg.options import DEFAULT_PRESET, PRESETS, Options, quantile_of, resolve
+from cxrg.options import (
+    DEFAULT_PRESET,
+    KNOBS,
+    PRESETS,
+    Options,
+    RunSettings,
+    as_text,
+    knob_rows,
+    quantile_of,
+    read_settings,
+    resolve,
+)
 
 
 def test_paper_is_the_published_procedure() -> None:
@@ -37,9 +48,9 @@ def test_the_card_changes_a_preset_and_the_caller_changes_both() -> None:
         name="any",
         presets={"fast": {"timesteps": [100, 200], "absent_below": 0.3, "reduce": "sum"}},
     )
-    options = resolve("fast", card, absent_below=0.5)
+    options = resolve("fast", card.presets, absent_below=0.5)
     assert (options.timesteps, options.absent_below, options.reduce) == ((100, 200), 0.5, "sum")
-    assert resolve("paper", card) == PRESETS["paper"]
+    assert resolve("paper", card.presets) == PRESETS["paper"]
 
 
 @pytest.mark.parametrize(
@@ -76,12 +87,13 @@ def test_text_is_read(knob, text, value) -> None:
 @pytest.mark.parametrize(
     ("knob", "value", "remedy"),
     [
-        ("path", "pndm", "ddim or noise"),
+        ("path", "pndm", "use ddim, noise, redraw"),
         ("steps", 0, "from 1 to 1000"),
-        ("steps", "many", "whole number"),
-        ("steps", 2.5, "whole number"),
+        ("steps", "many", "whole numbers"),
+        ("steps", 2.5, "whole numbers"),
         ("window", "180:120", "START < STOP"),
         ("window", "0.4:1.6", "fractions"),
+        ("window", (0.4, 0.4), "START < STOP"),
         ("window", "120", "START:STOP"),
         ("timesteps", "-5", "whole numbers from 0"),
         ("timesteps", [], "whole numbers from 0"),
@@ -89,29 +101,28 @@ def test_text_is_read(knob, text, value) -> None:
         ("tokens", "word:", "word:WORD"),
         ("tokens", "everything", "word:WORD"),
         ("tokens", "tagged:", "tagged:NAME"),
-        ("readout", "entmax", "softmax or entmax15 or sparsemax"),
-        ("completion", "yes", "off or self-attention"),
-        ("enlarge", "cubic", "bilinear or nearest"),
+        ("readout", "entmax", "softmax, entmax15, sparsemax"),
+        ("completion", "yes", "off, self-attention"),
+        ("enlarge", "cubic", "bilinear, nearest"),
         ("mask", "gmm", "mixture"),
-        ("bbm", "paper", "it goes with path redraw"),
-        ("reduce", "max", "mean or sum"),
-        ("evidence", "sentence", "phrase or template"),
+        ("bbm", "paper", "it needs path=redraw"),
+        ("reduce", "max", "mean, sum"),
+        ("evidence", "sentence", "phrase, template"),
         ("alpha", 1.5, "from 0 to 1"),
         ("alpha", "half", "from 0 to 1"),
-        ("normalise", "softmax", "minmax or final or competition or none"),
+        ("normalise", "softmax", "minmax, final, competition, none"),
         ("sigma", float("nan"), "from 0 to 0.5"),
         ("threshold", "quantile:2", "quantile:Q"),
         ("threshold", "li", "quantile:Q"),
         ("threshold", 1.5, "number from 0 to 1"),
         ("min_area", -0.1, "from 0 to 1"),
-        ("absent_below", 2, "0 to 1"),
-        ("fit", "stretch", "pad or crop"),
-        ("dtype", "float8", "float32"),
+        ("absent_below", 2, "from 0 to 1"),
+        ("fit", "stretch", "pad, crop"),
         ("seed", -1, "from 0"),
         ("layers", (), "names"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_the_remedy(knob, value, remedy) -> None:
+def test_invalid_values_are_refused_with_the_remedy(knob, value, remedy) -> None:
     with pytest.raises(UsageError) as refusal:
         resolve("paper", **{knob: value})
     message = str(refusal.value)
@@ -132,7 +143,7 @@ def test_what_cannot_be_meant_is_refused_with_the_remedy(knob, value, remedy) ->
 def test_templates_refuse_what_has_no_meaning_for_two_maps(preset, knobs, remedy) -> None:
     with pytest.raises(UsageError) as refusal:
         resolve(preset, evidence="template", **knobs)
-    assert str(refusal.value).startswith("evidence 'template' cannot be meant; ")
+    assert str(refusal.value).startswith("evidence 'template' is not valid: ")
     assert str(refusal.value).endswith(remedy)
     assert "\n" not in str(refusal.value)
     assert resolve("gen2ground", evidence="template", tokens="all", bbm="off").alpha == 0.5
@@ -143,6 +154,30 @@ def test_unknown_names_are_refused_with_the_choices() -> None:
         resolve("quick")
     with pytest.raises(UsageError, match="did you mean timesteps"):
         resolve("fast", timestep=3)
+
+
+def test_settings_of_a_run_are_read_and_are_no_knobs() -> None:
+    settings = read_settings({"batch": "4", "dtype": "bfloat16"})
+    assert settings == RunSettings(batch=4, dtype="bfloat16")
+    assert RunSettings().batch == "auto"
+    for wrong in ({"dtype": "float8"}, {"batch": "0"}, {"batch": "4097"}, {"batch": "many"}):
+        with pytest.raises(UsageError, match=r"is not valid; use"):
+            read_settings(wrong)
+    for name in ("batch", "device", "dtype"):
+        assert name not in KNOBS
+        with pytest.raises(UsageError, match=f"{name} is a setting of the run .*; use --{name}"):
+            resolve(**{name: "auto"})
+
+
+def test_defaults_as_text_are_read_back() -> None:
+    for row in knob_rows():
+        for preset, default in row["defaults"].items():
+            name = row["knob"]
+            knobs = {"path": PRESETS[preset].path, name: as_text(name, default)}
+            got = getattr(resolve(preset, **knobs), name)
+            assert got == default or got == pytest.approx(default, rel=1e-3)
+        assert row["meaning"]
+        assert row["values"]
 
 
 def test_quantile() -> None:

@@ -21,16 +21,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from cxrg.batch.owners import BEAT, Owner, this_process
 from cxrg.batch.task import Failure, Outcome, Reason, Row, Setting, printable
 from cxrg.errors import InputError, WriteError
+from cxrg.output.record import upgraded
 
 FILE = "cxrg.sqlite"
-VERSION = 1
+VERSION = 2
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 FRESH = 2.0  # seconds in which a file may change without a change of its times
 MOST_BYTES = 2**30  # what `cxrg.image.read.read_image` takes at most
@@ -118,7 +119,7 @@ class Ledger:
 
     def settle(self, setting: Setting) -> None:
         """Say what model and options all results from now on are made with."""
-        key = (setting.identity, json.dumps(asdict(setting.options), sort_keys=True))
+        key = (setting.identity, setting.facts)
         with self._change():
             self._db.execute("INSERT OR IGNORE INTO setting (model, options) VALUES (?, ?)", key)
             asked = "SELECT id FROM setting WHERE model = ? AND options = ?"
@@ -272,6 +273,8 @@ class Ledger:
                 secret = ("secret", secrets.token_bytes(32))
                 self._db.execute("INSERT INTO fact VALUES (?, ?)", secret)
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
+            elif version == 1:
+                _upgrade(self._db)
             elif version != VERSION:
                 raise InputError(
                     f"{self._file}: a ledger of version {version}, this cxrg has {VERSION}; "
@@ -360,3 +363,34 @@ class Ledger:
 def _failure(path: Path, told: Mapping[str, Any]) -> Failure:
     kind = cast(Reason, told["kind"])
     return Failure(path=path, kind=kind, message=f"{printable(path)}: {told['reason']}")
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Bring a ledger of version 1 to this version, in the transaction that is open.
+
+    Version 1 counted device, precision and batch size among the options. Settings that differ in
+    device or batch size become one; of two results for one image and phrase the newer stays. The
+    files keep their names, and a record says what today's does.
+    """
+    for old, model, text in db.execute("SELECT id, model, options FROM setting").fetchall():
+        options = json.loads(text)
+        options["precision"] = options.pop("dtype")
+        for name in ("device", "batch"):
+            options.pop(name)
+        key = (model, json.dumps(options, sort_keys=True))
+        db.execute("INSERT OR IGNORE INTO setting (model, options) VALUES (?, ?)", key)
+        wanted = "SELECT id FROM setting WHERE model = ? AND options = ?"
+        (new,) = db.execute(wanted, key).fetchone()
+        db.execute(
+            "DELETE FROM result WHERE setting = ? AND EXISTS (SELECT 1 FROM result AS other"
+            " WHERE other.image = result.image AND other.phrase = result.phrase"
+            " AND other.setting = ? AND other.at >= result.at)",
+            (old, new),
+        )
+        db.execute("UPDATE OR REPLACE result SET setting = ? WHERE setting = ?", (new, old))
+        db.execute("DELETE FROM setting WHERE id = ?", (old,))
+    done = "SELECT rowid, record FROM result WHERE state = 'done'"
+    for row, text in db.execute(done).fetchall():
+        entry = (json.dumps(upgraded(json.loads(text))), row)
+        db.execute("UPDATE result SET record = ? WHERE rowid = ?", entry)
+    db.execute(f"PRAGMA user_version = {VERSION}")

@@ -5,9 +5,10 @@ All of them are small, frozen and can be pickled: paths travel, pixels never do.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,8 @@ class Job:
         model: a name, folder or hub id, as `cxrg.model.load.load` takes it.
         adapter: a file of an adapter, as `cxrg.model.load.load` takes it.
         device: of this worker: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        dtype: the precision wanted, see `RunSettings`.
+        batch: most latents in one network evaluation, see `RunSettings`.
         preset: a named set of options.
         knobs: what the user set on top of it, by name.
         kinds: the formats to write, some of `cxrg.output.formats.FORMATS`.
@@ -67,6 +70,7 @@ class Job:
     offline: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    batch: int | Literal["auto"] = "auto"
     knobs: Mapping[str, Any] = field(default_factory=dict)
     kinds: tuple[str, ...] = FORMATS
     debug: bool = False
@@ -78,12 +82,18 @@ class Setting:
 
     Attributes:
         identity: the model's fingerprint, its adapter's with it.
-        options: every knob as it is used; the device without its number, for one result may come
-            from any of several equal ones.
+        precision: the precision of the network, such as ``float32``.
+        options: every knob as it is used.
     """
 
     identity: str
+    precision: str = "float32"
     options: Options
+
+    @property
+    def facts(self) -> str:
+        """Precision and options as text: what a result's name and the ledger have of them."""
+        return json.dumps({"precision": self.precision, **asdict(self.options)}, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,11 +6,10 @@ what would go wrong with every image (the disk is full, an option does not fit t
 
 from __future__ import annotations
 
-import json
 import os
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from cxrg.batch.task import Failure, Job, Outcome, Reason, Row, Setting, Task, printable
 from cxrg.errors import CxrgError, ImageError, PhraseError
 from cxrg.files import stem
-from cxrg.options import resolve
+from cxrg.options import RunSettings, resolve
 from cxrg.output import formats
 from cxrg.output.record import record
 
@@ -57,8 +56,7 @@ def open_worker(job: Job) -> Worker:
         offline=job.offline,
         adapter=job.adapter,
     )
-    knobs = {**job.knobs, "device": job.device, "dtype": job.dtype}
-    return Worker(job, model, resolve(job.preset, model.card, **knobs))
+    return Worker(job, model, resolve(job.preset, model.card.presets, **job.knobs))
 
 
 class Worker:
@@ -70,12 +68,8 @@ class Worker:
 
     def __init__(self, job: Job, model: Model, options: Options) -> None:
         self._job, self._model, self._options = job, model, options
-        settled = replace(
-            options,
-            device=_unnumbered(str(model.device)),
-            dtype=str(model.dtype).removeprefix("torch."),  # type: ignore[arg-type]
-        )
-        self.setting = Setting(identity=model.identity, options=settled)
+        self.setting = Setting(identity=model.identity, precision=model.precision, options=options)
+        self._run = RunSettings(batch=job.batch)
 
     def do(self, task: Task) -> Outcome:
         """All of a task.
@@ -140,7 +134,9 @@ class Worker:
             valid = [phrase for phrase in task.phrases if phrase not in errors]
             if not valid:
                 return [], failure
-            results = ground(image, valid, model=self._model, options=self._options)
+            results = ground(
+                image, valid, model=self._model, options=self._options, settings=self._run
+            )
             return list(zip(valid, results, strict=True)), failure
         except Exception as error:
             if isinstance(error, CxrgError) and not isinstance(error, ImageError):
@@ -148,11 +144,8 @@ class Worker:
             return [], self._failure(task, error)
 
     def _write(self, phrase: str, result: Grounding, image: CxrImage) -> Row:
-        result = replace(
-            result, options=replace(result.options, device=_unnumbered(result.options.device))
-        )
-        facts = json.dumps(asdict(result.options), sort_keys=True)
-        name = stem(result.image.sha256, result.phrase, result.model.identity, facts)
+        key = (result.image.sha256, result.phrase, result.model.identity, self.setting.facts)
+        name = stem(*key)
         formats.write(result, image, formats.paths(self._job.out, name, self._job.kinds))
         return Row(phrase=phrase, stem=name, record=record(result))
 
@@ -188,7 +181,3 @@ def poisoned(task: Task, ended: str) -> Outcome:
     words = f"ended two {ended}, so it is set aside; look at the file, or free memory"
     message = f"{printable(task.path)}: {words}"
     return Outcome(task=task, failure=Failure(path=task.path, kind="poisoned", message=message))
-
-
-def _unnumbered(device: str) -> str:
-    return device.split(":")[0]

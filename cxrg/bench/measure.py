@@ -22,7 +22,7 @@ from cxrg.image.read import read_image
 from cxrg.latents.route import route_of
 from cxrg.model.microbatch import Capacity
 from cxrg.model.model import Model
-from cxrg.options import Options
+from cxrg.options import Options, RunSettings
 from cxrg.output import formats
 from cxrg.output.formats import FORMATS
 
@@ -139,6 +139,7 @@ def bench(
     phrases: Sequence[str],
     options: Options,
     *,
+    settings: RunSettings | None = None,
     repeats: int = 5,
     warm: bool = True,
     tell: Tell = lambda stage: None,
@@ -150,6 +151,7 @@ def bench(
         image: a file.
         phrases: what to look for.
         options: all knobs.
+        settings: how many latents share an evaluation.
         repeats: how many times.
         warm: ground once before it counts.
         tell: called with the name of each stage.
@@ -167,7 +169,7 @@ def bench(
     for number in range(-1 if warm else 0, repeats):
         tell("warming up" if number < 0 else f"grounding, {number + 1} of {repeats}")
         watched.seconds, watched.rows = 0.0, 0
-        seconds = _once(replace(timed), image, phrases, options)
+        seconds = _once(replace(timed), image, phrases, options, settings)
         if number >= 0:
             runs.append({**seconds, "denoiser": watched.seconds})
     middle = {stage: median(run[stage] for run in runs) for stage in (*STAGES, "denoiser")}
@@ -178,7 +180,7 @@ def bench(
         model=model.card.name,
         note=model.card.note,
         device=str(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=model.precision,
         threads=torch.get_num_threads(),
         preset=options.preset,
         phrases=len(phrases),
@@ -186,18 +188,24 @@ def bench(
         evaluations=watched.rows,
         seconds={stage: middle[stage] for stage in STAGES},
         denoiser=middle["denoiser"],
-        evaluation=evaluate_once(model, options, repeats),
+        evaluation=evaluate_once(model, options, settings, repeats),
         peak_memory=memory,
         peak_device_memory=on_device,
     )
 
 
-def _once(model: Model, path: Path, phrases: Sequence[str], options: Options) -> dict[str, float]:
+def _once(
+    model: Model,
+    path: Path,
+    phrases: Sequence[str],
+    options: Options,
+    settings: RunSettings | None,
+) -> dict[str, float]:
     """Seconds by stage for one image, from its file to the files of its results."""
     start = perf_counter()
     image = read_image(path, side=model.side, fit=options.fit)
     read = perf_counter() - start
-    results = ground(image, list(phrases), model=model, options=options)
+    results = ground(image, list(phrases), model=model, options=options, settings=settings)
     start = perf_counter()
     with TemporaryDirectory() as folder:
         for number, result in enumerate(results):
@@ -209,10 +217,12 @@ def _once(model: Model, path: Path, phrases: Sequence[str], options: Options) ->
     return {**inner, "read": read, "write": write}
 
 
-def evaluate_once(model: Model, options: Options, repeats: int = 1) -> Evaluation:
+def evaluate_once(
+    model: Model, options: Options, settings: RunSettings | None = None, repeats: int = 1
+) -> Evaluation:
     """Time one whole evaluation of the denoiser, also watched, and its operations alone."""
     reads = route_of(options, model.schedule).timesteps
-    rows = min(Capacity.of(model, options.batch).size, len(reads))
+    rows = min(Capacity.of(model, (settings or RunSettings()).batch).size, len(reads))
     side = model.side // model.factor
     z = torch.randn(rows, model.denoiser.config.in_channels, side, side, device=model.device)
     context = model.embedding("").repeat(rows)

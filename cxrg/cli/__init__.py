@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cxrg.about import __version__
-from cxrg.cli import anatomy, bench, evaluate, ground, models, phantom, train, tune
+from cxrg.cli import anatomy, bench, evaluate, ground, models, options, phantom, train, tune
 from cxrg.cli.terminal import complain
 from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, CxrgError
 
@@ -45,10 +45,12 @@ app = typer.Typer(
     name="cxrg",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Research use only - not for diagnosis. Left and right are the patient's.",
 )
 app.command()(ground.ground)
+app.command()(options.options)
 app.add_typer(models.app, name="models")
 app.command()(phantom.phantom)
 app.command()(evaluate.evaluate)
@@ -69,9 +71,10 @@ def _show_version(wanted: bool) -> None:
 def root(
     ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print version."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Traceback on errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")] = False,
 ) -> None:
     """Ground report phrases in chest X-rays with latent diffusion models."""
     ctx.meta["debug"] = debug

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrg.cli.debug import Debug
-from cxrg.cli.knobs import check_masks
+from cxrg.cli.knobs import Debug, check_masks
 from cxrg.cli.terminal import complain, progress, write
 from cxrg.errors import EXIT_SOME_FAILED, InputError
 

@@ -7,18 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrg.cli.debug import Debug
-from cxrg.cli.knobs import check_device, read_knobs
+from cxrg.cli.knobs import (
+    AsJson,
+    Batch,
+    Debug,
+    Device,
+    Dtype,
+    Model,
+    Preset,
+    Quiet,
+    SetKnobs,
+    check_device,
+    read_knobs,
+)
 from cxrg.cli.terminal import facts, progress, table, write
-from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
+from cxrg.options import DEFAULT_PRESET, read_settings, resolve
 
 if TYPE_CHECKING:
     from cxrg.bench.measure import Bench
-    from cxrg.model.model import Model
+    from cxrg.model.model import Model as LoadedModel
 
 PHRASE = "left basal opacity"
 SIDE = 1024  # of the synthetic X-ray, in pixels
@@ -31,32 +42,22 @@ def bench(
     phrase: Annotated[
         list[str] | None, typer.Option("--phrase", "-p", help="A phrase; repeatable.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Name, diffusers folder or hub id OWNER/NAME.")
-    ] = "compact",
+    model: Model = "compact",
     random: Annotated[
         str | None,
         typer.Option(help="Instead of a model: random weights of a known size, such as sd15."),
     ] = None,
-    preset: Annotated[
-        str, typer.Option(help=f"Named set of knobs: {', '.join(PRESETS)}.")
-    ] = DEFAULT_PRESET,
-    set_knobs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KNOB=VALUE",
-            help="A knob of cxrg ground, such as batch=4.",
-        ),
-    ] = None,
+    preset: Preset = DEFAULT_PRESET,
+    set_knobs: SetKnobs = None,
     repeat: Annotated[
         int | None,
         typer.Option(help="Images; the median counts. Default 5, with --random 1.", min=1),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch: Batch = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Time grounding stage by stage, and the network against this machine's own peak.
@@ -65,10 +66,10 @@ def bench(
     alone, with the same shapes. Times are of this machine as busy as it is.
     """
     check_device(device)
-    knobs: dict[str, Any] = dict(read_knobs(set_knobs or []))
-    if random:
-        knobs = {"batch": "1", **knobs}  # one such row takes seconds on a CPU
-    resolve(preset, **knobs)  # complains before anything slow is imported
+    knobs = read_knobs(set_knobs or [])
+    resolve(preset, **knobs)  # checked before anything slow is imported
+    # One row of a random model takes seconds on a CPU.
+    settings = read_settings({"batch": "1" if random and batch == "auto" else batch})
     with progress(1, quiet=quiet) as reporter:
         reporter.say(f"loading model {random or model}")
         loaded = _load(model, random, device, dtype)
@@ -79,7 +80,8 @@ def bench(
                 loaded,
                 path,
                 phrase or [PHRASE],
-                resolve(preset, loaded.card, **knobs),
+                resolve(preset, loaded.card.presets, **knobs),
+                settings=settings,
                 repeats=repeat or (1 if random else 5),
                 warm=not random,
                 tell=reporter.say,
@@ -90,7 +92,7 @@ def bench(
         _show(found)
 
 
-def _load(model: str, random: str | None, device: str, dtype: str) -> Model:
+def _load(model: str, random: str | None, device: str, dtype: str) -> LoadedModel:
     if random:
         from cxrg.bench.random_model import random_model
 

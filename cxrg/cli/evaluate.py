@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrg.cli.debug import Debug
-from cxrg.cli.knobs import check_adapter, check_device, read_knobs
+from cxrg.cli.knobs import (
+    Adapter,
+    Batch,
+    Debug,
+    Device,
+    Dtype,
+    Model,
+    Offline,
+    Preset,
+    Quiet,
+    Revision,
+    SetKnobs,
+    check_adapter,
+    check_device,
+    read_knobs,
+)
 from cxrg.cli.measures import GROUNDING, MEASURES, Asked, check_measure, run_measure, show
 from cxrg.cli.terminal import Reporter, complain, progress, table, write
 from cxrg.errors import EXIT_SOME_FAILED, UsageError
-from cxrg.options import DEFAULT_PRESET, PRESETS, resolve
+from cxrg.options import DEFAULT_PRESET, read_settings, resolve
 
 if TYPE_CHECKING:
     from cxrg.evaluate.datasets import Dataset
@@ -25,7 +39,6 @@ if TYPE_CHECKING:
 PHANTOMS = "phantoms"
 FORMATS = "auto, manifest, ms-cxr, vindr-cxr, nih, rsna, chexlocalize, padchest-gr, chestx-det"
 _CASES = 12
-_MODEL, _SCORING = "Model", "Scoring"
 
 
 def evaluate(
@@ -52,8 +65,7 @@ def evaluate(
     masks: Annotated[
         Path | None,
         typer.Option(
-            help="Own anatomy masks: DIR/IMAGE/NAME.png, or DIR/IMAGE.png and names.json.",
-            rich_help_panel=_SCORING,
+            help="Own anatomy masks: DIR/IMAGE/NAME.png, or DIR/IMAGE.png and names.json."
         ),
     ] = None,
     template: Annotated[
@@ -74,59 +86,29 @@ def evaluate(
     ] = 0,
     controls: Annotated[
         bool,
-        typer.Option(
-            "--controls/--no-controls", help="Score controls too.", rich_help_panel=_SCORING
-        ),
+        typer.Option("--controls/--no-controls", help="Score controls too."),
     ] = True,
     outside: Annotated[
         str,
-        typer.Option(
-            help="Pixels that the model never saw: exclude or zero.", rich_help_panel=_SCORING
-        ),
+        typer.Option(help="Pixels that the model never saw: exclude or zero."),
     ] = "exclude",
     longest: Annotated[
         int,
-        typer.Option(
-            help="Score at this many pixels on the longest side; 0: the image's own.",
-            rich_help_panel=_SCORING,
-        ),
+        typer.Option(help="Score at this many pixels on the longest side; 0: the image's own."),
     ] = 0,
-    preset: Annotated[
-        str, typer.Option(help=f"Named set of knobs: {', '.join(PRESETS)}.", rich_help_panel=_MODEL)
-    ] = DEFAULT_PRESET,
-    set_knobs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KNOB=VALUE",
-            help="A knob of cxrg ground, such as tokens=content; may be repeated.",
-            rich_help_panel=_MODEL,
-        ),
+    preset: Preset = DEFAULT_PRESET,
+    set_knobs: SetKnobs = None,
+    threshold: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="What boxes enclose: otsu, quantile:Q, ...")
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(help="Name, diffusers folder or hub id OWNER/NAME.", rich_help_panel=_MODEL),
-    ] = "compact",
-    adapter: Annotated[
-        Path | None,
-        typer.Option(
-            help="Adapter of the model: from cxrg tune, LoRA or textual inversion.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=_MODEL)
-    ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Never touch the network.", rich_help_panel=_MODEL)
-    ] = False,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_MODEL)
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)
-    ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
+    model: Model = "compact",
+    adapter: Adapter = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch: Batch = "auto",
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Score a model on a data set with boxes or masks, beside controls that know no phrase.
@@ -145,8 +127,11 @@ def evaluate(
     check_device(device)
     check_adapter(adapter)
     check_measure(measure, masks)
-    knobs: dict[str, Any] = dict(read_knobs(set_knobs or []))
+    knobs = read_knobs(set_knobs or [])
+    if threshold is not None:
+        knobs["threshold"] = threshold
     resolve(preset, **knobs)  # checked before anything slow is imported
+    run_settings = read_settings({"batch": batch})
     if count is not None and dataset != PHANTOMS:
         raise UsageError("--count is for phantoms; use --limit for a data set")
     from cxrg.evaluate.run import Settings, choose
@@ -168,6 +153,7 @@ def evaluate(
             masks=masks,
             preset=preset,
             knobs=knobs,
+            settings=run_settings,
             loading=loading,
         )
         with progress(len(choose(data.samples, settings)), quiet=quiet) as reporter:
@@ -189,8 +175,8 @@ def evaluate(
             offline=offline,
             adapter=adapter,
         )
-        options = resolve(preset, loaded.card, **knobs)
-        method = LatentDiffusion.of(loaded, options)
+        options = resolve(preset, loaded.card.presets, **knobs)
+        method = LatentDiffusion(model=loaded, options=options, settings=run_settings)
         parts = _run(data, method, settings, out, reporter)
     if not quiet:
         _show(parts)

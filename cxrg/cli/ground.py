@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ from cxrg.batch.ledger import Ledger
 from cxrg.batch.run import Run
 from cxrg.batch.sources import Entry, from_arguments, from_lines, from_manifest, tasks
 from cxrg.batch.task import Job, Outcome, Task
-from cxrg.cli.debug import Debug
 from cxrg.cli.inputs import (
     STDIN,
     read_phrases,
@@ -24,36 +23,29 @@ from cxrg.cli.inputs import (
     stdin_lines,
     told,
 )
-from cxrg.cli.knobs import check_adapter, check_device
+from cxrg.cli.knobs import (
+    Adapter,
+    Batch,
+    Debug,
+    Dtype,
+    Model,
+    Offline,
+    Preset,
+    Quiet,
+    Revision,
+    SetKnobs,
+    check_adapter,
+    check_device,
+    read_knobs,
+)
 from cxrg.cli.results import ResultPrinter, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PhraseError, UsageError
-from cxrg.options import DEFAULT_PRESET, KNOBS, PRESETS, resolve
+from cxrg.options import DEFAULT_PRESET, read_settings, resolve
 from cxrg.output.formats import FORMATS
 
 if TYPE_CHECKING:
     from cxrg.reports import Statement
-
-
-def _option(*names: str, text: str, panel: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel)
-
-
-def _input(*names: str, text: str) -> Any:
-    return _option(*names, text=text, panel="Input")
-
-
-def _model(*names: str, text: str) -> Any:
-    return _option(*names, text=text, panel="Model")
-
-
-def _output(*names: str, text: str) -> Any:
-    return _option(*names, text=text, panel="Output")
-
-
-def _knob(metavar: str, text: str) -> Any:
-    panel = "Knobs (default: the preset's, as adapted by the model's card)"
-    return _option(text=text, metavar=metavar, panel=panel)
 
 
 def ground(
@@ -62,139 +54,83 @@ def ground(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE... PHRASE",
-            help="Images, folders of them, patterns, or - for a list on standard input; "
-            "then the phrase in quotes.",
+            help="Images, folders, patterns, or - for a list on stdin; then the phrase.",
             show_default=False,
         ),
     ] = None,
     phrase: Annotated[
         list[str] | None,
-        typer.Option("--phrase", "-p", help="A phrase; repeatable. All arguments are then images."),
+        typer.Option("--phrase", "-p", metavar="TEXT", help="A phrase; repeatable."),
     ] = None,
     phrases: Annotated[
-        Path | None, _input(text="File of phrases, one per line; # begins a comment.")
+        Path | None, typer.Option(metavar="FILE", help="Phrases, one per line; # begins a comment.")
     ] = None,
     report: Annotated[
-        Path | None, _input(text="Report as text; what it says is present is grounded.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Report; findings that it says are present."),
     ] = None,
     manifest: Annotated[
-        Path | None, _input(text="CSV or JSON lines with columns image and phrase.")
+        Path | None, typer.Option(metavar="FILE", help="CSV or JSON lines: image and phrase.")
     ] = None,
     image_root: Annotated[
-        Path | None, _input(text="Folder that the paths of a list start from (the manifest's).")
+        Path | None, typer.Option(metavar="DIR", help="Folder of a list's paths (the manifest's).")
     ] = None,
     allow_outside: Annotated[
-        bool, _input("--allow-outside", text="Let paths of a list leave that folder.")
+        bool, typer.Option("--allow-outside", help="Allow paths outside that folder.")
     ] = False,
-    preset: Annotated[
-        str, typer.Option(help=f"A named set of knobs: {', '.join(PRESETS)}.")
-    ] = DEFAULT_PRESET,
-    model: Annotated[
-        str, _model(text="A name from `cxrg models`, a diffusers folder, or a hub id OWNER/NAME.")
-    ] = "compact",
-    adapter: Annotated[
-        Path | None,
-        _model(text="Adapter of the model: from `cxrg tune`, LoRA or textual inversion."),
+    preset: Preset = DEFAULT_PRESET,
+    set_knobs: SetKnobs = None,
+    threshold: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="What boxes enclose: otsu, quantile:Q, ...")
     ] = None,
-    revision: Annotated[str | None, _model(text="Branch, tag or commit on the hub.")] = None,
-    offline: Annotated[bool, _model("--offline", text="Never touch the network.")] = False,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of the noise.")] = None,
+    model: Model = "compact",
+    adapter: Adapter = None,
+    revision: Revision = None,
+    offline: Offline = False,
     device: Annotated[
-        str, _model(text="auto, cpu, cuda, cuda:N or mps; several as cuda:0,cuda:1.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto, cpu, cuda, mps, cuda:0 or cuda:0,cuda:1.",
+            show_default=False,
+        ),
     ] = "auto",
-    dtype: Annotated[str, _model(text="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Dtype = "auto",
+    batch: Batch = "auto",
     engine: Annotated[
-        str, _model(text="local (here, a process for each of several devices) or ray (a cluster).")
+        str, typer.Option(metavar="NAME", help="local, or ray for a cluster.")
     ] = "local",
     ray_address: Annotated[
-        str | None, _model(text="auto or HOST:PORT of a Ray cluster; without it, this machine.")
+        str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster, or auto.")
     ] = None,
-    out: Annotated[Path, _output(text="Folder for the files.")] = Path("cxrg-out"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = Path(
+        "cxrg-out"
+    ),
     formats: Annotated[
-        str, _output("--format", text=f"Files to write: some of {','.join(FORMATS)}, or none.")
+        str, typer.Option("--format", metavar="LIST", help="Files to write, or none.")
     ] = ",".join(FORMATS),
     as_json: Annotated[
-        bool, _output("--json", text="One JSON line per image and phrase on standard output.")
+        bool, typer.Option("--json", help="A JSON line per image and phrase on stdout.")
     ] = False,
     unordered: Annotated[
-        bool, _output("--unordered", text="Tell results as they come, not in input order.")
+        bool, typer.Option("--unordered", help="Results as they come, not in input order.")
     ] = False,
-    force: Annotated[bool, _output("--force", text="Compute again what is done already.")] = False,
-    quiet: Annotated[
-        bool, _output("--quiet", "-q", text="No progress, table or warnings.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compute again what is done.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
-    path: Annotated[str | None, _knob("WAY", "Way to a timestep: ddim, noise or redraw.")] = None,
-    steps: Annotated[str | None, _knob("N", "DDIM steps asked for (ddim, redraw).")] = None,
-    window: Annotated[
-        str | None, _knob("A:B", "Steps read, such as 120:180 or 0.4:0.6 (ddim, redraw).")
-    ] = None,
-    timesteps: Annotated[
-        str | None, _knob("T,T...", "Timesteps that are read, such as 360,450 (noise).")
-    ] = None,
-    draws: Annotated[str | None, _knob("N", "Noise draws per timestep (noise).")] = None,
-    seed: Annotated[str | None, _knob("N", "Seed of the noise (noise, redraw).")] = None,
-    layers: Annotated[
-        str | None, _knob("LAYERS", "card, paper, all, a map side such as 16, or module names.")
-    ] = None,
-    tokens: Annotated[
-        str | None,
-        _knob("TOKENS", "all, content, tagged, disease, word:WORD, or indices such as 0,2."),
-    ] = None,
-    evidence: Annotated[
-        str | None,
-        _knob("HOW", "phrase, or template: maps of finding and location, geometric mean."),
-    ] = None,
-    alpha: Annotated[
-        str | None, _knob("X", "Weight of the finding, the location has the rest (template).")
-    ] = None,
-    reduce: Annotated[str | None, _knob("HOW", "Tokens together: mean or sum.")] = None,
-    readout: Annotated[
-        str | None, _knob("HOW", "Probabilities: softmax, or sparse: entmax15 or sparsemax.")
-    ] = None,
-    completion: Annotated[
-        str | None,
-        _knob("HOW", "Spread maps over alike positions: self-attention, iterated or off."),
-    ] = None,
-    normalise: Annotated[
-        str | None,
-        _knob("HOW", "minmax, final, competition of tokens, or none to keep probabilities."),
-    ] = None,
-    enlarge: Annotated[str | None, _knob("HOW", "Maps to image size: bilinear or nearest.")] = None,
-    bbm: Annotated[
-        str | None, _knob("HOW", "Bimodal Bias Merging: paper, elementwise or off (redraw).")
-    ] = None,
-    sigma: Annotated[str | None, _knob("X", "Smoothing, a fraction of the side.")] = None,
-    mask: Annotated[
-        str | None, _knob("HOW", "Background of the heatmap: otsu, soft, mixture or none.")
-    ] = None,
-    threshold: Annotated[
-        str | None, _knob("HOW", "Of boxes: otsu, mixture, a number, or quantile:Q.")
-    ] = None,
-    min_area: Annotated[
-        str | None, _knob("X", "Smallest region of a box, a fraction of the area.")
-    ] = None,
-    absent_below: Annotated[
-        str | None, _knob("X", "Score under which a phrase is not found, or none.")
-    ] = None,
-    fit: Annotated[str | None, _knob("HOW", "pad (whole image) or crop (middle).")] = None,
-    batch: Annotated[str | None, _knob("N", "Most latents per network evaluation.")] = None,
 ) -> None:
     """Find where phrases are in chest X-rays: heatmap, boxes, picture.
 
-    Boxes are in the pixels of the original file. Left and right are the patient's. A run that was
-    stopped goes on when it is started again; what is done already is told from the ledger.
+    Boxes are in pixels of the original file; left and right are the patient's. A stopped run
+    continues when started again: finished results are read from the ledger in --out.
 
-    Examples:
-
+    \b
     cxrg ground image.dcm "left basal opacity"
-
     cxrg ground archive/ -p heart -p "right effusion" --json > results.jsonl
-
     find . -name "*.dcm" | cxrg ground - "cardiomegaly"
-
     cxrg ground --manifest pairs.csv --image-root images/ --device cuda:0,cuda:1
-
-    cxrg ground /shared/archive "cardiomegaly" --out /shared/out --engine ray --ray-address auto
+    cxrg ground /shared/in "cardiomegaly" --out /shared/out --engine ray
     """
     given, statements = _phrases(phrase or [], phrases, report)
     listed = phrases is not None or report is not None or manifest is not None
@@ -204,9 +140,11 @@ def ground(
     kinds = _formats(formats)
     devices = _devices(device)
     check_adapter(adapter)
-    knobs = {knob: ctx.params[knob] for knob in KNOBS if ctx.params.get(knob) is not None}
-    del knobs["device"]
-    resolve(preset, **knobs)  # complains before anything slow is imported
+    daily = {"threshold": threshold, "seed": seed}
+    knobs = read_knobs(set_knobs or [])
+    knobs |= {name: value for name, value in daily.items() if value is not None}
+    resolve(preset, **knobs)  # checked before anything slow is imported
+    settings = read_settings({"dtype": dtype, "batch": batch})
     job = Job(
         model=model,
         preset=preset,
@@ -215,7 +153,8 @@ def ground(
         revision=revision,
         offline=offline,
         device=devices[0],
-        dtype=knobs.pop("dtype"),
+        dtype=settings.dtype,
+        batch=settings.batch,
         knobs=knobs,
         kinds=kinds,
         debug=bool(ctx.meta.get("debug")),

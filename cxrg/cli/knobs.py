@@ -1,15 +1,79 @@
-"""``--set KNOB=VALUE``, ``--device``, ``--adapter`` and ``--masks``, for several commands."""
+"""Declarations and checks of the options that several commands share."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from cxrg.errors import ModelError, UsageError
+from cxrg.options import PRESETS
 
 
-def read_knobs(given: Sequence[str]) -> dict[str, str]:
+def _presets(incomplete: str) -> list[str]:
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def _note_debug(ctx: typer.Context, wanted: bool) -> bool:
+    if wanted:
+        ctx.meta["debug"] = True
+    return wanted
+
+
+Preset = Annotated[
+    str,
+    typer.Option(metavar="NAME", help=f"Procedure: {', '.join(PRESETS)}.", autocompletion=_presets),
+]
+SetKnobs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KNOB=VALUE",
+        help="A knob of `cxrg options`; repeatable.",
+        show_default=False,
+    ),
+]
+SetSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SETTING=VALUE",
+        help="A setting of the configuration, such as steps=400; repeatable.",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str, typer.Option(metavar="MODEL", help="Name, diffusers folder or hub id OWNER/NAME.")
+]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Adapter: tuned vectors, LoRA, textual inversion."),
+]
+Revision = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Branch, tag or commit on the hub.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", show_default=False)
+]
+Dtype = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default=False),
+]
+Batch = Annotated[
+    str, typer.Option(metavar="N", help="Most latents per evaluation, or auto.", show_default=False)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, tables or warnings.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_note_debug, help="Show a traceback on errors.")
+]
+
+
+def read_knobs(given: Sequence[str]) -> dict[str, Any]:
     """Names and values of knobs, as text.
 
     Raises:
@@ -23,17 +87,17 @@ def read_knobs(given: Sequence[str]) -> dict[str, str]:
 
 
 def check_device(device: str) -> None:
-    """Complain of a device that cannot be meant, before anything slow is imported.
+    """Check the name of a device, before anything slow is imported.
 
     Raises:
-        UsageError: the name is not known.
+        UsageError: the name is unknown.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
 
 
 def check_adapter(adapter: Path | None) -> None:
-    """Complain of an adapter that is not there, before anything slow is imported.
+    """Check that the adapter exists, before anything slow is imported.
 
     Raises:
         ModelError: there is no such file.
@@ -43,7 +107,7 @@ def check_adapter(adapter: Path | None) -> None:
 
 
 def check_masks(masks: Path | None) -> None:
-    """Complain of a folder of masks that is not there, before anything slow is imported.
+    """Check that the folder of masks exists, before anything slow is imported.
 
     Raises:
         UsageError: there is no such folder.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cxrg.cli.knobs import check_masks
 from cxrg.cli.terminal import Reporter, table, write
 from cxrg.errors import UsageError
-from cxrg.options import resolve
+from cxrg.options import RunSettings, resolve
 
 if TYPE_CHECKING:
     from cxrg.anatomy import Source
@@ -34,17 +34,18 @@ class Asked:
     masks: Path | None
     preset: str
     knobs: Mapping[str, Any]
+    settings: RunSettings
     loading: Mapping[str, Any]
 
 
 def check_measure(measure: str, masks: Path | None) -> None:
-    """Refuse what cannot be meant, before anything slow is imported.
+    """Check the measure and its options, before anything slow is imported.
 
     Raises:
-        UsageError: the measure is not known, or an option is not for it.
+        UsageError: the measure is unknown, or an option is not for it.
     """
     if measure not in MEASURES:
-        raise UsageError(f"measure {measure!r} is not known; use one of {', '.join(MEASURES)}")
+        raise UsageError(f"measure {measure!r} is unknown; use one of {', '.join(MEASURES)}")
     if masks is not None and measure == GROUNDING:
         raise UsageError("--masks is for leakage, classification and anatomy; set --measure")
     check_masks(masks)
@@ -87,7 +88,11 @@ def _attention(
     if asked.adapter is not None:
         models["tuned"] = load(asked.model, adapter=asked.adapter, **asked.loading)
     readers = {
-        name: LatentDiffusion.of(model, resolve(asked.preset, model.card, **asked.knobs))
+        name: LatentDiffusion(
+            model=model,
+            options=resolve(asked.preset, model.card.presets, **asked.knobs),
+            settings=asked.settings,
+        )
         for name, model in models.items()
     }
     rendered = data.format == _PHANTOMS

@@ -91,7 +91,9 @@ def _told(card: Card) -> dict[str, str]:
             told[key] = "unknown"
     told["weights"] = _WEIGHTS[card.weights]
     # As a run has them, with what the card replaces.
-    told["presets"] = "\n".join(f"{name}: {_reading(resolve(name, card))}" for name in PRESETS)
+    told["presets"] = "\n".join(
+        f"{name}: {_reading(resolve(name, card.presets))}" for name in PRESETS
+    )
     return told
 
 

@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from cxrg.cli.debug import Debug
-from cxrg.cli.knobs import check_device, read_knobs
+from cxrg.cli.knobs import (
+    Debug,
+    Device,
+    Model,
+    Offline,
+    Quiet,
+    SetSettings,
+    check_device,
+    read_knobs,
+)
 from cxrg.cli.terminal import progress, table, write
 
 
@@ -20,17 +28,8 @@ def tune(
     out: Annotated[
         Path, typer.Option(help="Folder for adapter.safetensors, checkpoint, log and curves.")
     ] = Path("runs/tune"),
-    model: Annotated[
-        str, typer.Option(help="Name, diffusers folder or hub id OWNER/NAME.")
-    ] = "compact",
-    set_knobs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SETTING=VALUE",
-            help="One setting, such as steps=400, prefix=0 or loss.nce=0; may be repeated.",
-        ),
-    ] = None,
+    model: Model = "compact",
+    set_knobs: SetSettings = None,
     pool: Annotated[
         Path | None,
         typer.Option(help="Folder of rendered phantoms that several runs share (OUT/pool)."),
@@ -38,9 +37,9 @@ def tune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
+    device: Device = "auto",
+    offline: Offline = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Tune a frozen model's attention to the anatomy that phrases name.

@@ -8,7 +8,7 @@ nothing ("image only"; methods of arXiv 2404.12920, token ablation).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.geometry import Box
+from cxrg.options import Options, RunSettings
 
 if TYPE_CHECKING:  # torch is imported only when a model runs
     from cxrg.image.read import CxrImage
     from cxrg.model.model import Model
-    from cxrg.options import Options
 
 
 class Found(Protocol):
@@ -66,28 +66,21 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentDiffusion:
-    """A loaded latent diffusion model with all its knobs."""
+    """A loaded latent diffusion model with all its knobs, and the settings of the run."""
 
     model: Model
     options: Options
-
-    @classmethod
-    def of(cls, model: Model, options: Options) -> LatentDiffusion:
-        """A model with options, whose device and precision become those that run."""
-        dtype = str(model.dtype).removeprefix("torch.")
-        return cls(
-            model=model,
-            options=replace(options, device=str(model.device), dtype=dtype),  # type: ignore[arg-type]  # one of Dtype
-        )
+    settings: RunSettings = RunSettings()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Name and identity of the model, its adapter, and every knob."""
+        """Name, identity and precision of the model, its adapter, and every knob."""
         adapter = self.model.adapter
         return {
             "model": self.model.card.name,
             **({"adapter": adapter.name} if adapter else {}),
             "identity": self.model.identity,
+            "precision": self.model.precision,
             "options": {
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in asdict(self.options).items()
@@ -104,7 +97,9 @@ class LatentDiffusion:
     def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[Found]:
         from cxrg.grounding import ground
 
-        return ground(image, list(phrases), model=self.model, options=self.options)
+        return ground(
+            image, list(phrases), model=self.model, options=self.options, settings=self.settings
+        )
 
     def ground_with_control(
         self, image: CxrImage, phrases: Sequence[str]
@@ -113,7 +108,7 @@ class LatentDiffusion:
         from cxrg.grounding import ground_with_start_token
 
         found, start = ground_with_start_token(
-            image, phrases, model=self.model, options=self.options
+            image, phrases, model=self.model, options=self.options, settings=self.settings
         )
         return found, start.heatmap if start else None
 

@@ -231,7 +231,7 @@ class _Look:
             dtype=str(model.dtype).removeprefix("torch."),
             layers=tuple(layer for layer in layers if layer.name in read),
             all_layers=len(layers),
-            presets={name: _reading(model, resolve(name, card)) for name in PRESETS},
+            presets={name: _reading(model, resolve(name, card.presets)) for name in PRESETS},
         )
 
 

@@ -99,6 +99,11 @@ class Model:
         """
         return self.posterior(pixels)[0]
 
+    @property
+    def precision(self) -> str:
+        """The denoiser's precision, such as ``float32``."""
+        return str(self.dtype).removeprefix("torch.")
+
     def posterior(self, pixels: NDArray[np.float32] | Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents' posterior, each ``(B, C, h, w)``.
 

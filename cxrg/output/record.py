@@ -1,4 +1,4 @@
-"""The JSON record of a grounding, schema ``cxrg.grounding/1``.
+"""The JSON record of a grounding, schema ``cxrg.grounding/2``.
 
 Its JSON Schema is the file beside this one. A field is never removed or given another meaning
 within one version. The record names the image by its hash and SOPInstanceUID only: file names and
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
     from cxrg.result import Grounding
 
-SCHEMA = "cxrg.grounding/1"
-SCHEMA_FILE = Path(__file__).with_name("grounding-1.schema.json")
+SCHEMA = "cxrg.grounding/2"
+SCHEMA_FILE = Path(__file__).with_name("grounding-2.schema.json")
 
 
 def record(grounding: Grounding) -> dict[str, Any]:
@@ -63,6 +63,18 @@ def record(grounding: Grounding) -> dict[str, Any]:
         "cxrg": __version__,
         "notice": NOTICE,
     }
+
+
+def upgraded(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of schema ``cxrg.grounding/1`` as this version has it.
+
+    Version 1 had device, precision and batch size among the options.
+    """
+    options = {**facts["options"]}
+    for name in ("device", "batch"):
+        options.pop(name)
+    model = {**facts["model"], "precision": options.pop("dtype")}
+    return {**facts, "schema": SCHEMA, "model": model, "options": options}
 
 
 def record_line(

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +15,8 @@ import pytest
 
 from cxrg.batch import devices as module
 from cxrg.batch.devices import PerDevice
-from cxrg.batch.task import Job, Setting
+from cxrg.batch.task import Job
 from cxrg.errors import CxrgError, ModelError, UsageError
-from cxrg.options import Options
 from tests.batch.test_run import files, tasks
 from tests.fakes.batch import SETTING, DeadlyWorker
 
@@ -24,7 +24,7 @@ from tests.fakes.batch import SETTING, DeadlyWorker
 def other_setting(job: Job) -> DeadlyWorker:
     worker = DeadlyWorker(job)
     if job.device == "cuda:1":
-        worker.setting = Setting(identity=SETTING.identity, options=Options(dtype="bfloat16"))
+        worker.setting = replace(SETTING, precision="bfloat16")
     return worker
 
 

@@ -21,7 +21,7 @@ from tests.fakes.processes import Running, start, until
 from tests.image.test_image import pillow
 
 PHRASES = ("left opacity", "heart")
-QUICK = ("--device", "cpu", "--timesteps", "450", "--draws", "1")
+QUICK = ("--device", "cpu", "--set", "timesteps=450", "--set", "draws=1")
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from cxrg.batch import ledger as module
@@ -20,7 +22,8 @@ from cxrg.batch.ledger import FILE, Ledger
 from cxrg.batch.owners import LEASE, Owner, this_process
 from cxrg.batch.task import Outcome, Setting, Task
 from cxrg.errors import InputError, WriteError
-from cxrg.options import Options
+from cxrg.options import PRESETS, Options
+from cxrg.output.record import SCHEMA_FILE
 from tests.fakes.batch import SETTING, failure, row
 
 IMAGE = "ab" * 32
@@ -254,6 +257,44 @@ def test_failures_are_those_of_this_run_and_those_beside_it(tmp_path: Path) -> N
             assert one.failures() == ["again", "second"]
     with opened(tmp_path) as three:
         assert three.failures() == []
+
+
+def old_ledger(folder: Path) -> list[tuple[str, str]]:
+    """A ledger of version 1, made by that version: one result, with batch size 1 and with 2.
+
+    Returns:
+        The model's identity and the file name of each result, the older first.
+    """
+    with sqlite3.connect(folder / FILE) as old:
+        old.executescript(OLD_LEDGER.read_text())
+        asked = "SELECT model, stem FROM result JOIN setting ON setting.id = setting ORDER BY at"
+        made = old.execute(asked).fetchall()
+    old.close()
+    return made
+
+
+OLD_LEDGER = Path(__file__).parents[1] / "data" / "ledger-1.sql"
+
+
+def test_results_of_an_old_ledger_are_found_whatever_the_batch_size(tmp_path: Path) -> None:
+    (_, (identity, newer)) = old_ledger(tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as look:
+        (image,) = look.execute("SELECT DISTINCT hex(image) FROM result").fetchone()
+    look.close()
+    setting = Setting(identity=identity, precision="float32", options=PRESETS["fast"])
+    for _ in range(2):  # the second time it is a ledger of this version
+        with Ledger(tmp_path) as ledger:
+            ledger.settle(replace(setting, precision="bfloat16"))
+            assert claim(ledger, "heart", image=image).mine == ("heart",)
+            ledger.settle(replace(setting, options=replace(PRESETS["fast"], seed=1)))
+            assert claim(ledger, "heart", image=image).mine == ("heart",)
+            ledger.settle(setting)
+            found = claim(ledger, "heart", image=image).done["heart"]
+    assert found.stem == newer
+    schema = json.loads(SCHEMA_FILE.read_text())
+    jsonschema.validate(found.record, schema, cls=jsonschema.Draft202012Validator)
+    assert found.record["model"]["precision"] == "float32"
+    assert not {"device", "dtype", "batch"} & set(found.record["options"])
 
 
 def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:

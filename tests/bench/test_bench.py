@@ -19,7 +19,7 @@ from cxrg.errors import UsageError
 from cxrg.model.convert import monai
 from cxrg.model.load import load
 from cxrg.model.model import Model
-from cxrg.options import resolve
+from cxrg.options import RunSettings, resolve
 from tests.cli.test_cli import run
 from tests.fakes import tiny_models
 
@@ -99,7 +99,7 @@ def test_the_stopwatch_counts_passes_that_end_early() -> None:
 
 def test_stages_of_an_image(model: Model) -> None:
     told: list[str] = []
-    options = resolve("fast", model.card)
+    options = resolve("fast", model.card.presets)
     found = bench(model, EXAMPLE, ["left", "heart"], options, repeats=2, tell=told.append)
     assert tuple(found.seconds) == STAGES
     assert all(seconds > 0 for seconds in found.seconds.values())
@@ -116,8 +116,8 @@ def test_stages_of_an_image(model: Model) -> None:
 
 
 def test_one_evaluation_has_the_rows_of_a_reading_pass(model: Model) -> None:
-    one = evaluate_once(model, resolve("fast", model.card, batch=2))
-    four = evaluate_once(model, resolve("paper", model.card, batch=4))
+    one = evaluate_once(model, resolve("fast", model.card.presets), RunSettings(batch=2))
+    four = evaluate_once(model, resolve("paper", model.card.presets), RunSettings(batch=4))
     assert (one.rows, four.rows) == (2, 4)
     assert four.flops == 2 * one.flops
     assert one.peak == one.flops / one.least_seconds
@@ -126,7 +126,7 @@ def test_one_evaluation_has_the_rows_of_a_reading_pass(model: Model) -> None:
 def test_the_table_and_json_hold_what_was_measured(monkeypatch, capsys, folder: Path) -> None:
     asked: dict[str, Any] = {}
 
-    def fake(model, image, phrases, options, *, repeats, warm, tell) -> Bench:
+    def fake(model, image, phrases, options, *, settings, repeats, warm, tell) -> Bench:
         asked.update(phrases=phrases, options=options, repeats=repeats, warm=warm)
         assert image.is_file()
         evaluation = Evaluation(
@@ -180,7 +180,8 @@ def test_the_table_and_json_hold_what_was_measured(monkeypatch, capsys, folder: 
     [
         (["--preset", "slow"], "use fast or paper"),
         (["--set", "draws"], "KNOB=VALUE"),
-        (["--set", "batch=none"], "or auto"),
+        (["--set", "batch=2"], "use --batch"),
+        (["--batch", "none"], "or auto"),
         (["--random", "sd9"], "use sd15"),
         (["--random", "sd15", "--dtype", "float16", "--device", "cpu"], "use float32"),
     ],
@@ -207,7 +208,7 @@ def test_the_random_monai_model_has_the_published_sizes() -> None:
 @pytest.mark.slow
 def test_a_random_model_grounds() -> None:
     model = random_model("sd15", device="cpu")
-    options = resolve("fast", model.card, timesteps=(500,), draws=1)
+    options = resolve("fast", model.card.presets, timesteps=(500,), draws=1)
     found = bench(model, EXAMPLE, ["left basal opacity"], options, repeats=1, warm=False)
     assert found.evaluations == 1
     assert "speed only" in found.note

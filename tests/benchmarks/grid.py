@@ -64,7 +64,7 @@ REFINEMENTS = (
 def read_line(line: str, model: Model) -> Options:
     """Options of a line: a preset's name, then knobs."""
     preset, *knobs = line.split()
-    return resolve(preset, model.card, **dict(knob.split("=", 1) for knob in knobs))
+    return resolve(preset, model.card.presets, **dict(knob.split("=", 1) for knob in knobs))
 
 
 def score(
@@ -72,7 +72,7 @@ def score(
 ) -> list[Record]:
     """The records of one line on one data set, resumed where they are there already."""
     out.mkdir(parents=True, exist_ok=True)
-    method = LatentDiffusion.of(model, options)
+    method = LatentDiffusion(model=model, options=options)
     opened = opener(settings.seed, model.side) if data.format == "phantoms" else open_file
     return run(data, method, settings, out, open_image=opened)
 

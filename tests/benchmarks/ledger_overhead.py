@@ -33,7 +33,7 @@ from cxrg.options import Options
 
 MOST_MS, MOST_MB = 5.0, 5.0
 PHRASE = "left basal opacity"
-SETTING = Setting(identity="sha256:stub", options=Options(device="cpu", dtype="float32"))
+SETTING = Setting(identity="sha256:stub", options=Options())
 
 
 class StubbedNetwork:

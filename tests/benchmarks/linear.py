@@ -55,7 +55,7 @@ def images(model: Model, count: int) -> Iterator[CxrImage]:
 
 def measure(model: Model, kind: str, count: int) -> Cost:
     """Ground ``count`` phrases in one image, or one phrase in ``count`` images."""
-    options = resolve("fast", model.card)
+    options = resolve("fast", model.card.presets)
     if kind == "phrases":
         inputs = iter([(picture(model.side, side=SMALL), [phrase(n) for n in range(count)])])
     else:

@@ -97,8 +97,8 @@ def make_peers(name: str, knobs: dict[str, Any]) -> Peers:
     model = load(name)
     folder, _ = find(name, revision=None, offline=True)
     scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    paper = resolve("paper", model.card, fit="pad", **knobs)
-    return Peers(model, picture(model.side), scheduler, paper, resolve("fast", model.card))
+    paper = resolve("paper", model.card.presets, fit="pad", **knobs)
+    return Peers(model, picture(model.side), scheduler, paper, resolve("fast", model.card.presets))
 
 
 def compare(peers: Peers, count: int, repeats: int) -> tuple[dict[str, list[float]], float]:

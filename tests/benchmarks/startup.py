@@ -47,7 +47,7 @@ def least_program() -> str:
     parts = {part: json.loads((FOLDER / part / "config.json").read_text()) for part in PARTS}
     card = read_card(FOLDER)
     assert card is not None
-    fast = resolve("fast", card)
+    fast = resolve("fast", card.presets)
     vae = parts["vae"]["_class_name"]
     return LEAST.format(
         vae=vae,

@@ -72,7 +72,7 @@ def cells(
     folder: Path, frozen: Path, data: Dataset, model: Model, settings: Settings
 ) -> Iterator[str]:
     """Each metric's mean, and its difference from the frozen model's."""
-    records = score(model, resolve("fast", model.card), data, settings, folder)
+    records = score(model, resolve("fast", model.card.presets), data, settings, folder)
     means = part_of(records).maps[METHOD]
     gaps = None if folder == frozen else compare(folder, frozen).parts["all"]
     for metric in METRICS:

@@ -92,7 +92,7 @@ def test_patterns(run: Run, library: Library, place: Path) -> None:
         (["--phrases", "empty.txt", "DOE^JANE.png"], 3, "empty.txt: holds no phrase"),
         (["--manifest", "none.csv"], 3, "none.csv: cannot be read"),
         (["--manifest", "empty.txt"], 3, "empty.txt: no column image"),
-        (["DOE^JANE.png", "x", "--device", "cpu,tpu"], 2, "device 'tpu' is not known"),
+        (["DOE^JANE.png", "x", "--device", "cpu,tpu"], 2, "device 'tpu' is unknown"),
     ],
 )
 def test_usage_errors(
@@ -241,7 +241,7 @@ def test_ctrl_c_asks_to_stop_and_a_second_one_stops(capfd) -> None:
 
 
 COUNT = 12
-FLAGS = ["--device", "cpu", "--json", "--format", "json,npz", "--draws", "1"]
+FLAGS = ["--device", "cpu", "--json", "--format", "json,npz", "--set", "draws=1"]
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ class Library:
             card=Card(name="tiny", presets=self.presets),
             identity="sha256:0123",
             device=keywords["device"],
-            dtype="torch.float32",
+            precision="float32",
         )
 
     def phrase_errors(
@@ -65,8 +65,11 @@ class Library:
     ) -> dict[str, PhraseError]:
         return {text: error for text, error in self.invalid.items() if text in phrases}
 
-    def ground(self, image: Any, phrases: list[str], *, model: Any, options: Options) -> list[Any]:
-        self.grounds.append({"path": image.path, "phrases": phrases, "options": options})
+    def ground(
+        self, image: Any, phrases: list[str], *, model: Any, options: Options, settings: Any
+    ) -> list[Any]:
+        call = {"path": image.path, "phrases": phrases, "options": options, "settings": settings}
+        self.grounds.append(call)
         changes = {"options": options, "warnings": self.warnings}
         return [samples.grounding(image, phrase, **changes) for phrase in phrases]
 
@@ -138,11 +141,8 @@ def test_every_knob_reaches_the_options(run: Run, library: Library, place: Path)
         "min_area": "0.01",
         "absent_below": "0.1",
         "fit": "crop",
-        "batch": "2",
-        "device": "cpu",
-        "dtype": "float32",
     }
-    flags = [part for knob, text in texts.items() for part in ("--" + knob.replace("_", "-"), text)]
+    flags = [part for knob, text in texts.items() for part in ("--set", f"{knob}={text}")]
     code, _, err = run("ground", "DOE^JANE.png", "opacity", "--preset", "paper", *flags)
     assert code == 0, err
     assert library.grounds[0]["options"] == Options(
@@ -169,11 +169,32 @@ def test_every_knob_reaches_the_options(run: Run, library: Library, place: Path)
         min_area=0.01,
         absent_below=0.1,
         fit="crop",
-        batch=2,
-        device="cpu",
-        dtype="float32",
     )
     assert set(texts) == set(Options.__dataclass_fields__) - {"preset"}
+
+
+def test_daily_flags_are_knobs_and_settings(run: Run, library: Library, place: Path) -> None:
+    flags = ["--threshold", "0.5", "--seed", "7", "--batch", "3", "--set", "seed=8"]
+    assert run("ground", "DOE^JANE.png", "opacity", *flags)[0] == 0
+    (call,) = library.grounds
+    assert (call["options"].threshold, call["options"].seed) == (0.5, 7)
+    assert call["settings"].batch == 3
+
+
+def test_another_batch_size_finds_the_archive_done(run: Run, library: Library, place: Path) -> None:
+    assert run("ground", "DOE^JANE.png", "opacity", "--batch", "1")[0] == 0
+    files = {path.name for path in Path("cxrg-out").glob("*-*")}
+    code, _, err = run("ground", "DOE^JANE.png", "opacity", "--batch", "2", "--device", "cpu")
+    assert (code, len(library.grounds)) == (0, 1)
+    assert "1 done before" in err
+    assert {path.name for path in Path("cxrg-out").glob("*-*")} == files
+
+
+def test_help_fits_two_screens(run: Run, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run("ground", "--help")
+    assert len(out.splitlines()) <= 48
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_model_options_reach_load(run: Run, library: Library, place: Path) -> None:
@@ -190,7 +211,7 @@ def test_card_adapts_the_preset_and_the_command_line_wins(
     run: Run, library: Library, place: Path
 ) -> None:
     library.presets = {"fast": {"timesteps": [7], "draws": 9}}
-    assert run("ground", "DOE^JANE.png", "opacity", "--draws", "1")[0] == 0
+    assert run("ground", "DOE^JANE.png", "opacity", "--set", "draws=1")[0] == 0
     options = library.grounds[0]["options"]
     assert (options.timesteps, options.draws) == ((7,), 1)
 
@@ -286,9 +307,9 @@ def test_warnings_are_told_once_per_image(run: Run, library: Library, place: Pat
         (["DOE^JANE.png"], 2, "DOE^JANE.png is a file or folder, so the phrase is missing"),
         (["opacity"], 2, "one argument is too few"),
         (["DOE^JANE.png", "x", "--format", "pdf"], 2, "format 'pdf' is unknown; use json, png"),
-        (["DOE^JANE.png", "x", "--preset", "slow"], 2, "preset 'slow' is not known; use fast"),
-        (["DOE^JANE.png", "x", "--threshold", "high"], 2, "threshold 'high' cannot be meant"),
-        (["DOE^JANE.png", "x", "--device", "tpu"], 2, "device 'tpu' is not known"),
+        (["DOE^JANE.png", "x", "--preset", "slow"], 2, "preset 'slow' is unknown; use fast"),
+        (["DOE^JANE.png", "x", "--threshold", "high"], 2, "threshold 'high' is not valid"),
+        (["DOE^JANE.png", "x", "--device", "tpu"], 2, "device 'tpu' is unknown"),
         (["nothing.png", "x"], 3, "nothing.png: does not exist"),
         (["text.dcm", "x"], 3, "text.dcm: is no image known here"),
         (["empty", "x"], 3, "empty: holds no image"),
@@ -410,7 +431,7 @@ def test_command_line_and_library_agree(run: Run, place: Path, tiny: Path) -> No
 
 def test_the_shipped_model_is_asked_templates(run: Run, place: Path) -> None:
     phrases = ("-p", "There is a small left apical pneumothorax.", "-p", "bilateral effusions")
-    code, out, err = run("ground", "DOE^JANE.png", *phrases, "--evidence", "template", "--json")
+    code, out, err = run("ground", "DOE^JANE.png", *phrases, "--set", "evidence=template", "--json")
     assert code == 0
     template, plain = lines_of(out)
     assert template["phrase"] == phrases[1]
@@ -419,8 +440,8 @@ def test_the_shipped_model_is_asked_templates(run: Run, place: Path) -> None:
     assert plain["asked"] == plain["phrase"] == phrases[3]
     assert "asked as it is" in err
     code, _, err = run(
-        *("ground", "DOE^JANE.png", "left effusion", "--evidence", "template"),
-        *("--tokens", "content"),
+        *("ground", "DOE^JANE.png", "left effusion", "--set", "evidence=template"),
+        *("--set", "tokens=content"),
     )
     assert (code, err.count("\n")) == (2, 1)
     assert "use tokens=all" in err

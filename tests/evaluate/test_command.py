@@ -151,7 +151,7 @@ def test_image_only_is_the_start_tokens_map(
     from cxrg import ground as ground_function
     from cxrg.phrase.encode import encode_phrase
 
-    method = LatentDiffusion.of(model, resolve("fast", model.card, draws=1))
+    method = LatentDiffusion(model=model, options=resolve("fast", model.card.presets, draws=1))
     image = method.read(manifest(tmp_path, patients=1).parent / "i0.png")
     found, bare = method.ground_with_control(image, ["finding"])
     assert bare is not None
@@ -169,8 +169,8 @@ def test_image_only_is_the_start_tokens_map(
 
 
 def test_the_image_only_control_shares_the_inversion(model: Model, tmp_path: Path) -> None:
-    options = resolve("paper", model.card, steps=50, window=(20, 26))
-    method = LatentDiffusion.of(model, options)
+    options = resolve("paper", model.card.presets, steps=50, window=(20, 26))
+    method = LatentDiffusion(model=model, options=options)
     image = method.read(manifest(tmp_path, patients=1).parent / "i0.png")
     rows: list[int] = []
     hook = model.denoiser.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
@@ -185,9 +185,9 @@ def test_the_image_only_control_shares_the_inversion(model: Model, tmp_path: Pat
 
 
 def test_the_facts_of_a_method_name_what_ran(model: Model) -> None:
-    facts = LatentDiffusion.of(model, resolve("fast", model.card)).facts
-    assert facts["options"]["device"] == "cpu"
-    assert facts["options"]["dtype"] == "float32"
+    facts = LatentDiffusion(model=model, options=resolve("fast", model.card.presets)).facts
+    assert facts["precision"] == "float32"
+    assert not {"device", "dtype", "batch"} & set(facts["options"])
     assert facts["identity"] == model.identity
     json.dumps(facts)
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -254,7 +254,7 @@ def test_one_evaluation_gives_what_two_gave(
 ) -> None:
     passes: list[int] = []
     count = model.denoiser.register_forward_pre_hook(lambda *_: passes.append(1))
-    method = cast(Heard, Heard.of(model, resolve("fast", model.card, draws=1)))
+    method = Heard(model=model, options=resolve("fast", model.card.presets, draws=1))
     few = replace(data, samples=data.samples[:4])
     try:
         measured = go(name, few, tmp_path / "out", method)

@@ -19,7 +19,7 @@ import numpy as np
 from cxrg.batch.task import Failure, Job, Outcome, Row, Setting, Task
 from cxrg.options import Options
 
-SETTING = Setting(identity="sha256:0123", options=Options(device="cpu", dtype="float32"))
+SETTING = Setting(identity="sha256:0123", options=Options())
 
 
 def draw(path: Path, seed: int = 1, size: tuple[int, int] = (96, 80)) -> Path:

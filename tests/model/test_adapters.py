@@ -211,11 +211,16 @@ def test_records_runs_and_ledgers_carry_the_adapter(folders, tmp_path: Path) -> 
         attach(tuned, path)
     image = samples.image(side=plain.side, options=resolve("fast"))
     told = record(ground(image, PHRASE, model=tuned, draws=1))
-    assert told["model"] == {"name": "sd1", "identity": tuned.identity, "adapter": "mine"}
+    assert told["model"] == {
+        "name": "sd1",
+        "identity": tuned.identity,
+        "precision": "float32",
+        "adapter": "mine",
+    }
     jsonschema.validate(told, json.loads(SCHEMA_FILE.read_text()))
-    facts = LatentDiffusion.of(tuned, resolve("fast")).facts
+    facts = LatentDiffusion(model=tuned, options=resolve("fast")).facts
     assert (facts["adapter"], facts["identity"]) == ("mine", tuned.identity)
-    assert "adapter" not in LatentDiffusion.of(plain, resolve("fast")).facts
+    assert "adapter" not in LatentDiffusion(model=plain, options=resolve("fast")).facts
     job = Job(model=str(folders["sd1"]), preset="fast", out=tmp_path, device="cpu", adapter=path)
     assert open_worker(job).setting.identity == tuned.identity
     assert open_worker(replace(job, adapter=None)).setting.identity == plain.identity

@@ -184,10 +184,12 @@ def test_preset_paper_is_the_published_procedure(imported: Path, tmp_path: Path)
     model, image = small(imported, tmp_path / "small"), picture()
     scheduler = json.loads((imported / "scheduler" / "scheduler_config.json").read_text())
     wanted = naive.heatmap(model, scheduler, image.pixels, PHRASE, **SHORT)
-    result = ground(image, PHRASE, model=model, options=resolve("paper", model.card, **SHORT))
+    result = ground(
+        image, PHRASE, model=model, options=resolve("paper", model.card.presets, **SHORT)
+    )
     assert 0 < (wanted > 0).mean() < 1
     np.testing.assert_allclose(result.canonical, wanted, atol=1e-4)
-    published = resolve("paper", model.card)
+    published = resolve("paper", model.card.presets)
     assert (published.steps, published.window, published.fit) == (300, (120, 180), "crop")
 
 
@@ -229,7 +231,9 @@ def test_preset_paper_is_what_monai_itself_would_have_given(
     )
     scheduler = json.loads((imported / "scheduler" / "scheduler_config.json").read_text())
     wanted = naive.heatmap(theirs, scheduler, image.pixels, PHRASE, **SHORT)
-    result = ground(image, PHRASE, model=model, options=resolve("paper", model.card, **SHORT))
+    result = ground(
+        image, PHRASE, model=model, options=resolve("paper", model.card.presets, **SHORT)
+    )
     np.testing.assert_allclose(result.canonical, wanted, atol=1e-4)
 
 

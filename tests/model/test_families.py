@@ -302,7 +302,9 @@ def test_several_phrases_and_steps_share_evaluations(family, models) -> None:
 
 
 @pytest.mark.parametrize("family", NEW)
-@pytest.mark.parametrize("preset", [("fast",), ("paper", "--steps", "25", "--window", "9:13")])
+@pytest.mark.parametrize(
+    "preset", [("fast",), ("paper", "--set", "steps=25", "--set", "window=9:13")]
+)
 def test_the_command_grounds(family, preset, folders, tmp_path, monkeypatch, capsys) -> None:
     grey = np.random.default_rng(0).integers(0, 255, (96, 80), dtype=np.uint8)
     Image.fromarray(grey).resize((320, 384)).save(tmp_path / "image.png")

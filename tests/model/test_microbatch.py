@@ -25,7 +25,7 @@ from cxrg.model.microbatch import (
     row_bytes,
 )
 from cxrg.model.model import Model
-from cxrg.options import Options, resolve
+from cxrg.options import resolve
 from tests.fakes import tiny_models
 from tests.oracles import naive
 from tests.test_grounding import PHRASE, SHORT, picture, scheduler
@@ -60,9 +60,9 @@ def rows(model: Model) -> Iterator[list[int]]:
 
 def test_shared_evaluations_equal_the_published_procedure(folder, model, images) -> None:
     # Parts of five rows cut through phrases and steps.
-    options = replace(SHORT, batch=5, mask="none")
+    options = replace(SHORT, mask="none")
     for image, texts in zip(images, TEXTS, strict=True):
-        results = ground(image, texts, model=model, options=options)
+        results = ground(image, texts, model=model, options=options, batch=5)
         assert [result.phrase for result in results] == texts
         for phrase, result in zip(texts, results, strict=True):
             how: dict[str, Any] = {"steps": 50, "window": (20, 26), "mask": False}
@@ -71,10 +71,10 @@ def test_shared_evaluations_equal_the_published_procedure(folder, model, images)
 
 
 def test_noise_does_not_depend_on_the_batch_or_the_other_phrases(model, images) -> None:
-    options = resolve("fast", model.card, mask="none", normalise="final")
+    options = resolve("fast", model.card.presets, mask="none", normalise="final")
     together = ground(images[2], TEXTS[2], model=model, options=options)
     for phrase, one in zip(TEXTS[2], together, strict=True):
-        other = ground(images[2], phrase, model=model, options=replace(options, batch=1))
+        other = ground(images[2], phrase, model=model, options=options, batch=1)
         np.testing.assert_allclose(one.canonical, other.canonical, atol=1e-4)
         assert one.score == pytest.approx(other.score, rel=1e-5)
     first = ground(images[0], PHRASE, model=model, options=options)
@@ -82,14 +82,16 @@ def test_noise_does_not_depend_on_the_batch_or_the_other_phrases(model, images) 
 
 
 def test_an_image_is_inverted_once_for_all_its_phrases(model, images, rows) -> None:
-    ground(images[2], TEXTS[2], model=model, options=replace(SHORT, batch=8))
+    ground(images[2], TEXTS[2], model=model, options=SHORT, batch=8)
     # 25 steps lead to the window's last index; then 3 phrases at 6 latents.
     assert rows == [1] * 25 + [8, 8, 2]
 
 
 def test_a_second_call_gives_the_same_maps_and_gradients_stay_on(model, images) -> None:
-    options = resolve("fast", model.card, batch=2)
-    first, second = (ground(images[0], PHRASE, model=model, options=options) for _ in range(2))
+    options = resolve("fast", model.card.presets)
+    first, second = (
+        ground(images[0], PHRASE, model=model, options=options, batch=2) for _ in range(2)
+    )
     np.testing.assert_array_equal(first.canonical, second.canonical)
     assert not torch.is_inference_mode_enabled()
 
@@ -138,7 +140,7 @@ def test_too_many_rows_are_halved(model, images, rows, error) -> None:
     narrow = model.denoiser.register_forward_pre_hook(refuse)
     rows.clear()
     try:
-        found = ground(images[0], TEXTS[2], model=model, options=replace(SHORT, batch=8))
+        found = ground(images[0], TEXTS[2], model=model, options=SHORT, batch=8)
     finally:
         narrow.remove()
     assert rows == [1] * 25 + [8, 4] + [2] * 9
@@ -194,14 +196,6 @@ def test_auto_takes_what_fits(model, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_free_memory_is_that_of_the_machine() -> None:
     free = free_memory(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
-
-
-def test_batch_is_a_number_or_auto() -> None:
-    assert Options().batch == "auto"
-    assert (resolve(batch="auto").batch, resolve(batch="4").batch) == ("auto", 4)
-    for wrong in ("0", "4097", "many"):
-        with pytest.raises(UsageError, match=r"batch .* use .*auto"):
-            resolve(batch=wrong)
 
 
 @pytest.mark.parametrize(

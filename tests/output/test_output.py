@@ -126,7 +126,7 @@ def test_record_keeps_its_schema(changes: dict[str, Any]) -> None:
         lambda line: line.update(boxes=[]),
         lambda line: line["boxes"][0].pop("where"),
         lambda line: line["image"].update(sha256="ab"),
-        lambda line: line.update(schema="cxrg.grounding/2"),
+        lambda line: line.update(schema="cxrg.grounding/1"),
     ],
 )
 def test_schema_refuses_what_is_no_record(spoil) -> None:

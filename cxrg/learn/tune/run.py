@@ -121,7 +121,7 @@ def _where(config: TuneConfig, base: Model) -> tuple[tuple[str, ...], tuple[int,
     Raises:
         UsageError: the model has no such layer or timestep.
     """
-    reading = resolve("fast", base.card)
+    reading = resolve("fast", base.card.presets)
     first, last = config.timesteps or (min(reading.timesteps), max(reading.timesteps))
     most = len(base.schedule) - 1
     if first < 0 or last > most:
