@@ -274,7 +274,7 @@ def test_constant_maps_give_zeros_and_no_division() -> None:
 
 
 def test_the_check_of_a_folder_tells_how_the_preset_reads(model: Model) -> None:
-    from cxrg.model.inspect import _reading
+    from cxrg.plan import _reading
 
     told = _reading(model, PRESETS["gen2ground"])
     assert told.startswith("draws latent and noise afresh at 40 of 50 DDIM steps (t = 1 to 781)")

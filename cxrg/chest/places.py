@@ -3,7 +3,7 @@
 Where only the lungs are known the rest follows by geometry (methods of arXiv 2506.10633 are not
 public; these rules are our own choice). With a lung's height from its highest to its lowest pixel:
 
-* upper, mid, lower zone: thirds of the height; apex: the highest 15 %; base: the lowest 20 %;
+* upper, mid, lower zone: thirds of the height; apex and base: see `cxrg.chest.lung`;
 * costophrenic angle: the lateral quarter of the lung's width within the base;
 * hilum: a disc of radius 12 % of the height, half-way down, at the lung's medial edge there;
 * hemidiaphragm: the band of 5 % of the height on either side of the lung's lower border;

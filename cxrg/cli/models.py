@@ -15,7 +15,7 @@ from cxrg.model.card import Card, known_cards, read_card
 from cxrg.options import PRESETS, Options, resolve
 
 if TYPE_CHECKING:
-    from cxrg.model.inspect import FolderReport
+    from cxrg.plan import FolderReport
 
 app = typer.Typer(invoke_without_command=True)
 imports = typer.Typer(no_args_is_help=True)
@@ -124,7 +124,7 @@ def check(
     Nothing is loaded: configurations and the weight files' headers are compared. The exit code is
     0 where `cxrg ground --model DIR` can use the folder, and 4 where it cannot.
     """
-    from cxrg.model.inspect import check_folder
+    from cxrg.plan import check_folder
 
     report = check_folder(folder)
     if as_json:

@@ -1,4 +1,4 @@
-"""What a model's folder is, whether it is complete, and what cxrg will do with it.
+"""What a model's folder is, and whether it is complete.
 
 Nothing is loaded: networks are built without memory (torch's ``meta`` device) from their
 configurations, and their names and shapes are compared with the headers of the weight files.
@@ -6,15 +6,13 @@ configurations, and their names and shapes are compared with the headers of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cxrg.attention.layers import Layer, block_of, choose_layers, cross_attention_layers
 from cxrg.errors import ModelError, UsageError
-from cxrg.latents.route import route_of
 from cxrg.model.card import Card, read_card
 from cxrg.model.checkpoint import layout
 from cxrg.model.checkpoint.headers import compare, read_headers, without_memory
@@ -23,7 +21,6 @@ from cxrg.model.checkpoint.text import check_text, read_tokenizer
 from cxrg.model.load import choose_device, choose_dtype
 from cxrg.model.model import Model
 from cxrg.model.schedule import read_schedule
-from cxrg.options import PRESETS, Options, resolve
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,48 +45,27 @@ class PartReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What `cxrg.ground` will do with the model unless it is told otherwise.
+class Inspection:
+    """What a folder is, part by part.
 
     Attributes:
-        side: pixels of the square that the model sees.
-        latent: channels, height and width.
-        text_length: tokens of a padded prompt.
-        image_range: what the autoencoder takes.
-        prediction_type: what the denoiser's output means.
-        dtype: the denoiser's precision on this machine.
-        layers: the cross-attention layers that are read, of ``all_layers``.
-        presets: what each preset reads.
+        folder: the folder.
+        family: what the networks are, in words.
+        card: what ``cxrg.json`` says, if there is one.
+        parts: what was found of each part.
+        problems: all that is wrong, one line each.
+        model: the model, built without memory; None where there is a problem.
     """
-
-    side: int
-    latent: tuple[int, int, int]
-    text_length: int
-    image_range: str
-    prediction_type: str
-    dtype: str
-    layers: tuple[Layer, ...]
-    all_layers: int
-    presets: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FolderReport:
-    """What a folder is; it can be used where ``problems`` is empty, and then has a plan."""
 
     folder: Path
     family: str
     card: Card | None
     parts: tuple[PartReport, ...]
     problems: tuple[str, ...]
-    plan: Plan | None
-
-    @property
-    def usable(self) -> bool:
-        return not self.problems
+    model: Model | None
 
 
-def check_folder(folder: Path) -> FolderReport:
+def inspect_folder(folder: Path) -> Inspection:
     """Look through a model's folder; all that is wrong is found, not only the first thing.
 
     Raises:
@@ -98,15 +74,15 @@ def check_folder(folder: Path) -> FolderReport:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give a diffusers folder")
     if not any((folder / part).is_dir() for part in layout.EVERY_PART):
-        return FolderReport(
+        return Inspection(
             folder=folder,
             family="not a diffusers folder",
             card=None,
             parts=(),
             problems=(_stranger(folder),),
-            plan=None,
+            model=None,
         )
-    look, plan = _Look(folder), None
+    look, model = _Look(folder), None
     with look.gather():
         look.card = read_card(folder)
     with quiet_libraries():
@@ -115,14 +91,14 @@ def check_folder(folder: Path) -> FolderReport:
             look.take_parts()
         if not look.problems:
             with look.gather():
-                plan = look.plan()
-    return FolderReport(
+                model = look.model()
+    return Inspection(
         folder=folder,
         family=layout.family(look.configs),
         card=look.card,
         parts=tuple(look.parts),
         problems=tuple(dict.fromkeys(look.problems)),
-        plan=plan,
+        model=model,
     )
 
 
@@ -207,10 +183,11 @@ class _Look:
         if problem:
             raise ModelError(f"{place}: {problem}; copy it again")
 
-    def plan(self) -> Plan:
+    def model(self) -> Model:
+        """Build the model of the parts, without memory."""
         card = self.card or Card(name=self.folder.name)
         device = choose_device("auto")
-        model = Model(
+        return Model(
             denoiser=self.loaded.pop(self.denoiser),
             **self.loaded,
             schedule=read_schedule(self.configs["scheduler"]),
@@ -219,31 +196,6 @@ class _Look:
             device=device,
             dtype=choose_dtype("auto", device, card),
         )
-        across = model.side // model.factor
-        layers = cross_attention_layers(model.denoiser, across)
-        read = choose_layers(model, "card")
-        return Plan(
-            side=model.side,
-            latent=(int(model.denoiser.config.in_channels), across, across),
-            text_length=model.text_length,
-            image_range=card.image_range,
-            prediction_type=model.schedule.prediction_type,
-            dtype=str(model.dtype).removeprefix("torch."),
-            layers=tuple(layer for layer in layers if layer.name in read),
-            all_layers=len(layers),
-            presets={name: _reading(model, resolve(name, card.presets)) for name in PRESETS},
-        )
-
-
-def _reading(model: Model, options: Options) -> str:
-    """How a preset comes to the latents that it reads, and which layers it reads, in words."""
-    try:
-        names = choose_layers(model, options.layers)
-        how = route_of(options, model.schedule).describe()
-    except UsageError as error:
-        return f"not with this model: {error}"
-    blocks = ", ".join(dict.fromkeys(block_of(name) for name in names))
-    return how if options.layers == "card" else f"{how}; layers {blocks}"
 
 
 def _stranger(folder: Path) -> str:

@@ -28,11 +28,11 @@ from cxrg.errors import ModelError
 from cxrg.grounding import ground
 from cxrg.model.card import Card
 from cxrg.model.conditioning import Context
-from cxrg.model.inspect import check_folder
 from cxrg.model.load import load
 from cxrg.model.microbatch import row_bytes
 from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
+from cxrg.plan import check_folder
 from tests.fakes import tiny_models
 from tests.model.test_inspect import edit, run, use
 from tests.oracles import naive

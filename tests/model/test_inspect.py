@@ -17,7 +17,7 @@ from cxrg.attention.layers import choose_layers
 from cxrg.cli import main
 from cxrg.errors import CxrgError, ModelError
 from cxrg.model.card import WEIGHTS
-from cxrg.model.inspect import check_folder
+from cxrg.plan import check_folder
 from tests.fakes import tiny_models
 
 

@@ -23,9 +23,9 @@ from cxrg.model import load as loading
 from cxrg.model.card import Card
 from cxrg.model.checkpoint import identity
 from cxrg.model.checkpoint.identity import fingerprint
-from cxrg.model.inspect import check_folder
 from cxrg.model.load import choose_device, choose_dtype, load
 from cxrg.model.schedule import read_schedule
+from cxrg.plan import check_folder
 from tests.fakes import tiny_models
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
