@@ -1,12 +1,9 @@
 """The places that a report names, as masks, from the outlines of a few structures.
 
 Where only the lungs are known the rest follows by geometry (methods of arXiv 2506.10633 are not
-public; these rules are our own choice). With a lung's height from its highest to its lowest pixel:
+public; these rules are our own choice). The parts of a lung (zones, apex, base, costophrenic angle,
+hilum, hemidiaphragm) have the rules of `cxrg.chest.lung`; beyond them:
 
-* upper, mid, lower zone: thirds of the height; apex and base: see `cxrg.chest.lung`;
-* costophrenic angle: the lateral quarter of the lung's width within the base;
-* hilum: a disc of radius 12 % of the height, half-way down, at the lung's medial edge there;
-* hemidiaphragm: the band of 5 % of the height on either side of the lung's lower border;
 * mediastinum: what lies between the lungs, down to half-way from their domes to their lower ends;
 * heart: the mediastinum in the lower half of the lungs' height.
 
