@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -166,14 +167,14 @@ def test_settings_of_a_run_are_read_and_are_no_knobs() -> None:
     for name in ("batch", "device", "dtype"):
         assert name not in KNOBS
         with pytest.raises(UsageError, match=f"{name} is a setting of the run .*; use --{name}"):
-            resolve(**{name: "auto"})
+            resolve(**dict[str, Any]({name: "auto"}))
 
 
 def test_defaults_as_text_are_read_back() -> None:
     for row in knob_rows():
         for preset, default in row["defaults"].items():
             name = row["knob"]
-            knobs = {"path": PRESETS[preset].path, name: as_text(name, default)}
+            knobs: dict[str, Any] = {"path": PRESETS[preset].path, name: as_text(name, default)}
             got = getattr(resolve(preset, **knobs), name)
             assert got == default or got == pytest.approx(default, rel=1e-3)
         assert row["meaning"]

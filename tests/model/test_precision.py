@@ -26,7 +26,7 @@ def test_bfloat16_finds_what_float32_finds(root) -> None:
         found[dtype] = ground(image, PHRASES, model=model, mask="none", absent_below="none")
     boxes = 0
     for exact, coarse in zip(found["float32"], found["bfloat16"], strict=True):
-        assert coarse.options.dtype == "bfloat16"
+        assert coarse.model.precision == "bfloat16"
         assert not np.array_equal(exact.canonical, coarse.canonical)
         correlation = np.corrcoef(exact.canonical.ravel(), coarse.canonical.ravel())[0, 1]
         assert correlation > 0.99
