@@ -272,7 +272,7 @@ class TestOnACluster:
             Path(f"images/{n}.png").write_bytes(picture(n))
         Path("images/bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
         files = [f"images/{n}.png" for n in (*range(6), "bad")]
-        job = Job(model=str(model), preset="fast", device="cpu", out=Path("by-ray"))
+        job = Job(model=str(model), preset="fast", device="cpu", out=Path("by-ray"), batch=1)
         ours = engine(job, Remote)
         by_ray = sorted(ours.run(tasks(*files)), key=lambda o: o.task.index)
         alone = InProcess(replace(job, out=Path("alone")))
