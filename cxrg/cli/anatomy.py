@@ -39,10 +39,9 @@ def anatomy(
     overview; a line of JSON per image tells each location's share of the picture. Mended masks
     are read back with --masks, here and in cxrg evaluate. Research use only - not for diagnosis.
 
+    \b
     Examples:
-
     cxrg anatomy chest.dcm --out masks/
-
     cxrg evaluate labels.csv --measure leakage --masks masks/
     """
     check_masks(masks)

@@ -116,12 +116,10 @@ def evaluate(
     Writes report.json, report.csv, report.html and samples.jsonl; for another --measure its
     MEASURE.json, MEASURE.jsonl and MEASURE.html.
 
+    \b
     Examples:
-
     cxrg evaluate phantoms --count 100
-
     cxrg evaluate labels.csv --measure leakage
-
     cxrg evaluate labels.csv --measure classification --masks masks/
     """
     check_device(device)

@@ -126,6 +126,7 @@ def ground(
     continues when started again: finished results are read from the ledger in --out.
 
     \b
+    Examples:
     cxrg ground image.dcm "left basal opacity"
     cxrg ground archive/ -p heart -p "right effusion" --json > results.jsonl
     find . -name "*.dcm" | cxrg ground - "cardiomegaly"
@@ -249,7 +250,7 @@ def _devices(text: str) -> list[str]:
     """The devices asked for.
 
     Raises:
-        UsageError: one is not known.
+        UsageError: one is unknown.
     """
     devices = [part.strip() for part in text.split(",")]
     for device in devices:

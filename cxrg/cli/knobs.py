@@ -25,7 +25,7 @@ def _note_debug(ctx: typer.Context, wanted: bool) -> bool:
 
 Preset = Annotated[
     str,
-    typer.Option(metavar="NAME", help=f"Procedure: {', '.join(PRESETS)}.", autocompletion=_presets),
+    typer.Option(metavar="NAME", help=", ".join(PRESETS) + ".", autocompletion=_presets),
 ]
 SetKnobs = Annotated[
     list[str] | None,
@@ -45,9 +45,7 @@ SetSettings = Annotated[
         show_default=False,
     ),
 ]
-Model = Annotated[
-    str, typer.Option(metavar="MODEL", help="Name, diffusers folder or hub id OWNER/NAME.")
-]
+Model = Annotated[str, typer.Option(metavar="MODEL", help="Name, folder, or hub id OWNER/NAME.")]
 Adapter = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Adapter: tuned vectors, LoRA, textual inversion."),

@@ -33,14 +33,11 @@ def train(
 ) -> None:
     """Train a compact latent diffusion model and write it as a diffusers folder.
 
+    \b
     Examples:
-
     cxrg train --config compact --out runs/compact
-
     cxrg train --config compact --out runs/compact --resume
-
-    cxrg train --config compact --out runs/plain --set
-    diffusion.attention_weight=0
+    cxrg train --config compact --set diffusion.attention_weight=0
     """
     from cxrg.learn.train.config import read_config
 

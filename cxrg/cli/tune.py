@@ -49,14 +49,11 @@ def tune(
     table of images and reports with a folder of masks (data.table and data.masks in the settings).
     The result is used with --adapter.
 
+    \b
     Examples:
-
     cxrg tune --out runs/tune --set steps=400 --set data.phantoms=500
-
     cxrg tune --model DIR --config mine.toml --out runs/mine --resume
-
     cxrg ground image.dcm "left basal opacity" --adapter runs/tune/adapter.safetensors
-
     cxrg evaluate phantoms --out tuned --adapter runs/tune/adapter.safetensors
     """
     check_device(device)

@@ -14,6 +14,7 @@ import pytest
 import cxrg
 from cxrg.cli import main
 from cxrg.model.card import known_cards
+from cxrg.options import KNOBS
 
 HEAVY = ("torch", "diffusers", "transformers")
 
@@ -138,6 +139,25 @@ def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         main()
     told = capsys.readouterr()
     return int(ended.value.code or 0), told.out, told.err
+
+
+def test_options_lists_every_knob_with_its_defaults(monkeypatch, capsys) -> None:
+    code, out, _ = run(monkeypatch, capsys, "options")
+    assert code == 0
+    _, told, _ = run(monkeypatch, capsys, "options", "--json")
+    rows = json.loads(told)
+    assert [row["knob"] for row in rows] == list(KNOBS)
+    flat = " ".join(out.split())
+    assert all(f" {row['knob']} " in f" {flat}" for row in rows)
+    (steps,) = (row for row in rows if row["knob"] == "steps")
+    assert steps["defaults"] == {"fast": 300, "paper": 300, "gen2ground": 50}
+    assert steps["values"] == "whole numbers from 1 to 1000"
+
+
+def test_presets_are_completed() -> None:
+    from cxrg.cli.knobs import _presets
+
+    assert _presets("p") == ["paper"]
 
 
 def test_models_lists_name_licence_and_title(monkeypatch, capsys) -> None:
