@@ -97,7 +97,7 @@ def read_each(
     how: Reading,
     capacity: Capacity,
 ) -> Iterator[tuple[Prompt, AttentionMaps]]:
-    """Read phrases of any number of images; rows of several share a network evaluation.
+    """Read phrases; rows of several share a network evaluation.
 
     Lazy in both directions: requests are taken when their rows are read, and a phrase's maps are
     handed over as soon as they are complete. So memory does not grow with the requests.

@@ -29,7 +29,6 @@ from cxrg.geometry import Box
 from cxrg.heatmap.mixture import shrink
 
 MAP_CONTROLS = ("uniform", "centre", "lungs", "mean_box", "mean_box_side")
-MODEL_CONTROLS = ("shuffled", "image_only")
 TEXT_CONTROLS = ("mean_box", "mean_box_side", "shuffled", "image_only")
 """Controls that a method has to beat to show that it reads the phrase."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,10 +14,6 @@ from cxrg.model.checkpoint.hub import fetch
 from cxrg.model.checkpoint.identity import fingerprint
 from cxrg.model.model import Model
 from cxrg.model.schedule import read_schedule
-
-if TYPE_CHECKING:
-    pass
-
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
