@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cxrg.chest.lung import extent
 from cxrg.phantom.findings import Chest, Finding
@@ -44,8 +44,14 @@ def draw_device(rng: np.random.Generator, chest: Chest, kind: str) -> tuple[Arra
 
 
 def _curve(points: list[tuple[float, float]], rng: np.random.Generator) -> NDArray[np.float64]:
-    """A smooth way through a few points (Catmull-Rom), slightly shaken."""
-    p = np.array(points) + rng.normal(0, 1.0, (len(points), 2))
+    """A smooth way through a few points, slightly shaken."""
+    shaken = np.array(points) + rng.normal(0, 1.0, (len(points), 2))
+    return smooth_curve(shaken)
+
+
+def smooth_curve(points: ArrayLike) -> NDArray[np.float64]:
+    """A smooth way through a few points ``(n, 2)`` (Catmull-Rom)."""
+    p = np.asarray(points, np.float64)
     p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
     t = np.linspace(0, 1, 12)[:, None]
     pieces = []

@@ -51,6 +51,10 @@ class Chest:
             return float(np.percentile(self.image[middle], 60))
         return float(np.percentile(self.image[lungs], 98))
 
+    def contrast(self) -> float:
+        """How much brighter soft tissue is than the lungs, at least 0.05."""
+        return max(self.tissue() - float(np.median(self.image[self.regions["lungs"]])), 0.05)
+
 
 Drawn = tuple[Array, Finding | None]
 
@@ -89,11 +93,18 @@ def _inside(rng: np.random.Generator, lung: Mask) -> tuple[float, float] | None:
     return float(xs[pick]), float(ys[pick])
 
 
-def _size(share: float) -> str:
+def size_of(share: float) -> str:
     return "small" if share < 0.12 else "moderate" if share < 0.35 else "large"
 
 
-def _zone(mask: Mask, lung: Mask) -> str | None:
+def nearest_side(chest: Chest, column: int) -> str:
+    """The patient's side on which a column lies, seen from the middle between the lungs."""
+    right, left = extent(chest.regions["right lung"]), extent(chest.regions["left lung"])
+    middle = chest.side / 2 if right is None or left is None else (right[2] + left[0]) / 2
+    return "right" if column < middle else "left"
+
+
+def zone_of(mask: Mask, lung: Mask) -> str | None:
     """The third of the lung that holds at least 70 % of a mask, as readers would name it."""
     box = extent(lung)
     if box is None:
@@ -150,8 +161,8 @@ def draw_opacity(rng: np.random.Generator, chest: Chest, side: str, kind: str) -
     image = _fill(chest, np.clip(cover * texture, 0, 1) * np.float32(strength), chest.tissue())
     if mask.sum() < 6:
         return chest.image, None
-    named = _zone(mask, lung)
-    size = _size(float(mask.sum() / max(lung.sum(), 1)))
+    named = zone_of(mask, lung)
+    size = size_of(float(mask.sum() / max(lung.sum(), 1)))
     return image, Finding(kind=kind, side=side, zone=named, size=size, mask=mask)
 
 
@@ -171,7 +182,7 @@ def draw_nodule(rng: np.random.Generator, chest: Chest, side: str, kind: str) ->
     mask = disc > 0.4
     if mask.sum() < 3:
         return chest.image, None
-    return image, Finding(kind=kind, side=side, zone=_zone(mask, lung), size="small", mask=mask)
+    return image, Finding(kind=kind, side=side, zone=zone_of(mask, lung), size="small", mask=mask)
 
 
 def draw_effusion(rng: np.random.Generator, chest: Chest, side: str, kind: str) -> Drawn:
@@ -230,7 +241,7 @@ def draw_pneumothorax(rng: np.random.Generator, chest: Chest, side: str, kind: s
     edge = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     line = _soft((edge > 0) & lung & (depth > 0.5 * width), 0.003)
     image = image + line * np.float32(rng.uniform(0.1, 0.3) * contrast)
-    size = _size(float(mask.sum() / max(lung.sum(), 1)))
+    size = size_of(float(mask.sum() / max(lung.sum(), 1)))
     zone = "apical" if down[mask.any(1)].max() < 0.4 else None
     return np.asarray(image, np.float32), Finding(
         kind=kind, side=side, zone=zone, size=size, mask=mask
@@ -269,8 +280,8 @@ def draw_atelectasis(rng: np.random.Generator, chest: Chest, side: str, kind: st
         return chest.image, None
     image = _fill(chest, np.clip(cover * np.float32(strength), 0, 1), chest.tissue())
     share = float(mask.sum() / max(lung.sum(), 1))
-    zone = _zone(mask, lung)
-    return image, Finding(kind=kind, side=side, zone=zone, size=_size(share), mask=mask)
+    zone = zone_of(mask, lung)
+    return image, Finding(kind=kind, side=side, zone=zone, size=size_of(share), mask=mask)
 
 
 def draw_edema(rng: np.random.Generator, chest: Chest) -> tuple[Array, tuple[Finding, ...]]:

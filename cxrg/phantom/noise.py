@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,6 @@ def grid(side: int) -> tuple[Array, Array]:
     return axis[None, :], axis[:, None]
 
 
-def soft_step(value: Array, width: float) -> Array:
+def soft_step(value: NDArray[np.floating[Any]], width: float) -> Array:
     """0 below, 1 above zero, with a smooth edge about ``width`` wide."""
     return np.asarray(1.0 / (1.0 + np.exp(np.clip(-4.0 * value / width, -30, 30))), np.float32)
