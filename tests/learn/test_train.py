@@ -18,7 +18,20 @@ import torch
 from cxrg.errors import InputError, UsageError
 from cxrg.learn.train import batches, diffusion
 from cxrg.learn.train.config import TrainConfig, read_config
-from cxrg.learn.train.pool import ABSENT, ANATOMY, PRESENT, Pool, coarse, from_words, to_words
+from cxrg.learn.train.pool import (
+    ABSENT,
+    ANATOMY,
+    PRESENT,
+    Background,
+    Pool,
+    Sources,
+    coarse,
+    from_words,
+    make_pool,
+    peaked,
+    read_pool,
+    to_words,
+)
 from cxrg.learn.train.run import run
 from cxrg.learn.train.text import new_text_encoder, tokens_of, train_tokenizer
 from cxrg.phantom.sample import render
@@ -110,6 +123,21 @@ def test_coarse_is_the_share_of_each_cell() -> None:
     mask[4:, 4:] = True
     expected = np.array([[128, 0], [0, 255]])
     assert np.abs(coarse(mask, 2).astype(int) - expected).max() <= 1
+
+
+def test_a_small_part_fills_its_cell_and_a_large_one_stays_its_share() -> None:
+    mask = np.zeros((32, 32), bool)
+    mask[2:5, 2:5] = True  # 9 of the 64 pixels of a cell: grows fourfold, no more
+    mask[20, 16:24] = True  # 8 of 64
+    mask[2:6, 16:32] = True  # half of two cells: to nine tenths
+    found = peaked(mask, 4)
+    assert found[0, 0] == pytest.approx(4 * 9 / 64 * 255, abs=3)
+    assert found[2, 2] == pytest.approx(4 * 8 / 64 * 255, abs=3)
+    assert found[0, 2] == found[0, 3] == 230
+    assert np.count_nonzero(found) == 4
+    large = np.zeros((32, 32), bool)
+    large[0:24, 0:20] = True
+    np.testing.assert_array_equal(peaked(large, 4), coarse(large, 4))
 
 
 def drawn(**changes: float) -> batches.Batch:
@@ -357,6 +385,9 @@ def test_backgrounds_without_two_plausible_lungs_are_left_out(
     net = new_segmenter(32, (8, 8))
     kept = backgrounds.read_backgrounds(tmp_path, 64, net, lambda *_: None)
     assert [b.healthy for b in kept] == [True, False]
+    assert kept[0].image.max() == pytest.approx(128 / 255, abs=1e-6)
+    fewer = backgrounds.read_backgrounds(tmp_path, 64, net, lambda *_: None, held_out=2)
+    assert [b.healthy for b in fewer] == [True]
     assert kept[0].image.shape == kept[0].masks["left lung"].shape == (64, 64)
 
 
@@ -433,6 +464,130 @@ def denoiser_stage(checkpoint: Path, report: Callable[..., None]) -> torch.nn.Mo
 
 
 GRIDS = ("lungs", "mask", "box")
+
+
+def test_lungs_must_be_level_compact_and_as_tall_as_each_other() -> None:
+    from cxrg.learn.train.segmenter import upright
+
+    def lungs(**boxes: tuple[int, int, int, int]) -> dict[str, np.ndarray]:
+        masks = {f"{side} lung": np.zeros((64, 64), bool) for side in ("right", "left")}
+        for side, (x0, y0, x1, y1) in boxes.items():
+            masks[f"{side} lung"][y0:y1, x0:x1] = True
+        return masks
+
+    right = (8, 12, 26, 44)
+    assert upright(lungs(right=right, left=(36, 12, 54, 46)))
+    assert not upright(lungs(right=right, left=(36, 30, 54, 48)))  # half as tall
+    assert not upright(lungs(right=right, left=(36, 26, 54, 58)))  # not level
+    thin = lungs(right=right, left=(36, 12, 54, 46))
+    thin["left lung"][14:46, 36:50] = False
+    assert not upright(thin)
+    assert not upright(lungs(right=right))
+
+
+SCENES = read_config("scenes").diffusion
+
+
+def real_pool(folder: Path, **changes: object) -> Pool:
+    """A few pictures over a made-up healthy chest."""
+    y, x = (np.mgrid[:64, :64] + 0.5) / 64
+    outlines = {
+        name: ((x - middle) / 0.16) ** 2 + ((y - 0.45) / 0.32) ** 2 < 1
+        for name, middle in (("right lung", 0.27), ("left lung", 0.73))
+    }
+    lungs = outlines["right lung"] | outlines["left lung"]
+    outlines["heart and mediastinum"] = (np.abs(x - 0.5) < 0.1) & (y > 0.3) & (y < 0.75) & ~lungs
+    pixels = np.where(lungs, 60, 190).astype(np.uint8)
+    pixels += np.random.default_rng(0).integers(0, 20, pixels.shape).astype(np.uint8)
+    chest = Background(pixels=pixels, outlines=outlines, healthy=True)
+    data = replace(
+        read_config("scenes").data, side=64, grid=8, phantoms=0, drawn_on_real=24, **changes
+    )
+    sources = Sources(chests=(chest,), normals=(chest,))
+    return read_pool(make_pool(data, lambda: sources, folder, lambda *_: None))
+
+
+def test_what_is_asked_over_healthy_chests_is_absent_as_often_as_present(tmp_path: Path) -> None:
+    made = real_pool(tmp_path / "pool")
+    sampler = batches.make_sampler(made)
+    kinds = np.bincount(made.kind, minlength=4)
+    assert kinds[ABSENT] > 0.4 * kinds[PRESENT]
+    assert made.mask[made.kind == ABSENT].max() == 0
+    # Where something is there it is asked for in full, at least in one cell.
+    assert np.median(made.mask[made.kind == PRESENT].max((1, 2))) > 200
+    assert 3 <= sampler.blank.size <= 14
+    batch = batches.draw(
+        made,
+        sampler,
+        np.random.default_rng(0),
+        Random(0),
+        size=600,
+        caption_drop=0.0,
+        box_share=0.9,
+        shares=SCENES.shares,
+        normal_share=SCENES.normal_share,
+    )
+    blank = np.isin(batch.index, sampler.blank)
+    findings = [p.lower() for p, b in zip(batch.phrases, blank, strict=True) if b]
+    assert any("clear" in p or "normal" in p or "unremarkable" in p for p in findings)
+    empty = batch.target.amax((1, 2)) == 0
+    assert 0.3 < empty.float().mean() < 0.6
+
+
+def test_a_blank_share_of_one_leaves_nothing_to_find(tmp_path: Path) -> None:
+    made = real_pool(tmp_path / "pool", blank=1.0)
+    assert not (made.kind == PRESENT).any()
+
+
+def test_an_opacity_is_not_denied_where_something_dense_lies() -> None:
+    from cxrg.learn.train.pool import _ambiguous
+    from cxrg.phantom.findings import Finding
+    from cxrg.phantom.language import Query
+    from cxrg.phantom.sample import Phantom
+
+    mask = np.ones((8, 8), bool)
+    mass = Finding(kind="mass", side="left", zone=None, size="large", mask=mask)
+    phantom = Phantom(image=np.zeros((8, 8), np.float32), regions={}, findings=(mass,))
+    answers = {
+        Query("opacity", "left"): True,
+        Query("consolidation", None): True,
+        Query("opacity", "right"): False,
+        Query("pleural effusion", "left"): False,
+    }
+    for query, expected in answers.items():
+        assert _ambiguous(phantom, query) == expected
+
+
+def test_a_run_takes_up_a_models_weights_and_says_so_when_it_cannot(tmp_path: Path) -> None:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    from cxrg.learn.train import run as training
+
+    settings = read_config("scenes")
+    start = Path(settings.diffusion.start)
+    assert (start / "unet").is_dir()
+    tokenizer = training._tokenizer(settings, tmp_path)
+    assert not (tmp_path / "tokenizer").exists()
+    pair = training._new_pair(settings, 16, settings.data.grid, len(tokenizer))
+    before = pair.unet.conv_in.weight.detach().clone()
+    training._take_up(pair, start)
+    assert not torch.equal(pair.unet.conv_in.weight, before)
+    kept = UNet2DConditionModel.from_pretrained(start / "unet")
+    for name, tensor in kept.state_dict().items():
+        assert torch.equal(pair.unet.state_dict()[name], tensor.float())
+    with pytest.raises(InputError, match="start"):
+        training._take_up(pair, tmp_path)
+
+
+def test_scenes_differ_from_the_shipped_recipe_that_has_them_off() -> None:
+    scenes, shipped = read_config("scenes"), read_config(RECIPE)
+    assert not shipped.data.lifelike
+    assert (shipped.data.normals, shipped.data.nodules, shipped.diffusion.start) == ("", "", "")
+    assert shipped.diffusion.shares == batches.SHARES
+    assert (scenes.segmenter, scenes.autoencoder) == (shipped.segmenter, shipped.autoencoder)
+    assert scenes.data.backgrounds == shipped.data.backgrounds
+    assert Path(scenes.data.normals).parent == Path(shipped.data.backgrounds).parent
+    assert scenes.data.lifelike
 
 
 @pytest.mark.parametrize("stage", [segmenter_stage, autoencoder_stage, denoiser_stage])

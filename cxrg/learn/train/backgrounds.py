@@ -6,19 +6,28 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from cxrg.errors import InputError
 from cxrg.image.read import read_image
 from cxrg.learn.log import Report
 from cxrg.learn.train.pool import Background
-from cxrg.learn.train.segmenter import enlarge, plausible, segment
+from cxrg.learn.train.segmenter import plausible, segment, upright
 
 
 def read_backgrounds(
-    folder: Path, side: int, segmenter: UNet2DModel, report: Report
+    folder: Path,
+    side: int,
+    segmenter: UNet2DModel,
+    report: Report,
+    *,
+    held_out: int = 0,
+    strict: bool = False,
 ) -> tuple[Background, ...]:
     """Read the images that ``index.csv`` lists and keep those whose masks look like a chest.
+
+    The last ``held_out`` rows are not read; with ``strict``, lungs must also be upright.
 
     The columns used are ``file`` and ``labels``; ``No Finding`` marks a healthy one.
 
@@ -33,15 +42,16 @@ def read_backgrounds(
         raise InputError(f"{index}: cannot be read ({error.strerror}); give its folder") from error
     if not rows or not {"file", "labels"} <= rows[0].keys():
         raise InputError(f"{index}: needs the columns file and labels")
+    rows = rows[: len(rows) - held_out]
     kept = []
     small = int(segmenter.config["sample_size"])
     for done, row in enumerate(rows, start=1):
         image = read_image(folder / row["file"], side=side)
         masks = segment(segmenter, replace(image.frame, side=small).sample(image.grey).clip(0, 1))
-        if plausible(masks):
-            large = {name: enlarge(mask, side) for name, mask in masks.items()}
+        if plausible(masks) and (upright(masks) or not strict):
+            pixels = np.round(image.pixels * 255).astype(np.uint8)
             healthy = row["labels"] == "No Finding"
-            kept.append(Background(image=image.pixels, masks=large, healthy=healthy))
+            kept.append(Background(pixels=pixels, outlines=masks, healthy=healthy))
         report("backgrounds", done, len(rows), len(kept) / done)
     if not kept:
         raise InputError(f"{folder}: no image with two plausible lungs; give frontal chest X-rays")

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrg.learn.train.pool import ABSENT, ANATOMY, DEVICE, PRESENT, Pool, from_words
-from cxrg.phantom.language import Query, negate, say
+from cxrg.phantom.language import Query, negate, normal, say
 from cxrg.phantom.language import sentence as full_sentence
 
-SHARES = {PRESENT: 0.54, ABSENT: 0.22, ANATOMY: 0.20, DEVICE: 0.04}
+KINDS = (PRESENT, ABSENT, ANATOMY, DEVICE)
+SHARES = (0.54, 0.22, 0.20, 0.04)
 ON_BLANK = 0.5
 NEGATED = 0.05
 SENTENCE = 0.1
@@ -51,7 +52,7 @@ class BatchSampler:
 
 def make_sampler(pool: Pool) -> BatchSampler:
     """Sort a pool's answers."""
-    rows = {kind: np.flatnonzero(pool.kind == kind) for kind in SHARES}
+    rows = {kind: np.flatnonzero(pool.kind == kind) for kind in KINDS}
     said = Counter(_form(pool.query[row]) for row in rows[PRESENT])
     missed = [_form(pool.query[row]) for row in rows[ABSENT]]
     times = Counter(missed)
@@ -98,15 +99,20 @@ def draw(
     size: int,
     caption_drop: float,
     box_share: float,
+    shares: tuple[float, ...] = SHARES,
+    normal_share: float = 0.0,
 ) -> Batch:
-    """Draw ``size`` answers by the shares above and word their phrases.
+    """Draw ``size`` answers by the ``shares`` of ``KINDS`` and word their phrases.
+
+    In a picture without findings, a part ``normal_share`` of the absent ones become sentences such
+    as "The lungs are clear".
 
     The target of a cell is its share of the finding's mask, or ``box_share`` of its share of the
     finding's bounding boxes where that is more: readers draw boxes around, not along. Thin findings
     and all that is no finding have their mask alone.
     """
-    present = [k for k in SHARES if sampler.rows[k].size]
-    share = np.array([SHARES[k] for k in present])
+    present = [k for k in KINDS if sampler.rows[k].size]
+    share = np.array([shares[k] for k in present])
     of_kind = rng.choice(present, size=size, p=share / share.sum())
     rows, owner = np.array([_pick(sampler, pool, int(k), rng) for k in of_kind]).T
     boxed = np.array(
@@ -118,6 +124,7 @@ def draw(
     weight = np.ones_like(target)
     described = np.ones(size, np.float32)
     phrases: list[str] = []
+    blank = set(sampler.blank.tolist()) if normal_share else set()
     for i, (row, kind) in enumerate(zip(rows, of_kind, strict=True)):
         query = from_words(str(pool.query[row]))
         if words.random() < caption_drop:
@@ -127,6 +134,8 @@ def draw(
             phrases.append(negate(query, words))
             target[i] = 0
             described[i] = float(kind == ABSENT)
+        elif kind == ABSENT and owner[i] in blank and words.random() < normal_share:
+            phrases.append(normal(words))
         else:
             phrases.append(_word(query, words))
             described[i] = float(kind != ABSENT)

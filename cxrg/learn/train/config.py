@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,13 @@ from cxrg.learn.settings import find_recipe, lay_over, lay_over_each, read_toml
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """The pool of pictures: how many, of what, how large."""
+    """The pool of pictures: how many, of what, how large.
+
+    With ``lifelike``, findings are drawn into real X-rays by `cxrg.phantom.scene`: a part ``blank``
+    of the pictures stays without any; a part ``normals_share`` of them is drawn over ``normals`` (a
+    folder like ``backgrounds``, of healthy chests), but never over its last ``held_out``; nodules
+    are projected from the CT crops in the file ``nodules``.
+    """
 
     side: int
     grid: int
@@ -22,6 +28,12 @@ class DataConfig:
     drawn_on_real: int
     backgrounds: str
     answers: int
+    lifelike: bool = False
+    blank: float = 0.0
+    normals: str = ""
+    normals_share: float = 0.0
+    held_out: int = 0
+    nodules: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +85,10 @@ class DiffusionConfig:
     learning to look.
     At the steps in ``snapshots`` the averaged weights are also written as a model of their own, so
     that quality can be measured against the images seen.
+    ``shares`` are those of findings present and absent, anatomy and devices in a batch, and
+    ``normal_share`` of absent ones in a picture without findings become "The lungs are clear".
+    ``start`` is the folder of a model whose denoiser and text encoder are trained further; its
+    autoencoder and tokenizer are kept.
     """
 
     channels: tuple[int, ...]
@@ -93,6 +109,9 @@ class DiffusionConfig:
     box_share: float
     checkpoint_every: int
     snapshots: tuple[int, ...]
+    shares: tuple[float, ...] = (0.54, 0.22, 0.20, 0.04)
+    normal_share: float = 0.0
+    start: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +141,9 @@ _T = TypeVar("_T")
 
 
 def _table(kind: type[_T], values: dict[str, Any], where: str) -> _T:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]  # every _T here is a dataclass
-    unknown, missing = sorted(values.keys() - known), sorted(known - values.keys())
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]  # a dataclass, always
+    needed = {name for name, f in known.items() if f.default is MISSING}
+    unknown, missing = sorted(values.keys() - known.keys()), sorted(needed - values.keys())
     if unknown or missing:
         raise InputError(
             f"{where}: unknown keys {unknown or 'none'}, missing keys {missing or 'none'}; "
@@ -152,12 +172,27 @@ def read_config(recipe: str | Path, changes: Mapping[str, str] | None = None) ->
     path = find_recipe(str(recipe), RECIPES)
     raw = _with_base(path)
     lay_over_each(raw, changes or {}, known=str(path))
+    _resolve(raw, path.parent)
     tables: dict[str, Any] = {
         name: _table(kind, raw.pop(name, {}), f"{path}: [{name}]") for name, kind in _TABLES.items()
     }
-    settings = _table(TrainConfig, {**raw, **tables}, f"{path}: top level")
-    backgrounds = str((path.parent / settings.data.backgrounds).resolve())
-    return replace(settings, data=replace(settings.data, backgrounds=backgrounds))
+    return _table(TrainConfig, {**raw, **tables}, f"{path}: top level")
+
+
+_PATHS = (
+    ("data", "backgrounds"),
+    ("data", "normals"),
+    ("data", "nodules"),
+    ("diffusion", "start"),
+)
+
+
+def _resolve(settings: dict[str, Any], folder: Path) -> None:
+    """Let the paths that are given start from a folder, in place."""
+    for table, key in _PATHS:
+        given = settings.get(table, {}).get(key)
+        if given:
+            settings[table][key] = str((folder / given).resolve())
 
 
 def _with_base(path: Path) -> dict[str, Any]:
@@ -176,8 +211,6 @@ def _with_base(path: Path) -> dict[str, Any]:
     settings = read_toml(below)
     if "base" in settings:
         raise InputError(f"{path}: base {base} has a base itself; give a complete recipe")
-    backgrounds = settings.get("data", {}).get("backgrounds")
-    if backgrounds is not None:
-        settings["data"]["backgrounds"] = str((below.parent / backgrounds).resolve())
+    _resolve(settings, below.parent)
     lay_over(settings, given, origin=str(path), known=str(below))
     return settings

@@ -224,6 +224,8 @@ def train_diffusion(
             size=config.batch,
             caption_drop=config.caption_drop,
             box_share=config.box_share,
+            shares=config.shares,
+            normal_share=config.normal_share,
         )
         z0 = torch.from_numpy(latents[batch.index].astype(np.float32))
         share = config.share_weight if step >= config.share_from else 0.0

@@ -21,9 +21,11 @@ from cxrg.geometry import Mask
 from cxrg.learn.log import Report
 from cxrg.learn.shards import render_shards
 from cxrg.learn.train.config import DataConfig
-from cxrg.phantom import queries, sample
-from cxrg.phantom.findings import bounding
+from cxrg.learn.train.segmenter import enlarge
+from cxrg.phantom import queries, sample, scene
+from cxrg.phantom.findings import OPACITIES, bounding
 from cxrg.phantom.language import Query
+from cxrg.phantom.nodules import Crop
 
 PRESENT, ABSENT, ANATOMY, DEVICE = range(4)
 SHARD = 500
@@ -31,12 +33,31 @@ SHARD = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Background:
-    """A real chest to draw into: grey ``(side, side)`` in [0, 1], primary masks, and whether the
+    """A real chest to draw into: 8-bit grey ``(side, side)``, small primary masks, and whether the
     absence of disease in it is known well enough to say that something is *not* there."""
 
-    image: NDArray[np.float32]
-    masks: dict[str, Mask]
+    pixels: NDArray[np.uint8]
+    outlines: dict[str, Mask]
     healthy: bool
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """Grey in [0, 1]."""
+        return self.pixels.astype(np.float32) / np.float32(255)
+
+    @property
+    def masks(self) -> dict[str, Mask]:
+        """The masks at the picture's side."""
+        return {name: enlarge(mask, len(self.pixels)) for name, mask in self.outlines.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sources:
+    """What pictures are drawn from: real chests, healthy ones among them apart, and nodules."""
+
+    chests: tuple[Background, ...] = ()
+    normals: tuple[Background, ...] = ()
+    crops: tuple[Crop, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -78,17 +99,22 @@ def coarse(mask: Mask, grid: int) -> NDArray[np.uint8]:
 
 
 def _choose(
-    rng: np.random.Generator, phantom: sample.Phantom, complete: bool, count: int
+    rng: np.random.Generator, phantom: sample.Phantom, complete: bool, config: DataConfig
 ) -> Iterator[tuple[int, queries.Answer]]:
     """Up to ``count`` answers of one picture: mostly findings, some anatomy, some absences."""
     from cxrg.phantom.devices import DEVICES
 
+    count = config.answers
     here = queries.present(phantom)
     findings = [a for a in here if a.query.concept not in DEVICES]
     devices = [a for a in here if a.query.concept in DEVICES]
     body = queries.anatomy(phantom)
     if complete:
-        yield from ((ABSENT, a) for a in queries.absent(phantom, rng, max(count // 4, 1)))
+        wanted = count * 2 // 5 if config.lifelike else count // 4
+        missing = queries.absent(phantom, rng, max(wanted, 1))
+        yield from (
+            (ABSENT, a) for a in missing if not (config.lifelike and _ambiguous(phantom, a.query))
+        )
     for kind, answers, share in (
         (PRESENT, findings, count // 2),
         (DEVICE, devices, max(count // 10, 1)),
@@ -98,15 +124,45 @@ def _choose(
             yield kind, answers[index]
 
 
-def _picture(
-    seed: int, config: DataConfig, backgrounds: tuple[Background, ...]
-) -> tuple[sample.Phantom, bool]:
-    """The picture of a seed: a phantom, or findings drawn into one of the real backgrounds."""
-    if not backgrounds:
+_DENSE = ("atelectasis", "edema", "mass", "nodule")
+
+
+def _ambiguous(phantom: sample.Phantom, query: Query) -> bool:
+    """Whether a reader may say an opacity's name of another dense finding that is there."""
+    opaque = query.concept == "opacity" or query.concept in OPACITIES
+    return opaque and any(
+        found.kind in _DENSE and query.side in (None, "bilateral", found.side)
+        for found in phantom.findings
+    )
+
+
+def peaked(mask: Mask, grid: int, least: int = 230) -> NDArray[np.uint8]:
+    """As `coarse`, but each connected part fills its fullest cell to ``least`` at least.
+
+    A part smaller than a cell would otherwise be asked for with a fraction only. No part grows
+    more than fourfold.
+    """
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    total = np.zeros((grid, grid), np.float32)
+    for part in range(1, count):
+        shares = coarse(labels == part, grid).astype(np.float32)
+        factor = np.clip(least / max(float(shares.max()), 1.0), 1.0, 4.0)
+        total = np.maximum(total, shares * np.float32(factor))
+    return np.asarray(np.maximum(np.round(total), coarse(mask, grid)), np.uint8)
+
+
+def _picture(seed: int, config: DataConfig, sources: Sources) -> tuple[sample.Phantom, bool]:
+    """The picture of a seed: a phantom, or findings drawn into one of the real chests."""
+    if not sources.chests:
         return sample.render(seed, side=config.side), True
     rng = np.random.default_rng([seed, 2])
-    chosen = backgrounds[int(rng.integers(len(backgrounds)))]
-    return sample.onto(rng, chosen.image, chosen.masks), chosen.healthy
+    normal = sources.normals and rng.random() < config.normals_share
+    chests = sources.normals if normal else sources.chests
+    chosen = chests[int(rng.integers(len(chests)))]
+    if not config.lifelike:
+        return sample.onto(rng, chosen.image, chosen.masks), chosen.healthy
+    odds = scene.Odds(blank=config.blank)
+    return scene.compose(rng, chosen.image, chosen.masks, sources.crops, odds), chosen.healthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +177,7 @@ class _Shard:
         return folder / f"{name}-{config.seed}-{self.first:07d}.npz"
 
 
-def _render(
-    shard: _Shard, backgrounds: tuple[Background, ...], *, config: DataConfig, folder: Path
-) -> None:
+def _render(shard: _Shard, sources: Sources, *, config: DataConfig, folder: Path) -> None:
     """Render one shard to its file, whole or not at all."""
     first, real, path = shard.first, shard.real, shard.path(config, folder)
     cv2.setNumThreads(1)
@@ -132,17 +186,18 @@ def _render(
     total = config.drawn_on_real if real else config.phantoms
     for index in range(first, min(first + SHARD, total)):
         seed = config.seed * 10_000_000 + index
-        phantom, known = _picture(seed, config, backgrounds if real else ())
+        phantom, known = _picture(seed, config, sources if real else Sources())
         images.append(np.round(phantom.image * 255).astype(np.uint8))
         lungs.append(coarse(phantom.regions["lungs"], config.grid))
         complete.append(known)
         rng = np.random.default_rng([seed, 3])
-        for kind, found in _choose(rng, phantom, known, config.answers):
+        for kind, found in _choose(rng, phantom, known, config):
             rows["owner"].append(index - first)
             rows["query"].append(to_words(found.query))
             rows["kind"].append(kind)
-            rows["mask"].append(coarse(found.mask, config.grid))
-            rows["box"].append(coarse(bounding(found.mask), config.grid))
+            small = peaked if config.lifelike and kind in (PRESENT, DEVICE) else coarse
+            rows["mask"].append(small(found.mask, config.grid))
+            rows["box"].append(small(bounding(found.mask), config.grid))
     with atomic_write(path) as file:
         np.savez_compressed(
             file,
@@ -159,21 +214,21 @@ def _render(
 
 def make_pool(
     config: DataConfig,
-    backgrounds: Callable[[], tuple[Background, ...]],
+    sources: Callable[[], Sources],
     folder: Path,
     report: Report,
 ) -> list[Path]:
     """Render all shards into ``folder`` with one process per core; returns their paths.
 
-    Finished shards are kept; ``backgrounds`` is called only if a real one is missing.
+    Finished shards are kept; ``sources`` is called only if a real one is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = [_Shard(False, first) for first in range(0, config.phantoms, SHARD)]
     shards += [_Shard(True, first) for first in range(0, config.drawn_on_real, SHARD)]
     missing = [shard for shard in shards if not shard.path(config, folder).exists()]
-    chests = backgrounds() if any(shard.real for shard in missing) else ()
+    given = sources() if any(shard.real for shard in missing) else Sources()
     render = partial(_render, config=config, folder=folder)
-    render_shards(render, missing, chests, lambda done, of: report("pool", done, of, 0.0))
+    render_shards(render, missing, given, lambda done, of: report("pool", done, of, 0.0))
     return [shard.path(config, folder) for shard in shards]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerFast
+from transformers import BertModel, PreTrainedTokenizerFast
 
 from cxrg.errors import InputError, UsageError
 from cxrg.files import atomic_write
@@ -21,12 +23,13 @@ from cxrg.learn.train.autoencoder import encode_all, train_autoencoder
 from cxrg.learn.train.backgrounds import read_backgrounds
 from cxrg.learn.train.config import TrainConfig
 from cxrg.learn.train.export import export
-from cxrg.learn.train.pool import Background, Pool, make_pool, read_pool
+from cxrg.learn.train.pool import Background, Pool, Sources, make_pool, read_pool
 from cxrg.learn.train.segmenter import STRUCTURES, train_segmenter
 from cxrg.learn.train.text import new_text_encoder, train_tokenizer
 from cxrg.learn.trainer import Trainer
 from cxrg.model.checkpoint import quiet_libraries
 from cxrg.phantom import sample
+from cxrg.phantom.nodules import read_crops
 
 
 def run(settings: TrainConfig, *, out: Path, resume: bool, progress: Progress) -> Path:
@@ -55,6 +58,8 @@ def run(settings: TrainConfig, *, out: Path, resume: bool, progress: Progress) -
         vae = _autoencoder(settings, pool, out, log)
         tokenizer = _tokenizer(settings, out)
         latents = _latents(vae, pool, out)
+        # Training steps read latents: free the pictures' memory.
+        pool = replace(pool, images=pool.images[:0].copy())
         write = partial(export, vae=vae, tokenizer=tokenizer, settings=settings)
 
         def check(trainer: Trainer[diffusion.Pair]) -> None:
@@ -92,14 +97,28 @@ def _pool(settings: TrainConfig, out: Path, log: Log) -> Pool:
             f"{folder}: no such folder; correct [data] backgrounds or set drawn_on_real = 0"
         )
 
-    def backgrounds() -> tuple[Background, ...]:
-        return read_backgrounds(folder, data.side, _segmenter(settings, out, log), log)
+    def sources() -> Sources:
+        net = _segmenter(settings, out, log)
+        chests = read_backgrounds(folder, data.side, net, log, strict=data.lifelike)
+        normals: tuple[Background, ...] = ()
+        if data.normals:
+            normals = read_backgrounds(
+                Path(data.normals),
+                data.side,
+                net,
+                log,
+                held_out=data.held_out,
+                strict=data.lifelike,
+            )
+        crops = read_crops(Path(data.nodules)) if data.nodules else ()
+        return Sources(chests=chests, normals=normals, crops=crops)
 
-    return read_pool(make_pool(data, backgrounds, out / "pool", log))
+    return read_pool(make_pool(data, sources, out / "pool", log))
 
 
 def _autoencoder(settings: TrainConfig, pool: Pool, out: Path, log: Log) -> AutoencoderDC:
-    folder = out / "vae"
+    start = settings.diffusion.start
+    folder = Path(start) / "vae" if start else out / "vae"
     if not folder.exists():
         checkpoint = out / "autoencoder.pt"
         model = train_autoencoder(
@@ -107,12 +126,14 @@ def _autoencoder(settings: TrainConfig, pool: Pool, out: Path, log: Log) -> Auto
         )
         model.save_pretrained(folder)
         checkpoint.unlink(missing_ok=True)
-    kept: AutoencoderDC = AutoencoderDC.from_pretrained(folder)
+    # A shipped model is stored in half precision.
+    kept: AutoencoderDC = AutoencoderDC.from_pretrained(folder, torch_dtype=torch.float32)
     return kept.eval()
 
 
 def _tokenizer(settings: TrainConfig, out: Path) -> PreTrainedTokenizerFast:
-    folder = out / "tokenizer"
+    start = settings.diffusion.start
+    folder = Path(start) / "tokenizer" if start else out / "tokenizer"
     if not folder.exists():
         train_tokenizer(settings.text, settings.data.seed).save_pretrained(folder)
     kept: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -137,6 +158,25 @@ def _new_pair(settings: TrainConfig, latent_channels: int, grid: int, words: int
     return diffusion.Pair(unet, new_text_encoder(settings.text, words))
 
 
+def _take_up(pair: diffusion.Pair, folder: Path) -> None:
+    """Give a pair the weights of a model's folder.
+
+    Raises:
+        InputError: the folder holds no such networks, or of other sizes.
+    """
+    try:
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        text = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False)
+        # Copied into the pair's own float32.
+        pair.unet.load_state_dict(unet.state_dict())
+        pair.text_encoder.load_state_dict(text.state_dict())
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{folder}: this recipe cannot train these weights further ({error}); "
+            "correct [diffusion] start"
+        ) from error
+
+
 def _diffusion(
     settings: TrainConfig,
     tokenizer: PreTrainedTokenizerFast,
@@ -149,6 +189,8 @@ def _diffusion(
     torch.manual_seed(settings.data.seed)
     channels, grid = latents.shape[1], latents.shape[2]
     pair = _new_pair(settings, channels, grid, len(tokenizer))
+    if settings.diffusion.start:
+        _take_up(pair, Path(settings.diffusion.start))
     objective = diffusion.Objective(
         config=settings.diffusion,
         tokenizer=tokenizer,

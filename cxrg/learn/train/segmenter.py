@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.anatomy.segmenter import chances, largest_part
+from cxrg.chest.lung import extent
 from cxrg.geometry import Mask
 from cxrg.learn.log import Report
 from cxrg.learn.train.config import SegmenterConfig
@@ -98,6 +99,21 @@ def plausible(masks: dict[str, Mask]) -> bool:
         return False
     middle_right, middle_left = np.nonzero(right)[1].mean(), np.nonzero(left)[1].mean()
     return bool(middle_left - middle_right > 0.2 * right.shape[1])
+
+
+def upright(masks: dict[str, Mask]) -> bool:
+    """Whether two plausible lungs are also compact, about as tall as each other, and level."""
+    right, left = (extent(masks[f"{side} lung"]) for side in ("right", "left"))
+    if right is None or left is None:
+        return False
+    side = masks["right lung"].shape[0]
+    tall = sorted((right[3] - right[1], left[3] - left[1]))
+    filled = min(
+        masks[f"{name} lung"].sum() / ((box[2] - box[0]) * (box[3] - box[1]))
+        for name, box in (("right", right), ("left", left))
+    )
+    level = abs(right[1] - left[1]) < 0.13 * side and abs(right[3] - left[3]) < 0.2 * side
+    return bool(tall[1] < 1.55 * tall[0] and filled > 0.42 and level and tall[0] > 0.26 * side)
 
 
 def enlarge(mask: Mask, side: int) -> Mask:
