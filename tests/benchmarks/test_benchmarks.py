@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -81,3 +83,47 @@ def test_misses(tmp_path: Path) -> None:
     assert written is not None
     height, width = written.shape[:2]
     assert width > 2 * height
+
+
+def test_normals(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text("file,labels\na.png,x\nb.png,x\nc.png,x\n", "utf-8")
+    out = tmp_path / "normals.csv"
+    table("normals", str(tmp_path), str(out), "--count", "2")
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 2 * 4
+    assert lines[1] == "b.png,lung opacity,Lung Opacity absent,[],b"
+    assert not any("a.png" in line for line in lines)
+
+
+def test_shortcut_finds_a_blur_and_nothing_where_nothing_is() -> None:
+    from cxrg.learn.train.pool import PRESENT, Pool
+    from tests.benchmarks.shortcut import shortcut
+
+    rng = np.random.default_rng(0)
+    count = 160
+    drawn = np.arange(count) % 2 == 0
+    images = rng.integers(60, 190, (count, 64, 64)).astype(np.uint8)
+    empty = np.zeros((drawn.sum(), 8, 8), np.uint8)
+    lungs = np.zeros((count, 8, 8), np.uint8)
+    lungs[:, 3:5, 2:6] = 255
+    pool = Pool(
+        images=images,
+        lungs=lungs,
+        complete=np.ones(count, bool),
+        owner=np.flatnonzero(drawn).astype(np.int32),
+        query=np.array(["opacity||"] * int(drawn.sum())),
+        kind=np.full(drawn.sum(), PRESENT, np.uint8),
+        mask=empty,
+        box=empty,
+    )
+    same, used = shortcut(pool)
+    assert used == count
+    assert 0.3 < same < 0.7
+    blurred = images.copy()
+    for index in np.flatnonzero(drawn):
+        blurred[index] = cv2.GaussianBlur(images[index], (0, 0), 0.5)
+    assert shortcut(replace(pool, images=blurred))[0] > 0.95
+    # Inside the lungs it does not look.
+    inside = images.copy()
+    inside[drawn, 24:40, 16:48] = 255
+    assert shortcut(replace(pool, images=inside))[0] == pytest.approx(same, abs=0.02)

@@ -141,7 +141,7 @@ def test_a_small_part_fills_its_cell_and_a_large_one_stays_its_share() -> None:
 
 
 def drawn(**changes: float) -> batches.Batch:
-    settings = {"caption_drop": 0.0, "box_share": 0.6, **changes}
+    settings: dict[str, Any] = {"caption_drop": 0.0, "box_share": 0.6, **changes}
     made = pool()
     return batches.draw(
         made, batches.make_sampler(made), np.random.default_rng(0), Random(0), size=200, **settings
@@ -488,7 +488,7 @@ def test_lungs_must_be_level_compact_and_as_tall_as_each_other() -> None:
 SCENES = read_config("scenes").diffusion
 
 
-def real_pool(folder: Path, **changes: object) -> Pool:
+def real_pool(folder: Path, **changes: Any) -> Pool:
     """A few pictures over a made-up healthy chest."""
     y, x = (np.mgrid[:64, :64] + 0.5) / 64
     outlines = {
