@@ -19,6 +19,7 @@ from cxrg.batch.task import Job
 from cxrg.errors import CxrgError, ModelError, UsageError
 from tests.batch.test_run import files, tasks
 from tests.fakes.batch import SETTING, DeadlyWorker
+from tests.fakes.processes import PATIENCE
 
 
 def other_setting(job: Job) -> DeadlyWorker:
@@ -186,7 +187,7 @@ def test_processes_end_with_the_one_that_began_them(engine, tmp_path: Path) -> N
     children = multiprocessing.active_children()
     for hand in one._hands:
         hand.pipe.close()
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while any(child.is_alive() for child in children):
         assert time.monotonic() < until
         time.sleep(0.05)

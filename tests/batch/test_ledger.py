@@ -25,6 +25,7 @@ from cxrg.errors import InputError, WriteError
 from cxrg.options import PRESETS, Options
 from cxrg.output.record import SCHEMA_FILE
 from tests.fakes.batch import SETTING, failure, row
+from tests.fakes.processes import PATIENCE
 
 IMAGE = "ab" * 32
 PATH = Path("DOE^JANE.png")
@@ -159,7 +160,7 @@ def test_claims_of_a_killed_process_are_taken_over(tmp_path: Path) -> None:
         with opened(tmp_path) as ledger:
             assert claim(ledger, "a").busy == ("a",)
             process.kill()
-            until = time.monotonic() + 10
+            until = time.monotonic() + PATIENCE
             while claim(ledger, "a").mine != ("a",):  # it is not gone at once
                 assert time.monotonic() < until
                 time.sleep(0.01)
@@ -180,7 +181,7 @@ def test_an_owner_says_that_it_lives(tmp_path: Path, monkeypatch) -> None:
     with opened(tmp_path), sqlite3.connect(tmp_path / FILE) as look:
         beat = "SELECT beat FROM owner"
         first = look.execute(beat).fetchone()
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE
         while look.execute(beat).fetchone() == first:
             assert time.monotonic() < until
             time.sleep(0.01)

@@ -94,7 +94,7 @@ def test_the_stopwatch_counts_passes_that_end_early() -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - the network's own
             watched(torch.zeros(3, 1))
     assert watched.rows == 6
-    assert 0.04 <= watched.seconds < 1
+    assert 0.04 <= watched.seconds < 300  # of a busy machine, and no time of day
 
 
 def test_stages_of_an_image(model: Model) -> None:

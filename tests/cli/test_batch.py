@@ -256,8 +256,10 @@ def archive(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, model: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "cxrg", "ground", "in", "-p", "heart", "-p", "left lung"]
+def start(folder: Path, model: Path, *more: str, before: str = "") -> subprocess.Popen[str]:
+    """Begin ``cxrg ground`` over the archive; ``before`` is Python to run first."""
+    program = ["-c", f"{before}\nfrom cxrg.cli import main\nmain()"] if before else ["-m", "cxrg"]
+    command = [sys.executable, *program, "ground", "in", "-p", "heart", "-p", "left lung"]
     return subprocess.Popen(
         [*command, "--model", str(model), *FLAGS, *more],
         cwd=folder,
@@ -333,13 +335,34 @@ def test_interrupted_and_resumed(model: Path, undisturbed: Any, tmp_path: Path) 
     same_files(folder / "cxrg-out", undisturbed[0])
 
 
+# Run before the command: the first result is held back until the other process has one, too.
+MEET = """
+import time
+from pathlib import Path
+from cxrg.batch.work import Worker
+write = Worker.write
+def meet(self, done):
+    Path({mine!r}).touch()
+    end = time.monotonic() + 300
+    while not Path({other!r}).exists():
+        assert time.monotonic() < end, "the other process has no result"
+        time.sleep(0.01)
+    return write(self, done)
+Worker.write = meet
+"""
+
+
 @pytest.mark.slow
 def test_two_runs_at_once(model: Path, undisturbed: Any, tmp_path: Path) -> None:
     folder = archive(tmp_path)
-    ends = [end(process) for process in [start(folder, model), start(folder, model)]]
+    names = ("one", "two")
+    both = [
+        start(folder, model, before=MEET.format(mine=mine, other=other))
+        for mine, other in (names, names[::-1])
+    ]
     done = 0
-    for code, lines, err in ends:
-        assert (code, lines) == (1, undisturbed[1])
+    for code, lines, err in map(end, both):
+        assert (code, lines) == (1, undisturbed[1]), err
         (count,) = re.findall(r"\), (\d+) done", err)
         assert int(count) > 0
         done += int(count)
