@@ -2,8 +2,9 @@
 
 Heights are shares of the lung's own height, from its top; widths are shares of its own width, from
 its medial border. The zones are thirds, the apex is the top 18 %, the base the bottom 25 %, the
-costophrenic angle the lateral third of the bottom 22 %; the hilum is a disc at the medial border of
-the middle of the lung, and the hemidiaphragm a band along the lower border.
+costophrenic angle the lateral third of the bottom 22 %. The hilum is a disc around the medial border
+as it runs at the height of the hilum, where heart and great vessels have pushed it outwards; the
+hemidiaphragm is a band along the lower border.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ LUNG_TOP, LUNG_BOTTOM = 0.12, 0.86
 """Typical extent of the lungs on a frontal film, in shares of its height."""
 
 _ANGLE_TOP, _ANGLE_OUT = 0.78, 0.66
-_HILUM_DOWN, _HILUM_RADIUS = 0.48, 0.13
+_HILUM_DOWN, _HILUM_REACH, _HILUM_RADIUS = 0.46, 0.06, 0.13
+_PERIHILAR_DOWN = 0.48
 _BORDER, _BORDER_TOP = 0.05, 0.6
 
 
@@ -57,12 +59,22 @@ def parts_of(lung: Mask, side: str) -> dict[str, Mask]:
     out = (columns + 0.5 - x0) / width if side == "left" else (x1 - columns - 0.5) / width
     parts = {name: lung & (down >= a) & (down < b) for name, (a, b) in ZONES.items()}
     medial = x0 if side == "left" else x1
-    radius2 = (columns - medial) ** 2 + (rows - (y0 + _HILUM_DOWN * height)) ** 2
+    radius2 = (columns - medial) ** 2 + (rows - (y0 + _PERIHILAR_DOWN * height)) ** 2
     parts["perihilar"] = lung & (radius2 < (0.42 * width + 0.05 * height) ** 2)
-    parts["hilum"] = radius2 < (_HILUM_RADIUS * height) ** 2
+    beside = lung & (np.abs(down - _HILUM_DOWN) <= _HILUM_REACH)
+    border = _medial_border(beside, side) if beside.any() else medial
+    across, below = columns + 0.5 - border, (down - _HILUM_DOWN) * height
+    parts["hilum"] = across**2 + below**2 < (_HILUM_RADIUS * height) ** 2
     parts["costophrenic angle"] = lung & (down >= _ANGLE_TOP) & (out >= _ANGLE_OUT)
     parts["hemidiaphragm"] = _lower_border(lung, height) & (down > _BORDER_TOP)
     return parts
+
+
+def _medial_border(band: Mask, side: str) -> float:
+    """The column of the medial border of a band of a lung: the median over its rows."""
+    rows = band[band.any(1)]
+    inner = rows.argmax(1) if side == "left" else rows.shape[1] - rows[:, ::-1].argmax(1)
+    return float(np.median(inner))
 
 
 def _lower_border(lung: Mask, height: int) -> NDArray[np.bool_]:
