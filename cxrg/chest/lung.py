@@ -2,9 +2,9 @@
 
 Heights are shares of the lung's own height, from its top; widths are shares of its own width, from
 its medial border. The zones are thirds, the apex is the top 18 %, the base the bottom 25 %, the
-costophrenic angle the lateral third of the bottom 22 %. The hilum is a disc around the medial border
-as it runs at the height of the hilum, where heart and great vessels have pushed it outwards; the
-hemidiaphragm is a band along the lower border.
+costophrenic angle the lateral third of the bottom 22 %. The hilum is a disc around the medial
+border as it runs at the hilum's height, beside the great vessels; the hemidiaphragm is a band along
+the lower border.
 """
 
 from __future__ import annotations
