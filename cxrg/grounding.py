@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from cxrg.attention.free_run import free_run
 from cxrg.attention.layers import choose_layers
-from cxrg.attention.read import Reading, read_each
+from cxrg.attention.read import ReadSettings, read_each
 from cxrg.errors import PhraseError, UsageError
 from cxrg.heatmap.bias_merging import check_merging
 from cxrg.image.read import CxrImage, read_image
 from cxrg.latents.route import route_of
 from cxrg.model.load import load
-from cxrg.model.microbatch import Capacity
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.options import DEFAULT_PRESET, SETTINGS, Options, RunSettings, read_settings, resolve
 from cxrg.phrase.encode import Prompt, check_phrase, encode_phrase, encode_template
@@ -147,21 +147,21 @@ def _ground(
     clock: _Clock,
 ) -> list[Grounding]:
     layers = choose_layers(model, options.layers)
-    capacity = Capacity.of(model, settings.batch)
+    microbatch = Microbatch.of(model, settings.batch)
     clock.lap("prepare")
     mean, std = model.posterior(_fitting(image, model, options))
     clock.lap("encode")
-    latents = list(route_of(options, model.schedule).latents(model, mean, std, capacity))
+    latents = list(route_of(options, model.schedule).latents(model, mean, std, microbatch))
     clock.lap("invert")
     requests = ((latents, _prompt(model, text, options)) for text in texts)
-    how = Reading.of(model, options)
+    how = ReadSettings.of(model, options)
     results = []
     # Lazy: a phrase's attention is dropped as soon as its result is made.
-    for prompt, maps in read_each(model, requests, layers, how=how, capacity=capacity):
+    for prompt, maps in read_each(model, requests, layers, how=how, microbatch=microbatch):
         clock.lap("attend")
         free = None
         if options.bbm != "off":
-            free = free_run(model, prompt, layers, options, capacity)
+            free = free_run(model, prompt, layers, options, microbatch)
             clock.lap("free run")
         results.append(make_grounding(image, prompt, maps, model, options, free))
         clock.lap("post-process")

@@ -102,11 +102,13 @@ def make_plan(model: Model) -> Plan:
         dtype=str(model.dtype).removeprefix("torch."),
         layers=tuple(layer for layer in layers if layer.name in read),
         all_layers=len(layers),
-        presets={name: _reading(model, resolve(name, model.card.presets)) for name in PRESETS},
+        presets={
+            name: _describe_preset(model, resolve(name, model.card.presets)) for name in PRESETS
+        },
     )
 
 
-def _reading(model: Model, options: Options) -> str:
+def _describe_preset(model: Model, options: Options) -> str:
     """How a preset comes to the latents that it reads, and which layers it reads, in words."""
     try:
         names = choose_layers(model, options.layers)

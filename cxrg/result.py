@@ -129,7 +129,7 @@ def heatmaps(
     if free:
         merged = merge(scale(_plain(read, free.side, options)), maps, free, options.bbm)
         return scale(finish(enlarge(merged, frame.side, options.enlarge))), attention, score
-    same = options.normalise in ("none", "final") and "finding" not in read.beside
+    same = options.normalise in ("none", "final") and "finding" not in read.extra
     heat = absolute if same else finish(_plain(read, frame.side, options))
     return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), attention, score
 
@@ -141,16 +141,15 @@ def _plain(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float
     the noisiest of them would have a veto.
     """
     each = options.normalise == "minmax"
-    if "finding" in maps.beside:
+    if "finding" in maps.extra:
         finding, location = (
-            aggregate(maps.beside[part], side, how=options.enlarge, normalise=each)
-            for part in PARTS
+            aggregate(maps.extra[part], side, how=options.enlarge, normalise=each) for part in PARTS
         )
         return geometric_mean(finding, location, options.alpha)
     heat = aggregate(maps.layers, side, how=options.enlarge, normalise=each)
     if options.normalise != "competition":
         return heat
-    return compete(heat, aggregate(maps.beside["span"], side, how=options.enlarge))
+    return compete(heat, aggregate(maps.extra["span"], side, how=options.enlarge))
 
 
 def make_grounding(

@@ -15,7 +15,7 @@ from skimage.metrics import structural_similarity
 
 from cxrg.attention.free_run import FreeRun, free_run
 from cxrg.attention.layers import choose_layers
-from cxrg.attention.read import Reading, token_weights
+from cxrg.attention.read import ReadSettings, token_weights
 from cxrg.attention.watch import AttentionMaps
 from cxrg.errors import ModelError, UsageError
 from cxrg.geometry import Frame
@@ -26,7 +26,7 @@ from cxrg.image.read import CxrImage
 from cxrg.latents.resample import leading_timesteps
 from cxrg.latents.route import route_of
 from cxrg.model.load import load
-from cxrg.model.microbatch import Capacity
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.options import PRESETS, resolve
 from cxrg.phrase.encode import encode_phrase
@@ -190,10 +190,10 @@ def test_one_row_at_a_time_samples_the_same(model: Model) -> None:
     prompt = encode_phrase(model, PHRASE, "tagged")
     layers = choose_layers(model, 16)
     options = resolve("gen2ground", steps=4)
-    both = free_run(model, prompt, layers, options, Capacity(8))
-    alone = free_run(model, prompt, layers, replace(options, seed=0, steps=4), Capacity(1))
+    both = free_run(model, prompt, layers, options, Microbatch(8))
+    alone = free_run(model, prompt, layers, replace(options, seed=0, steps=4), Microbatch(1))
     assert both is alone
-    fresh = free_run(replace(model), prompt, layers, options, Capacity(1))
+    fresh = free_run(replace(model), prompt, layers, options, Microbatch(1))
     for name in layers:
         assert fresh.maps.layers[name].shape == (4, 16, 16)
         np.testing.assert_allclose(fresh.maps.layers[name], both.maps.layers[name], rtol=1e-4)
@@ -204,7 +204,7 @@ def test_one_row_at_a_time_samples_the_same(model: Model) -> None:
 
 def maps_of(layers: dict[str, np.ndarray]) -> AttentionMaps:
     layers = {name: each.astype(np.float32) for name, each in layers.items()}
-    return AttentionMaps(layers=layers, timesteps=(1,), beside={"start": layers})
+    return AttentionMaps(layers=layers, timesteps=(1,), extra={"start": layers})
 
 
 def test_agreeing_biases_are_trusted_and_others_are_not() -> None:
@@ -274,9 +274,9 @@ def test_constant_maps_give_zeros_and_no_division() -> None:
 
 
 def test_the_check_of_a_folder_tells_how_the_preset_reads(model: Model) -> None:
-    from cxrg.plan import _reading
+    from cxrg.plan import _describe_preset
 
-    told = _reading(model, PRESETS["gen2ground"])
+    told = _describe_preset(model, PRESETS["gen2ground"])
     assert told.startswith("draws latent and noise afresh at 40 of 50 DDIM steps (t = 1 to 781)")
     assert told.count("attentions") == 16
 
@@ -292,7 +292,7 @@ def test_what_cannot_be_merged_is_refused(model: Model, image: CxrImage, monkeyp
     prompt = encode_phrase(model, PHRASE)
     headless = replace(prompt, span=slice(0, prompt.span.stop))
     with pytest.raises(ModelError, match="no token before"):
-        token_weights(headless, Reading(beside=("start",)))
+        token_weights(headless, ReadSettings(extra=("start",)))
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setattr("cxrg.heatmap.bias_merging.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"cxrg\[gen2ground\]"):

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cxrg.attention.read import Reading, as_maps, read_maps, token_weights
+from cxrg.attention.read import ReadSettings, as_maps, read_maps, token_weights
 from cxrg.attention.watch import AttentionMaps, Layers, watch
 from cxrg.latents.resample import leading_timesteps
-from cxrg.model.conditioning import Context
-from cxrg.model.microbatch import Capacity
+from cxrg.model.conditioning import Conditioning
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.phrase.encode import Prompt
@@ -37,7 +37,7 @@ _runs: WeakKeyDictionary[Model, OrderedDict[object, FreeRun]] = WeakKeyDictionar
 
 
 def free_run(
-    model: Model, prompt: Prompt, layers: Sequence[str], options: Options, capacity: Capacity
+    model: Model, prompt: Prompt, layers: Sequence[str], options: Options, microbatch: Microbatch
 ) -> FreeRun:
     """A free run's attention to the phrase's chosen tokens, at all steps, the cleanest first.
 
@@ -48,12 +48,12 @@ def free_run(
         prompt: the phrase.
         layers: full names of cross-attention layers.
         options: ``steps``, ``seed``, and how attention is read.
-        capacity: most rows in one network evaluation; a step has two.
+        microbatch: most rows in one network evaluation; a step has two.
     """
-    how = replace(Reading.of(model, options), beside=())
+    how = replace(ReadSettings.of(model, options), extra=())
     known = _runs.setdefault(model, OrderedDict())
     key = (prompt.text, prompt.selected, tuple(layers), how, options.steps, options.seed)
-    run = known.pop(key, None) or _run(model, prompt, layers, options, how, capacity)
+    run = known.pop(key, None) or _run(model, prompt, layers, options, how, microbatch)
     known[key] = run
     if len(known) > REMEMBERED_RUNS:
         known.popitem(last=False)
@@ -65,8 +65,8 @@ def _run(
     prompt: Prompt,
     layers: Sequence[str],
     options: Options,
-    how: Reading,
-    capacity: Capacity,
+    how: ReadSettings,
+    microbatch: Microbatch,
 ) -> FreeRun:
     train_steps = len(model.schedule)
     times = leading_timesteps(options.steps, train_steps)
@@ -76,7 +76,7 @@ def _run(
     collected = []
     evaluations = 0
     for t in reversed(times):
-        (empty, told), seen = _watched(model, z, t, prompt, layers, how, capacity)
+        (empty, told), seen = _watched(model, z, t, prompt, layers, how, microbatch)
         z = step(model, z, empty + GUIDANCE * (told - empty), t, t - train_steps // options.steps)
         collected.append(seen)
         evaluations += 2  # without and with the phrase
@@ -93,27 +93,27 @@ def _watched(
     t: int,
     prompt: Prompt,
     layers: Sequence[str],
-    how: Reading,
-    capacity: Capacity,
+    how: ReadSettings,
+    microbatch: Microbatch,
 ) -> tuple[Tensor, Layers]:
     """The network's outputs ``(2, 1, C, h, w)`` for no words and for the phrase, and its maps."""
     weights = token_weights(prompt, how).to(model.device)
     seen: list[Layers] = []
 
-    def few(part: list[Context]) -> Tensor:
+    def few(part: list[Conditioning]) -> Tensor:
         rows = len(part)
         with watch(
             model.denoiser,
             layers,
             weights.expand(rows, -1, -1),
-            alike=how.alike,
+            self_attention=how.self_attention,
             readout=how.readout,
         ) as recorder:
-            outputs = model.denoise(z.expand(rows, -1, -1, -1), t, Context.join(part))
+            outputs = model.denoise(z.expand(rows, -1, -1, -1), t, Conditioning.join(part))
         seen.append(read_maps(recorder, layers, how))
         return outputs
 
-    outputs = torch.cat(list(capacity.run([model.embedding(""), prompt.context], few)))
+    outputs = torch.cat(list(microbatch.run([model.embedding(""), prompt.conditioning], few)))
     # The phrase is the last row of the last part.
     return outputs[:, None], {name: maps[-1] for name, maps in seen[-1].items()}
 

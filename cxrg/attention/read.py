@@ -19,45 +19,45 @@ from torch import Tensor
 
 from cxrg.attention.completion import complete, complete_iterated
 from cxrg.attention.layers import self_attention_layers
-from cxrg.attention.watch import AllRead, AttentionMaps, Beside, Layers, Recorder, watch
+from cxrg.attention.watch import AllRead, AttentionMaps, Extra, Layers, Recorder, watch
 from cxrg.errors import ModelError
-from cxrg.model.conditioning import Context
-from cxrg.model.microbatch import Capacity
+from cxrg.model.conditioning import Conditioning
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.options import Completion, Options, Readout, Reduce
 from cxrg.phrase.encode import PARTS, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
+class ReadSettings:
     """How attention is read.
 
     Attributes:
         reduce: join a phrase's tokens by ``mean`` or ``sum``.
         readout: scores to probabilities, see `cxrg.attention.sparse`.
         completion: how self-attention completes the maps, see `cxrg.attention.completion`.
-        alike: the self-attention layers that complete them.
-        beside: what is read beside the chosen tokens, see `AttentionMaps`.
+        self_attention: the self-attention layers that complete them.
+        extra: what is read beside the chosen tokens, see `AttentionMaps`.
     """
 
     reduce: Reduce = "mean"
     readout: Readout = "softmax"
     completion: Completion = "off"
-    alike: tuple[str, ...] = ()
-    beside: tuple[Beside, ...] = ()
+    self_attention: tuple[str, ...] = ()
+    extra: tuple[Extra, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, options: Options) -> Reading:
+    def of(cls, model: Model, options: Options) -> ReadSettings:
         """What the options ask for."""
-        start: tuple[Beside, ...] = ("start",) if options.bbm != "off" else ()
-        span: tuple[Beside, ...] = ("span",) if options.normalise == "competition" else ()
-        parts: tuple[Beside, ...] = PARTS if options.evidence == "template" else ()
+        start: tuple[Extra, ...] = ("start",) if options.bbm != "off" else ()
+        span: tuple[Extra, ...] = ("span",) if options.normalise == "competition" else ()
+        parts: tuple[Extra, ...] = PARTS if options.evidence == "template" else ()
         return cls(
             reduce=options.reduce,
             readout=options.readout,
             completion=options.completion,
-            alike=self_attention_layers(model) if options.completion != "off" else (),
-            beside=start + span + parts,
+            self_attention=self_attention_layers(model) if options.completion != "off" else (),
+            extra=start + span + parts,
         )
 
 
@@ -67,7 +67,7 @@ def read_attention(
     prompts: Sequence[Prompt],
     layers: Sequence[str],
     *,
-    how: Reading = Reading(),
+    how: ReadSettings = ReadSettings(),
     batch: int | Literal["auto"] = "auto",
 ) -> list[AttentionMaps]:
     """Read all phrases at all latents of one image, several in one network evaluation.
@@ -84,8 +84,8 @@ def read_attention(
         One `AttentionMaps` per phrase, its first axis in the order of ``latents``.
     """
     requests = ((latents, prompt) for prompt in prompts)
-    capacity = Capacity.of(model, batch)
-    readings = read_each(model, requests, layers, how=how, capacity=capacity)
+    microbatch = Microbatch.of(model, batch)
+    readings = read_each(model, requests, layers, how=how, microbatch=microbatch)
     return [maps for _, maps in readings]
 
 
@@ -94,8 +94,8 @@ def read_each(
     requests: Iterable[tuple[Sequence[tuple[int, Tensor]], Prompt]],
     layers: Sequence[str],
     *,
-    how: Reading,
-    capacity: Capacity,
+    how: ReadSettings,
+    microbatch: Microbatch,
 ) -> Iterator[tuple[Prompt, AttentionMaps]]:
     """Read phrases; rows of several share a network evaluation.
 
@@ -108,7 +108,7 @@ def read_each(
             and a phrase.
         layers: full names of cross-attention layers.
         how: how attention is read.
-        capacity: most rows in one evaluation.
+        microbatch: most rows in one evaluation.
 
     Yields:
         The prompt and its `AttentionMaps`, in the order of the requests.
@@ -121,7 +121,7 @@ def read_each(
             yield from ((t, z_t, prompt) for t, z_t in latents)
 
     ready: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
-    for part in capacity.run(rows(), lambda some: _read(model, some, layers, how)):
+    for part in microbatch.run(rows(), lambda some: _read(model, some, layers, how)):
         for name in layers:
             ready[name].extend(part[name])
         while unfinished and len(ready[layers[0]]) >= len(unfinished[0][1]):
@@ -134,22 +134,25 @@ def read_each(
 
 
 def as_maps(
-    joined: Layers, timesteps: tuple[int, ...], how: Reading, prompt: Prompt
+    joined: Layers, timesteps: tuple[int, ...], how: ReadSettings, prompt: Prompt
 ) -> AttentionMaps:
     """Maps ``(K, T, h, w)`` per layer, of the chosen tokens and what is read beside them."""
     first, *more = (
-        {name: maps[k] for name, maps in joined.items()} for k in range(1 + len(how.beside))
+        {name: maps[k] for name, maps in joined.items()} for k in range(1 + len(how.extra))
     )
-    beside = {
+    extra = {
         kind: maps
-        for kind, maps in zip(how.beside, more, strict=True)
+        for kind, maps in zip(how.extra, more, strict=True)
         if kind not in PARTS or kind in prompt.parts
     }
-    return AttentionMaps(layers=first, timesteps=timesteps, beside=beside)
+    return AttentionMaps(layers=first, timesteps=timesteps, extra=extra)
 
 
 def _read(
-    model: Model, rows: Sequence[tuple[int, Tensor, Prompt]], layers: Sequence[str], how: Reading
+    model: Model,
+    rows: Sequence[tuple[int, Tensor, Prompt]],
+    layers: Sequence[str],
+    how: ReadSettings,
 ) -> Layers:
     """Maps ``(B, K, h, w)`` per layer of an evaluation, which ends after the last layer."""
     times, latents, prompts = zip(*rows, strict=True)
@@ -159,7 +162,7 @@ def _read(
             model.denoiser,
             layers,
             weights,
-            alike=how.alike,
+            self_attention=how.self_attention,
             readout=how.readout,
             stop_early=True,
         ) as recorder,
@@ -168,21 +171,21 @@ def _read(
         model.denoise(
             torch.cat(latents),
             torch.tensor(times),
-            Context.join([prompt.context for prompt in prompts]),
+            Conditioning.join([prompt.conditioning for prompt in prompts]),
         )
     return read_maps(recorder, layers, how)
 
 
-def read_maps(recorder: Recorder, layers: Sequence[str], how: Reading) -> Layers:
+def read_maps(recorder: Recorder, layers: Sequence[str], how: ReadSettings) -> Layers:
     """What a forward pass left, ``(B, K, h, w)`` per layer, completed where that was asked for."""
     maps = {name: recorder.maps[name] for name in layers}
     if how.completion != "off":
         finish = complete if how.completion == "self-attention" else complete_iterated
-        maps = finish(maps, recorder.alike)
+        maps = finish(maps, recorder.self_attention)
     return {name: each.cpu().numpy() for name, each in maps.items()}
 
 
-def token_weights(prompt: Prompt, how: Reading) -> Tensor:
+def token_weights(prompt: Prompt, how: ReadSettings) -> Tensor:
     """Weights ``(K, L)``: of the chosen tokens, then of what is read beside them.
 
     A part that the prompt has not, because it is no template, has weights 0.
@@ -190,13 +193,13 @@ def token_weights(prompt: Prompt, how: Reading) -> Tensor:
     Raises:
         ModelError: the start token is to be read, and the tokenizer sets none.
     """
-    weights = torch.zeros(1 + len(how.beside), prompt.embeds.shape[0])
+    weights = torch.zeros(1 + len(how.extra), prompt.embeds.shape[0])
 
     def join(row: int, tokens: Sequence[int]) -> None:
         weights[row, list(tokens)] = 1.0 if how.reduce == "sum" else 1.0 / max(len(tokens), 1)
 
     join(0, prompt.selected)
-    for row, kind in enumerate(how.beside, start=1):
+    for row, kind in enumerate(how.extra, start=1):
         if kind == "finding" or kind == "location":
             join(row, prompt.parts.get(kind, ()))
             continue

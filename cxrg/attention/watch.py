@@ -28,7 +28,7 @@ from cxrg.attention.sparse import probabilities
 from cxrg.errors import ModelError
 from cxrg.options import Readout
 
-Beside = Literal["start", "span", "finding", "location"]
+Extra = Literal["start", "span", "finding", "location"]
 Layers = dict[str, NDArray[np.float32]]
 See = Callable[[str, Any, Tensor], None]
 
@@ -40,13 +40,13 @@ class AttentionMaps:
     Attributes:
         layers: of the chosen tokens, joined.
         timesteps: where they were read.
-        beside: of the start token (``start``), and of all the phrase's tokens, summed (``span``),
+        extra: of the start token (``start``), and of all the phrase's tokens, summed (``span``),
             where these were asked for; of a template's ``finding`` and ``location``, each joined.
     """
 
     layers: Layers
     timesteps: tuple[int, ...]
-    beside: dict[Beside, Layers] = field(default_factory=dict)
+    extra: dict[Extra, Layers] = field(default_factory=dict)
 
     def first(self, count: int) -> Self:
         """The same without what was read after the first timesteps."""
@@ -54,7 +54,7 @@ class AttentionMaps:
             self,
             layers=_first(self.layers, count),
             timesteps=self.timesteps[:count],
-            beside={kind: _first(layers, count) for kind, layers in self.beside.items()},
+            extra={kind: _first(layers, count) for kind, layers in self.extra.items()},
         )
 
 
@@ -75,7 +75,7 @@ class Recorder:
     stop_early: bool
     readout: Readout
     maps: dict[str, Tensor] = field(default_factory=dict)
-    alike: list[Projections] = field(default_factory=list)
+    self_attention: list[Projections] = field(default_factory=list)
     _queries: dict[str, Tensor] = field(default_factory=dict)
     _grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     _biases: dict[str, Tensor | None] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Recorder:
     def clear(self) -> None:
         """Forget what the last forward pass left."""
         self.maps.clear()
-        self.alike.clear()
+        self.self_attention.clear()
         self._queries.clear()
         self._grids.clear()
         self._biases.clear()
@@ -119,11 +119,11 @@ class Recorder:
             scale=attention.scale,
             grid=self._grids[name],
         )
-        self.alike.append(seen)
+        self.self_attention.append(seen)
         self._stop()
 
     def _stop(self) -> None:
-        if self.stop_early and len(self.maps) + len(self.alike) == self.wanted:
+        if self.stop_early and len(self.maps) + len(self.self_attention) == self.wanted:
             raise AllRead
 
 
@@ -170,7 +170,7 @@ def watch(
     names: Sequence[str],
     weights: Tensor,
     *,
-    alike: Sequence[str] = (),
+    self_attention: Sequence[str] = (),
     readout: Readout = "softmax",
     stop_early: bool = False,
 ) -> Iterator[Recorder]:
@@ -181,20 +181,20 @@ def watch(
         names: full names of ``attn2`` modules.
         weights: float32 ``(B, L)``, each row's weight per token, for the passes in the block,
             whose maps are ``(B, h, w)``; or ``(B, K, L)`` for maps ``(B, K, h, w)``.
-        alike: full names of self-attention modules whose projections are kept.
+        self_attention: full names of self-attention modules whose projections are kept.
         readout: scores to probabilities, see `cxrg.attention.sparse`.
         stop_early: end a pass after its last watched layer, with `AllRead`.
 
     Raises:
         ModelError: a layer's probabilities cannot be had from its projections.
     """
-    wanted = len(names) + len(alike)
+    wanted = len(names) + len(self_attention)
     recorder = Recorder(wanted=wanted, weights=weights, stop_early=stop_early, readout=readout)
     handles = []
     try:
         for name in names:
             handles += _hook(unet, name, recorder, recorder.see_key)
-        for name in alike:
+        for name in self_attention:
             handles += _hook(unet, name, recorder, recorder.see_own_key)
         yield recorder
     finally:

@@ -20,7 +20,7 @@ from cxrg.errors import UsageError
 from cxrg.grounding import ground
 from cxrg.image.read import read_image
 from cxrg.latents.route import route_of
-from cxrg.model.microbatch import Capacity
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.options import Options, RunSettings
 from cxrg.output import formats
@@ -222,15 +222,15 @@ def evaluate_once(
 ) -> Evaluation:
     """Time one whole evaluation of the denoiser, also watched, and its operations alone."""
     reads = route_of(options, model.schedule).timesteps
-    rows = min(Capacity.of(model, (settings or RunSettings()).batch).size, len(reads))
+    rows = min(Microbatch.of(model, (settings or RunSettings()).batch).size, len(reads))
     side = model.side // model.factor
     z = torch.randn(rows, model.denoiser.config.in_channels, side, side, device=model.device)
-    context = model.embedding("").repeat(rows)
+    conditioning = model.embedding("").repeat(rows)
     layers = choose_layers(model, options.layers)
-    weights = torch.ones(context.embeds.shape[:2], device=model.device)
+    weights = torch.ones(conditioning.embeds.shape[:2], device=model.device)
 
     def plain() -> float:
-        return _seconds(lambda: model.denoise(z, 500, context), model.device)
+        return _seconds(lambda: model.denoise(z, 500, conditioning), model.device)
 
     def watched() -> float:
         with watch(model.denoiser, layers, weights):

@@ -68,7 +68,7 @@ def merge(plain: Heat, real: AttentionMaps, free: FreeRun, how: Merging) -> Heat
         float32 ``(n, n)``, from 0; it may exceed 1.
     """
     side = free.side
-    image, text = real.beside["start"], free.maps.layers
+    image, text = real.extra["start"], free.maps.layers
     similarity = agreement(
         _mean((maps.mean(axis=0) for maps in image.values()), side),
         _mean((maps.mean(axis=0) for maps in text.values()), side),

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from cxrg.errors import UsageError
-from cxrg.model.conditioning import Context
-from cxrg.model.microbatch import Capacity
+from cxrg.model.conditioning import Conditioning
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.model.schedule import Schedule
 
@@ -101,7 +101,7 @@ class Inversion:
         model: Model,
         mean: Tensor,
         std: Tensor | None = None,
-        capacity: Capacity | None = None,
+        microbatch: Microbatch | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """Invert and yield ``(timestep, latent)`` for each step of the window.
 
@@ -111,16 +111,16 @@ class Inversion:
             model: the model.
             mean: latents ``(B, C, h, w)`` of the images.
             std: not used; the posterior's mean is inverted.
-            capacity: most images in one network evaluation; None: all of them.
+            microbatch: most images in one network evaluation; None: all of them.
         """
         start, stop = self._window()
-        context = model.embedding("")
-        capacity = capacity or Capacity(len(mean))
+        conditioning = model.embedding("")
+        microbatch = microbatch or Microbatch(len(mean))
         z = mean
         for index, step in enumerate(self._moves()):
             if index >= start:
                 yield step.label, z
-            output = _denoise(model, z, step.label, context, capacity)
+            output = _denoise(model, z, step.label, conditioning, microbatch)
             z = self.schedule.mix(*self.schedule.split(z, output, step.source), step.target)
         yield self.path()[stop - 1].label, z
 
@@ -163,8 +163,10 @@ def window_indices(window: Sequence[float], count: int) -> tuple[int, int]:
     return start, stop
 
 
-def _denoise(model: Model, z: Tensor, t: int, context: Context, capacity: Capacity) -> Tensor:
+def _denoise(
+    model: Model, z: Tensor, t: int, conditioning: Conditioning, microbatch: Microbatch
+) -> Tensor:
     def few(part: list[Tensor]) -> Tensor:
-        return model.denoise(torch.stack(part), t, context.repeat(len(part)))
+        return model.denoise(torch.stack(part), t, conditioning.repeat(len(part)))
 
-    return torch.cat(list(capacity.run(z, few)))
+    return torch.cat(list(microbatch.run(z, few)))

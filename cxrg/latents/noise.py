@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cxrg.errors import UsageError
-from cxrg.model.microbatch import Capacity
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.model.schedule import Schedule
 
@@ -61,7 +61,7 @@ class AddedNoise:
         model: Model,
         mean: Tensor,
         std: Tensor | None = None,
-        capacity: Capacity | None = None,
+        microbatch: Microbatch | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(timestep, latent)`` for every draw, the same for the same seed.
 
@@ -70,7 +70,7 @@ class AddedNoise:
             mean: latents ``(B, C, h, w)`` of the images, which all get the same noise: an image's
                 result does not depend on which others were read with it.
             std: not used; noise is added to the posterior's mean.
-            capacity: not used.
+            microbatch: not used.
         """
         generator = torch.Generator().manual_seed(self.seed)
         for t in self.timesteps:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cxrg.errors import UsageError
 from cxrg.latents.invert import window_indices
-from cxrg.model.microbatch import Capacity
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.model.schedule import Schedule
 
@@ -70,7 +70,7 @@ class Resampling:
         )
 
     def latents(
-        self, model: Model, mean: Tensor, std: Tensor, capacity: Capacity | None = None
+        self, model: Model, mean: Tensor, std: Tensor, microbatch: Microbatch | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(timestep, latent)`` for each step.
 
@@ -81,7 +81,7 @@ class Resampling:
             model: not used; no network is evaluated.
             mean: of the images' posterior, ``(B, C, h, w)``.
             std: its standard deviation, of the same shape.
-            capacity: not used.
+            microbatch: not used.
         """
         start, stop = self._window()
         times = self._list()

@@ -10,7 +10,7 @@ from torch import Tensor
 from cxrg.latents.invert import Inversion
 from cxrg.latents.noise import AddedNoise
 from cxrg.latents.resample import Resampling
-from cxrg.model.microbatch import Capacity
+from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.model.schedule import Schedule
 from cxrg.options import Options
@@ -31,7 +31,7 @@ class Route(Protocol):
         """What the route does on the model's schedule, for ``cxrg models check``."""
 
     def latents(
-        self, model: Model, mean: Tensor, std: Tensor, capacity: Capacity | None = None
+        self, model: Model, mean: Tensor, std: Tensor, microbatch: Microbatch | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(timestep, latent)`` for images of that posterior, each ``(B, C, h, w)``.
 
@@ -39,7 +39,7 @@ class Route(Protocol):
             model: the model.
             mean: of the latents' posterior.
             std: its standard deviation.
-            capacity: most rows in one network evaluation; None: all of them.
+            microbatch: most rows in one network evaluation; None: all of them.
         """
 
 

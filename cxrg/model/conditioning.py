@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Context:
+class Conditioning:
     """The condition of ``B`` rows; every tensor's first axis is the row.
 
     Attributes:
@@ -30,25 +30,25 @@ class Context:
     def __len__(self) -> int:
         return len(self.embeds)
 
-    def row(self, index: int) -> Context:
+    def row(self, index: int) -> Conditioning:
         """One row, still with its first axis."""
         part = slice(index, index + 1)
-        return Context(
+        return Conditioning(
             embeds=self.embeds[part],
             mask=None if self.mask is None else self.mask[part],
             pooled=None if self.pooled is None else self.pooled[part],
         )
 
-    def repeat(self, rows: int) -> Context:
+    def repeat(self, rows: int) -> Conditioning:
         """The same single row for many, without copies."""
-        return Context(
+        return Conditioning(
             embeds=self.embeds.expand(rows, -1, -1),
             mask=None if self.mask is None else self.mask.expand(rows, -1),
             pooled=None if self.pooled is None else self.pooled.expand(rows, -1),
         )
 
     @classmethod
-    def join(cls, parts: Sequence[Context]) -> Context:
+    def join(cls, parts: Sequence[Conditioning]) -> Conditioning:
         """The rows of all parts, which come from one model."""
         masks = [part.mask for part in parts if part.mask is not None]
         pooled = [part.pooled for part in parts if part.pooled is not None]

@@ -36,13 +36,13 @@ SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 @dataclass(slots=True)
-class Capacity:
+class Microbatch:
     """Rows per network evaluation: as many as ``size``, which memory may lower."""
 
     size: int
 
     @classmethod
-    def of(cls, model: Model, batch: int | Literal["auto"]) -> Capacity:
+    def of(cls, model: Model, batch: int | Literal["auto"]) -> Microbatch:
         """The number asked for, or for ``auto`` what fits the device's free memory."""
         return cls(fitting_rows(model) if batch == "auto" else batch)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cxrg.errors import ModelError, UsageError
 from cxrg.model.card import Card
-from cxrg.model.conditioning import Context
+from cxrg.model.conditioning import Conditioning
 from cxrg.model.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class Model:
     device: torch.device
     dtype: torch.dtype
     adapter: Adapter | None = None
-    _texts: OrderedDict[str, Context] = field(default_factory=OrderedDict, init=False, repr=False)
+    _texts: OrderedDict[str, Conditioning] = field(
+        default_factory=OrderedDict, init=False, repr=False
+    )
 
     @property
     def factor(self) -> int:
@@ -133,56 +135,60 @@ class Model:
         grey = (grey + 1) / 2 if self.card.image_range == "-1..1" else grey
         return cast(Tensor, grey.clamp(0, 1))
 
-    def denoise(self, latents: Tensor, timesteps: Tensor | int, context: Context) -> Tensor:
+    def denoise(
+        self, latents: Tensor, timesteps: Tensor | int, conditioning: Conditioning
+    ) -> Tensor:
         """The network's raw output, float32 ``(B, C, h, w)``; a learned variance is left out.
 
         Args:
             latents: ``(B, C, h, w)``.
             timesteps: one training timestep, or one per row ``(B,)``; -1 is no noise, for a flow.
-            context: the condition of the ``B`` rows.
+            conditioning: the condition of the ``B`` rows.
         """
         labels = self.schedule.labels(torch.as_tensor(timesteps, device=self.device))
         labels = labels * getattr(self.denoiser.config, "timestep_scale", 1)  # Sana has one
         output = self.denoiser(
             latents.to(self.dtype),
             timestep=labels.expand(len(latents)),
-            encoder_hidden_states=context.embeds.to(self.dtype),
-            **self._conditions(context),
+            encoder_hidden_states=conditioning.embeds.to(self.dtype),
+            **self._conditions(conditioning),
             return_dict=False,
         )[0]
         return cast(Tensor, output[:, : latents.shape[1]].float())
 
-    def _conditions(self, context: Context) -> dict[str, Any]:
+    def _conditions(self, conditioning: Conditioning) -> dict[str, Any]:
         """What a family's network takes beside the embeddings, by its own names."""
         more: dict[str, Any] = {}
-        if context.mask is not None:
-            more["encoder_attention_mask"] = context.mask
-        if context.pooled is not None:
+        if conditioning.mask is not None:
+            more["encoder_attention_mask"] = conditioning.mask
+        if conditioning.pooled is not None:
             # Original size, upper left corner, target size (Podell et al., arXiv 2307.01952, 2.2).
             size = [self.side, self.side, 0, 0, self.side, self.side]
             more["added_cond_kwargs"] = {
-                "text_embeds": context.pooled.to(self.dtype),
-                "time_ids": torch.tensor([size], device=self.device).expand(len(context), -1),
+                "text_embeds": conditioning.pooled.to(self.dtype),
+                "time_ids": torch.tensor([size], device=self.device).expand(len(conditioning), -1),
             }
         return more
 
-    def encode_text(self, texts: list[str]) -> Context:
+    def encode_text(self, texts: list[str]) -> Conditioning:
         """The condition on prompts, padded or cut to the model's text length."""
-        context = self._encode(texts) if self.text_encoder_2 is None else self._encode_twice(texts)
+        conditioning = (
+            self._encode(texts) if self.text_encoder_2 is None else self._encode_twice(texts)
+        )
         if self.adapter is None:
-            return context
-        return replace(context, embeds=self.adapter.bend(self, texts, context.embeds))
+            return conditioning
+        return replace(conditioning, embeds=self.adapter.apply(self, texts, conditioning.embeds))
 
-    def _encode(self, texts: list[str]) -> Context:
+    def _encode(self, texts: list[str]) -> Conditioning:
         padded = self._tokenise(self.tokenizer, texts)
         mask = padded["attention_mask"]
         hide = self.is_transformer or self.card.pass_attention_mask
         states = self.text_encoder(
             padded["input_ids"], **({"attention_mask": mask} if hide else {})
         ).last_hidden_state
-        return Context(embeds=states, mask=mask.bool() if self.is_transformer else None)
+        return Conditioning(embeds=states, mask=mask.bool() if self.is_transformer else None)
 
-    def _encode_twice(self, texts: list[str]) -> Context:
+    def _encode_twice(self, texts: list[str]) -> Conditioning:
         """Stable Diffusion XL: both encoders' last states but one, and the second one's pooled."""
         pairs = (self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2)
         told = [
@@ -194,7 +200,7 @@ class Model:
         if self.zeros_for_empty:
             said = torch.tensor([bool(text) for text in texts], device=self.device)
             embeds, pooled = embeds * said[:, None, None], pooled * said[:, None]
-        return Context(embeds=embeds, pooled=pooled)
+        return Conditioning(embeds=embeds, pooled=pooled)
 
     def _tokenise(self, tokenizer: Any, texts: list[str]) -> Any:
         return tokenizer(
@@ -206,7 +212,7 @@ class Model:
             return_tensors="pt",
         ).to(self.device)
 
-    def embedding(self, text: str) -> Context:
+    def embedding(self, text: str) -> Conditioning:
         """The condition on one prompt; those used last are remembered."""
         known = self._texts.pop(text, None)
         if known is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cxrg.chest.vocabulary import template_of
 from cxrg.errors import PhraseError
-from cxrg.model.conditioning import Context
+from cxrg.model.conditioning import Conditioning
 from cxrg.model.model import Model
 from cxrg.phrase.words import WORD, Spans, content_words, disease_words, tagged_words
 
@@ -34,7 +34,7 @@ class Prompt:
     Attributes:
         text: the phrase.
         asked: what the network is told: the phrase, or its template.
-        context: what the network is conditioned on, one row.
+        conditioning: what the network is conditioned on, one row.
         span: positions of the phrase's own tokens in ``embeds``.
         tokens: the tokens of the span, as the tokenizer writes them.
         selected: positions in ``embeds`` whose attention is read.
@@ -44,7 +44,7 @@ class Prompt:
 
     text: str
     asked: str
-    context: Context
+    conditioning: Conditioning
     span: slice
     tokens: tuple[str, ...]
     selected: tuple[int, ...]
@@ -54,7 +54,7 @@ class Prompt:
     @property
     def embeds(self) -> Tensor:
         """An embedding per token, float32 ``(L, D)``."""
-        return self.context.embeds[0]
+        return self.conditioning.embeds[0]
 
     @property
     def selected_tokens(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all"
     return Prompt(
         text=text,
         asked=text,
-        context=model.embedding(text),
+        conditioning=model.embedding(text),
         span=span,
         tokens=own,
         selected=selected,

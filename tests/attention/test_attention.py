@@ -13,10 +13,10 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from cxrg.attention.layers import choose_layers, cross_attention_layers, published_layers
-from cxrg.attention.read import Reading, read_attention
+from cxrg.attention.read import ReadSettings, read_attention
 from cxrg.attention.watch import AllRead, watch
 from cxrg.errors import ModelError, UsageError
-from cxrg.model.conditioning import Context
+from cxrg.model.conditioning import Conditioning
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
@@ -30,12 +30,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture
-def inputs() -> tuple[torch.Tensor, torch.Tensor, Context]:
-    """Three rows with different latents, timesteps and contexts, on an oblong grid."""
+def inputs() -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
+    """Three rows with different latents, timesteps and conditionings, on an oblong grid."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(3, 4, 8, 16, generator=generator)
-    context = torch.randn(3, 9, tiny_models.WIDTH, generator=generator)
-    return z, torch.tensor([10, 400, 800]), Context(embeds=context)
+    conditioning = torch.randn(3, 9, tiny_models.WIDTH, generator=generator)
+    return z, torch.tensor([10, 400, 800]), Conditioning(embeds=conditioning)
 
 
 def hooks(module: torch.nn.Module) -> int:
@@ -47,11 +47,11 @@ def all_names(model: Model) -> list[str]:
 
 
 def test_recovered_probabilities_equal_diffusers_own(model, inputs) -> None:
-    z, times, context = inputs
+    z, times, conditioning = inputs
     weights = torch.rand(3, 9, generator=torch.Generator().manual_seed(1))
-    explicit = naive.capture(model.denoiser, z, times, encoder_hidden_states=context.embeds)
+    explicit = naive.capture(model.denoiser, z, times, encoder_hidden_states=conditioning.embeds)
     with watch(model.denoiser, all_names(model), weights) as recorder:
-        model.denoise(z, times, context)
+        model.denoise(z, times, conditioning)
     assert len(explicit) == len(recorder.maps) == 11
     assert {probability.shape[1] for probability in explicit} == {2, 4}
     for name, probability in zip(all_names(model), explicit, strict=True):
@@ -62,12 +62,12 @@ def test_recovered_probabilities_equal_diffusers_own(model, inputs) -> None:
 
 
 def test_several_weights_give_several_maps(model, inputs) -> None:
-    z, times, context = inputs
+    z, times, conditioning = inputs
     weights = torch.rand(3, 2, 9, generator=torch.Generator().manual_seed(1))
     maps = {}
     for kind, each in {"both": weights, "first": weights[:, 0], "second": weights[:, 1]}.items():
         with watch(model.denoiser, all_names(model), each) as recorder:
-            model.denoise(z, times, context)
+            model.denoise(z, times, conditioning)
         maps[kind] = recorder.maps
     for name, both in maps["both"].items():
         torch.testing.assert_close(both[:, 0], maps["first"][name])
@@ -76,27 +76,27 @@ def test_several_weights_give_several_maps(model, inputs) -> None:
 
 
 def test_the_output_is_bit_identical_and_nothing_stays(model, inputs) -> None:
-    z, times, context = inputs
-    plain = model.denoise(z, times, context)
+    z, times, conditioning = inputs
+    plain = model.denoise(z, times, conditioning)
     with watch(model.denoiser, all_names(model), torch.ones(3, 9)):
         assert hooks(model.denoiser) == 4 * 11
-        watched = model.denoise(z, times, context)
+        watched = model.denoise(z, times, conditioning)
     assert torch.equal(plain, watched)
     assert hooks(model.denoiser) == 0
 
 
 def test_no_hook_stays_after_an_exception(model, inputs) -> None:
-    z, times, context = inputs
+    z, times, conditioning = inputs
     with (
         pytest.raises(RuntimeError, match=r"shape|size"),
         watch(model.denoiser, all_names(model), torch.ones(3, 9)),
     ):
-        model.denoise(z, times, Context(embeds=context.embeds[..., :-1]))
+        model.denoise(z, times, Conditioning(embeds=conditioning.embeds[..., :-1]))
     assert hooks(model.denoiser) == 0
 
 
 def test_a_pass_stops_after_the_last_watched_layer(model, inputs) -> None:
-    z, times, context = inputs
+    z, times, conditioning = inputs
     ran = []
     later = model.denoiser.up_blocks[1].register_forward_pre_hook(lambda *_: ran.append("later"))
     middle = model.denoiser.mid_block.register_forward_pre_hook(lambda *_: ran.append("middle"))
@@ -104,7 +104,7 @@ def test_a_pass_stops_after_the_last_watched_layer(model, inputs) -> None:
     try:
         with watch(model.denoiser, names, torch.ones(3, 9), stop_early=True) as recorder:
             with pytest.raises(AllRead):
-                model.denoise(z, times, context)
+                model.denoise(z, times, conditioning)
             assert set(recorder.maps) == set(names)
     finally:
         later.remove()
@@ -112,7 +112,7 @@ def test_a_pass_stops_after_the_last_watched_layer(model, inputs) -> None:
     assert ran == ["middle"]
     assert hooks(model.denoiser) == 0
     # The network is as it was.
-    assert model.denoise(z, times, context).shape == z.shape
+    assert model.denoise(z, times, conditioning).shape == z.shape
 
 
 def test_eleven_layers_in_the_order_of_the_forward_pass(model) -> None:
@@ -180,13 +180,13 @@ def test_sum_is_the_mean_times_the_tokens(model) -> None:
     latents = [(300, torch.zeros(1, 4, 8, 8))]
     layers = choose_layers(model, "paper")
     (mean,) = read_attention(model, latents, [prompt], layers)
-    (total,) = read_attention(model, latents, [prompt], layers, how=Reading(reduce="sum"))
+    (total,) = read_attention(model, latents, [prompt], layers, how=ReadSettings(reduce="sum"))
     for name in layers:
         torch.testing.assert_close(
             torch.from_numpy(total.layers[name]), torch.from_numpy(mean.layers[name] * 3)
         )
     everything = replace(prompt, selected=tuple(range(len(prompt.embeds))))
-    (whole,) = read_attention(model, latents, [everything], layers, how=Reading(reduce="sum"))
+    (whole,) = read_attention(model, latents, [everything], layers, how=ReadSettings(reduce="sum"))
     for name in layers:
         torch.testing.assert_close(
             torch.from_numpy(whole.layers[name]), torch.ones(whole.layers[name].shape)
@@ -213,11 +213,11 @@ def test_unusual_attention_is_refused(why: str, settings: dict[str, Any]) -> Non
 
 def test_a_mask_over_tokens_is_applied(model, inputs) -> None:
     """U-Nets are never given one here, but where one is given it counts."""
-    z, times, context = inputs
+    z, times, conditioning = inputs
     mask = torch.ones(3, 9)
     mask[1, 4:] = 0
     given: dict[str, Any] = {
-        "encoder_hidden_states": context.embeds,
+        "encoder_hidden_states": conditioning.embeds,
         "encoder_attention_mask": mask,
     }
     explicit = naive.capture(model.denoiser, z, times, **given)

@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from cxrg.attention.completion import Projections, complete, complete_iterated
 from cxrg.attention.layers import choose_layers, self_attention_layers
-from cxrg.attention.read import Reading, read_attention
+from cxrg.attention.read import ReadSettings, read_attention
 from cxrg.errors import UsageError
 from cxrg.model.load import load
 from cxrg.model.model import Model
@@ -38,20 +38,20 @@ def test_equals_the_explicit_matrix(model: Model) -> None:
     prompt = encode_phrase(model, "left opacity")
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     layers = choose_layers(model, "all")  # more maps than a head is wide
-    alike = self_attention_layers(model)
-    how = Reading(completion="self-attention", alike=alike)
+    self_attention = self_attention_layers(model)
+    how = ReadSettings(completion="self-attention", self_attention=self_attention)
     (found,) = read_attention(model, [(300, z)], [prompt], layers, how=how)
     (plain,) = read_attention(model, [(300, z)], [prompt], layers)
 
     seen: list[torch.Tensor] = []
     before = dict(model.denoiser.attn_processors)
     explicit = Explicit(seen)
-    wanted = {f"{name}.processor" for name in alike}
+    wanted = {f"{name}.processor" for name in self_attention}
     model.denoiser.set_attn_processor(
         {name: explicit if name in wanted else AttnProcessor() for name in before}
     )
     try:
-        model.denoise(z, 300, prompt.context)
+        model.denoise(z, 300, prompt.conditioning)
     finally:
         model.denoiser.set_attn_processor(before)
     matrix = torch.stack([each[0].mean(0) for each in seen]).mean(0)
@@ -124,8 +124,8 @@ def test_iterations_keep_a_seed_in_its_region_better_than_one_completion() -> No
 
 
 def test_it_is_switched_on_by_an_option(model: Model) -> None:
-    assert Reading.of(model, resolve("fast")).alike == ()
-    assert Reading.of(model, resolve("fast", completion="self-attention")).alike
+    assert ReadSettings.of(model, resolve("fast")).self_attention == ()
+    assert ReadSettings.of(model, resolve("fast", completion="self-attention")).self_attention
     with pytest.raises(UsageError, match="off, self-attention, iterated"):
         resolve("fast", completion="iseg")
 
@@ -139,8 +139,8 @@ def test_rows_of_one_evaluation_are_completed_by_themselves(
     generator = torch.Generator().manual_seed(0)
     latents = [(t, torch.randn(1, 4, 8, 8, generator=generator)) for t in (100, 500)]
     layers = choose_layers(model, 2)
-    alike = self_attention_layers(model)
-    how = Reading(completion=completion, alike=alike, readout="entmax15")
+    self_attention = self_attention_layers(model)
+    how = ReadSettings(completion=completion, self_attention=self_attention, readout="entmax15")
     alone = read_attention(model, latents, prompts, layers, how=how, batch=1)
     together = read_attention(model, latents, prompts, layers, how=how, batch=8)
     for one, other in zip(alone, together, strict=True):

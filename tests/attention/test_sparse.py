@@ -12,7 +12,7 @@ from scipy.optimize import bisect
 from cxrg.attention.layers import cross_attention_layers
 from cxrg.attention.sparse import entmax15, probabilities, sparsemax
 from cxrg.attention.watch import attention_to, watch
-from cxrg.model.conditioning import Context
+from cxrg.model.conditioning import Conditioning
 from cxrg.model.load import load
 from tests.fakes import tiny_models
 
@@ -78,13 +78,13 @@ def test_the_network_runs_as_ever(readout: Literal["entmax15", "sparsemax"], tmp
     model = load(tiny_models.sd2(tmp_path / "sd2"), device="cpu")
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, 4, 8, 8, generator=generator)
-    context = Context(embeds=torch.randn(2, 9, tiny_models.WIDTH, generator=generator))
+    conditioning = Conditioning(embeds=torch.randn(2, 9, tiny_models.WIDTH, generator=generator))
     names = [layer.name for layer in cross_attention_layers(model.denoiser, 8)]
-    plain = model.denoise(z, 300, context)
+    plain = model.denoise(z, 300, conditioning)
     maps = {}
     kinds: tuple[Literal["softmax", "entmax15", "sparsemax"], ...] = ("softmax", readout)
     for kind in kinds:
         with watch(model.denoiser, names, torch.rand(2, 9), readout=kind) as recorder:
-            assert torch.equal(model.denoise(z, 300, context), plain)
+            assert torch.equal(model.denoise(z, 300, conditioning), plain)
         maps[kind] = recorder.maps
     assert not any(torch.equal(maps["softmax"][name], maps[readout][name]) for name in names)

@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 
 from cxrg.latents.invert import Inversion
 from cxrg.latents.noise import AddedNoise
-from cxrg.model.conditioning import Context
+from cxrg.model.conditioning import Conditioning
 from cxrg.model.schedule import Schedule, read_schedule
 
 DPM = {
@@ -101,7 +101,7 @@ def gaussian_flow(shift: float) -> Any:
     schedule = read_schedule({**EULER, "shift": shift})
     asked: list[int] = []
 
-    def denoise(z: torch.Tensor, t: int, context: Context) -> torch.Tensor:
+    def denoise(z: torch.Tensor, t: int, conditioning: Conditioning) -> torch.Tensor:
         asked.append(t)
         s = float(schedule.labels(torch.tensor([t]))) / 1000
         away = (z - (1 - s) * MEAN) / ((1 - s) ** 2 * SPREAD**2 + s**2)
@@ -110,7 +110,7 @@ def gaussian_flow(shift: float) -> Any:
     return SimpleNamespace(
         schedule=schedule,
         denoise=denoise,
-        embedding=lambda text: Context(embeds=torch.zeros(1, 3, 2)),
+        embedding=lambda text: Conditioning(embeds=torch.zeros(1, 3, 2)),
         asked=asked,
     )
 

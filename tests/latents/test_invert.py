@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from cxrg.errors import UsageError
 from cxrg.latents.invert import Inversion, timestep_list, window_indices
 from cxrg.latents.noise import AddedNoise
-from cxrg.model.conditioning import Context
+from cxrg.model.conditioning import Conditioning
 from cxrg.model.schedule import Schedule, read_schedule
 
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0205}
@@ -25,8 +25,8 @@ def gaussian_model(prediction_type: str) -> Any:
     alphas_cumprod = schedule.alpha**2
     asked: list[int] = []
 
-    def denoise(z: torch.Tensor, t: int, context: Context) -> torch.Tensor:
-        assert context.embeds.shape == (len(z), 3, 2)
+    def denoise(z: torch.Tensor, t: int, conditioning: Conditioning) -> torch.Tensor:
+        assert conditioning.embeds.shape == (len(z), 3, 2)
         asked.append(t)
         bar = alphas_cumprod[t]
         variance = bar * SPREAD**2 + 1 - bar
@@ -37,7 +37,7 @@ def gaussian_model(prediction_type: str) -> Any:
     return SimpleNamespace(
         schedule=schedule,
         denoise=denoise,
-        embedding=lambda text: Context(embeds=torch.zeros(1, 3, 2)),
+        embedding=lambda text: Conditioning(embeds=torch.zeros(1, 3, 2)),
         asked=asked,
     )
 
@@ -91,7 +91,7 @@ def return_error(prediction_type: str, steps: int) -> float:
     )
     scheduler.set_timesteps(steps)
     for t in (t for t in scheduler.timesteps.tolist() if t <= 599):
-        output = model.denoise(z.double(), t, Context(embeds=torch.zeros(2, 3, 2)))
+        output = model.denoise(z.double(), t, Conditioning(embeds=torch.zeros(2, 3, 2)))
         z = scheduler.step(output, t, z.double()).prev_sample
     return float((z - z0).abs().max())
 

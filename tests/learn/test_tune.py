@@ -517,14 +517,16 @@ def test_arguments_in_settings_out(monkeypatch, capsys, tmp_path: Path) -> None:
 
 def test_a_gradient_reaches_no_other_row() -> None:
     """The row of zeros that unmarked tokens take is no parameter."""
-    contexts = torch.randn(1, 3, 2)
+    embeds = torch.randn(1, 3, 2)
     residuals = torch.zeros(1, 2, requires_grad=True)
     vectors = PromptVectors(
         prefix=torch.zeros(0, 2), gate=torch.zeros(0), residuals=residuals, terms={}
     )
-    from cxrg.model.adapters.prompt_vectors import Marks
+    from cxrg.model.adapters.prompt_vectors import TokenSlots
 
-    marks = Marks(words=torch.tensor([[1, 0, 1]]), slots=torch.zeros(1, 3, dtype=torch.long))
-    bent: Tensor = vectors.bend(contexts, marks)
+    slots = TokenSlots(
+        residual=torch.tensor([[1, 0, 1]]), prefix=torch.zeros(1, 3, dtype=torch.long)
+    )
+    bent: Tensor = vectors.apply(embeds, slots)
     (gradient,) = torch.autograd.grad(bent.sum(), [residuals])
     assert gradient.tolist() == [[1.0, 1.0]]

@@ -321,10 +321,10 @@ def lora_file(path: Path, of: dict[str, tuple[Tensor, Tensor]], **metadata: str)
 def outputs(denoiser: nn.Module, model: Model) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     z = torch.randn(1, 4, 8, 8, generator=generator)
-    context = model.encode_text([PHRASE]).embeds
-    return denoiser(z, torch.tensor(300), encoder_hidden_states=context, return_dict=False)[
+    conditioning = model.encode_text([PHRASE]).embeds
+    return denoiser(z, torch.tensor(300), encoder_hidden_states=conditioning, return_dict=False)[
         0
-    ], context
+    ], conditioning
 
 
 def test_merged_weights_do_what_low_rank_branches_do(folders, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from cxrg.geometry import Frame
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.model.card import known_cards
-from cxrg.model.conditioning import Context
+from cxrg.model.conditioning import Conditioning
 from cxrg.model.convert import monai_keys as keys
 from cxrg.model.convert.monai import import_monai, is_published, map_autoencoder, map_unet
 from cxrg.model.load import load
@@ -92,8 +92,8 @@ def test_the_autoencoder_gives_what_monai_gives(package: str, model: Model) -> N
 def test_the_unet_gives_what_monai_gives(package: str, model: Model) -> None:
     _, wanted = oracle.stored(package)
     given = oracle.inputs()
-    context = Context(embeds=given["context"])
-    close(model.denoise(given["latents"], given["timesteps"], context), wanted["unet"])
+    conditioning = Conditioning(embeds=given["context"])
+    close(model.denoise(given["latents"], given["timesteps"], conditioning), wanted["unet"])
 
 
 @torch.no_grad()

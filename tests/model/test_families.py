@@ -27,7 +27,7 @@ from cxrg.attention.watch import AllRead, watch
 from cxrg.errors import ModelError
 from cxrg.grounding import ground
 from cxrg.model.card import Card
-from cxrg.model.conditioning import Context
+from cxrg.model.conditioning import Conditioning
 from cxrg.model.load import load
 from cxrg.model.microbatch import row_bytes
 from cxrg.model.model import Model
@@ -163,12 +163,12 @@ def test_recovered_probabilities_equal_diffusers_own(family, models, folders) ->
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(3, model.denoiser.config.in_channels, 8, 16, generator=generator)
     times = torch.tensor([10, 400, 800])
-    context = model.encode_text(TEXTS)
-    weights = torch.rand(context.embeds.shape[:2], generator=generator)
-    plain = model.denoise(z, times, context)
+    conditioning = model.encode_text(TEXTS)
+    weights = torch.rand(conditioning.embeds.shape[:2], generator=generator)
+    plain = model.denoise(z, times, conditioning)
     with watch(model.denoiser, names_of(model), weights) as recorder:
         assert hooks(model.denoiser) == 4 * len(names_of(model))
-        watched = model.denoise(z, times, context)
+        watched = model.denoise(z, times, conditioning)
     assert torch.equal(plain, watched)
     assert hooks(model.denoiser) == 0
     labels = times if family != "sana" else 3000 * (times + 1) / (1000 + 2 * (times + 1))
@@ -189,14 +189,14 @@ def test_recovered_probabilities_equal_diffusers_own(family, models, folders) ->
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_padding_gets_no_attention(family, models) -> None:
     model = models[family]
-    context = model.encode_text(TEXTS)
-    mask = context.mask
+    conditioning = model.encode_text(TEXTS)
+    mask = conditioning.mask
     assert mask is not None
     z = torch.zeros(3, model.denoiser.config.in_channels, 8, 8)
     sums = []
     for weights in (mask.float(), 1 - mask.float()):
         with watch(model.denoiser, names_of(model), weights) as recorder:
-            model.denoise(z, 500, context)
+            model.denoise(z, 500, conditioning)
         sums.append(torch.stack(list(recorder.maps.values())))
     torch.testing.assert_close(sums[0], torch.ones_like(sums[0]))
     assert sums[1].max() == 0
@@ -252,7 +252,7 @@ def test_a_pass_stops_after_the_last_watched_block(family, models) -> None:
         block.register_forward_pre_hook(lambda _, args, i=index: ran.append(i))
         for index, block in enumerate(model.denoiser.transformer_blocks)
     ]
-    context = model.encode_text(TEXTS[:1])
+    conditioning = model.encode_text(TEXTS[:1])
     z = torch.zeros(1, model.denoiser.config.in_channels, 8, 8)
     layers = choose_layers(model, "paper")
     try:
@@ -260,7 +260,7 @@ def test_a_pass_stops_after_the_last_watched_block(family, models) -> None:
             watch(model.denoiser, layers, torch.ones(1, 300), stop_early=True),
             pytest.raises(AllRead),
         ):
-            model.denoise(z, 500, context)
+            model.denoise(z, 500, conditioning)
     finally:
         for hook in later:
             hook.remove()
@@ -281,13 +281,13 @@ def test_spans_hold_the_phrase_alone(models) -> None:
 
 def test_rows_are_joined_repeated_and_taken() -> None:
     embeds, mask, pooled = torch.rand(3, 5, 2), torch.rand(3, 5) > 0.5, torch.rand(3, 4)
-    whole = Context(embeds=embeds, mask=mask, pooled=pooled)
-    again = Context.join([whole.row(index) for index in range(3)])
+    whole = Conditioning(embeds=embeds, mask=mask, pooled=pooled)
+    again = Conditioning.join([whole.row(index) for index in range(3)])
     for name in ("embeds", "mask", "pooled"):
         assert torch.equal(getattr(again, name), getattr(whole, name))
         repeated = getattr(whole.row(1).repeat(4), name)
         assert torch.equal(repeated, torch.stack([getattr(whole, name)[1]] * 4))
-    bare = Context.join([Context(embeds=embeds), Context(embeds=embeds)])
+    bare = Conditioning.join([Conditioning(embeds=embeds), Conditioning(embeds=embeds)])
     assert (len(bare), bare.mask, bare.pooled) == (6, None, None)
 
 
@@ -337,9 +337,11 @@ def test_pixarts_files_of_diffusers_0_27_are_read(folders, tmp_path, models) -> 
     report = check_folder(folder)
     assert report.problems == ()
     assert report.family.startswith("PixArt, a diffusion transformer with text cross-attention")
-    z, context = torch.ones(1, 4, 8, 8), models["pixart"].encode_text(TEXTS[1:2])
+    z, conditioning = torch.ones(1, 4, 8, 8), models["pixart"].encode_text(TEXTS[1:2])
     model = load(folder, device="cpu")
-    assert torch.equal(model.denoise(z, 5, context), models["pixart"].denoise(z, 5, context))
+    assert torch.equal(
+        model.denoise(z, 5, conditioning), models["pixart"].denoise(z, 5, conditioning)
+    )
 
 
 def test_a_sentencepiece_vocabulary_is_read(folders, tmp_path) -> None:

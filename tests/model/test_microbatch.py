@@ -14,11 +14,11 @@ import torch
 from cxrg.errors import ModelError, PhraseError, UsageError
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
-from cxrg.model import microbatch as capacity
+from cxrg.model import microbatch
 from cxrg.model.load import load
 from cxrg.model.microbatch import (
     MOST,
-    Capacity,
+    Microbatch,
     fitting_rows,
     free_memory,
     is_out_of_memory,
@@ -165,7 +165,7 @@ def test_another_error_is_not_taken_for_missing_memory() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        list(Capacity(4).run(range(9), fail))
+        list(Microbatch(4).run(range(9), fail))
     assert not is_out_of_memory(RuntimeError("no"))
 
 
@@ -177,7 +177,7 @@ def test_parts_keep_the_order_and_rows_are_taken_late() -> None:
             taken.append(row)
             yield row
 
-    parts = Capacity(3).run(source(), list)
+    parts = Microbatch(3).run(source(), list)
     assert next(parts) == [0, 1, 2]
     assert taken == [0, 1, 2]
     assert list(parts) == [[3, 4, 5], [6]]
@@ -185,12 +185,12 @@ def test_parts_keep_the_order_and_rows_are_taken_late() -> None:
 
 def test_auto_takes_what_fits(model, monkeypatch: pytest.MonkeyPatch) -> None:
     one = row_bytes(model)
-    assert one == 8 * 8 * 8 * 4 * capacity.MAPS_PER_ROW
+    assert one == 8 * 8 * 8 * 4 * microbatch.MAPS_PER_ROW
     for free, rows in ((0, 1), (one * 10, 5), (one * 1000, MOST["cpu"]), (None, MOST["cpu"])):
-        monkeypatch.setattr(capacity, "free_memory", lambda _, free=free: free)
+        monkeypatch.setattr(microbatch, "free_memory", lambda _, free=free: free)
         assert fitting_rows(model) == rows
-        assert Capacity.of(model, "auto").size == rows
-    assert Capacity.of(model, 50).size == 50
+        assert Microbatch.of(model, "auto").size == rows
+    assert Microbatch.of(model, 50).size == 50
 
 
 def test_free_memory_is_that_of_the_machine() -> None:

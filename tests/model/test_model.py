@@ -59,9 +59,9 @@ def test_a_family_is_read(family, channels, prediction, length, folders, capfd) 
     latent = loaded.encode(np.zeros((64, 64), dtype=np.float32))
     assert latent.shape == (1, channels, 8, 8)
     assert loaded.decode(latent).shape == (1, 64, 64)
-    context = loaded.encode_text(["", "left opacity"])
-    assert context.embeds.shape == (2, length, tiny_models.WIDTH)
-    output = loaded.denoise(latent.expand(2, -1, -1, -1), torch.tensor([1, 500]), context)
+    conditioning = loaded.encode_text(["", "left opacity"])
+    assert conditioning.embeds.shape == (2, length, tiny_models.WIDTH)
+    output = loaded.denoise(latent.expand(2, -1, -1, -1), torch.tensor([1, 500]), conditioning)
     assert output.shape == (2, channels, 8, 8)
     for network in (loaded.vae, loaded.denoiser, loaded.text_encoder):
         assert not network.training

@@ -37,7 +37,7 @@ def real_maps(
     """Pass R ``(steps, layers, tokens, n, n)``, from noisy to clean."""
     image = (torch.from_numpy(pixels)[None, None] * 2 - 1).repeat(1, 3, 1, 1)
     posterior = model.vae.encode(image).latent_dist
-    context = torch.cat([_context(model, ""), _context(model, phrase)])
+    conditioning = torch.cat([_conditioning(model, ""), _conditioning(model, phrase)])
     generator = torch.Generator().manual_seed(seed)
     shape = posterior.mean.shape[1:]
     draws = {t: torch.randn((2, 1, *shape), generator=generator) for t in _ascending(ddim)}
@@ -48,7 +48,7 @@ def real_maps(
             z0 = (posterior.mean + posterior.std * first) * 0.18215
             z = ddim.add_noise(z0, second, cast(Any, torch.tensor([t])))
             seen.clear()
-            model.denoiser(torch.cat([z, z]), t, encoder_hidden_states=context)
+            model.denoiser(torch.cat([z, z]), t, encoder_hidden_states=conditioning)
             maps.append(_repeated(seen, z.shape[-1]))
     return np.stack(maps)
 
@@ -56,14 +56,14 @@ def real_maps(
 @torch.no_grad()
 def free_maps(model: Any, ddim: DDIMScheduler, phrase: str, seed: int) -> NDArray[np.float32]:
     """Pass F ``(steps, layers, tokens, n, n)``, from noisy to clean."""
-    context = torch.cat([_context(model, ""), _context(model, phrase)])
+    conditioning = torch.cat([_conditioning(model, ""), _conditioning(model, phrase)])
     n = model.denoiser.config.sample_size
     z = torch.randn((1, 4, n, n), generator=torch.Generator().manual_seed(seed))
     maps = []
     with explicit_attention(model.denoiser) as seen:
         for t in ddim.timesteps:
             seen.clear()
-            both = model.denoiser(torch.cat([z, z]), t, encoder_hidden_states=context).sample
+            both = model.denoiser(torch.cat([z, z]), t, encoder_hidden_states=conditioning).sample
             maps.append(_repeated(seen, n))
             out = both[:1] + 16 * (both[1:] - both[:1])
             z = cast(Any, ddim.step(out, t, z)).prev_sample
@@ -135,7 +135,7 @@ def _ascending(ddim: DDIMScheduler) -> list[int]:
     return sorted(ddim.timesteps.tolist())
 
 
-def _context(model: Any, text: str) -> torch.Tensor:
+def _conditioning(model: Any, text: str) -> torch.Tensor:
     encoded = model.tokenizer(
         text, padding="max_length", max_length=77, return_attention_mask=True, return_tensors="pt"
     )

@@ -159,14 +159,14 @@ class Objective:
     ) -> tuple[Tensor, Tensor]:
         """Denoising loss and attention loss of one batch."""
         ids, mask, own = tokens_of(self.tokenizer, batch.phrases, self.length)
-        context = pair.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        conditioning = pair.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         t = _timesteps(rng, len(z0))
         noise = torch.from_numpy(rng.standard_normal(z0.shape, dtype=np.float32))
         alpha = self.alphas[t].float()[:, None, None, None]
         z_t = alpha.sqrt() * z0 + (1 - alpha).sqrt() * noise
         v = alpha.sqrt() * noise - (1 - alpha).sqrt() * z0
         with watch(pair.unet, self.layers, own) as recorder:
-            made = pair.unet(z_t, t, encoder_hidden_states=context).sample
+            made = pair.unet(z_t, t, encoder_hidden_states=conditioning).sample
             maps = dict(recorder.maps)
         error = (made - v).square().mean((1, 2, 3))
         denoise = (error * batch.described).sum() / batch.described.sum().clamp_min(1)

@@ -126,8 +126,8 @@ def forward(
     place = model.device
     with torch.no_grad():
         plain = model.encode_text(list(batch.texts))
-    marks = vectors.mark(model.tokenizer, batch.texts, model.text_length)
-    context = replace(plain, embeds=vectors.bend(plain.embeds, marks))
+    slots = vectors.token_slots(model.tokenizer, batch.texts, model.text_length)
+    conditioning = replace(plain, embeds=vectors.apply(plain.embeds, slots))
     schedule, z0, noise = model.schedule, batch.z0.to(place), noise.to(place)
     alpha, sigma = (
         share[times].float()[:, None, None, None].to(place)
@@ -144,7 +144,7 @@ def forward(
         watch(unet, layers, what) as of_finding,
         projections(unet, layers) as seen,
     ):
-        output = model.denoise(z_t, times, context)
+        output = model.denoise(z_t, times, conditioning)
         maps = dict(of_finding.maps)
         return ForwardResult(
             location=_joined(of_place.maps.values()),

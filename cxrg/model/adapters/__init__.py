@@ -30,18 +30,18 @@ class Adapter:
 
     Attributes:
         name: the file's name, less its suffix.
-        vectors: what goes into the text context; None where networks were changed instead.
+        vectors: what goes into the text embeddings; None where networks were changed instead.
     """
 
     name: str
     vectors: PromptVectors | None = None
 
-    def bend(self, model: Model, texts: Sequence[str], contexts: Tensor) -> Tensor:
-        """Contexts ``(B, L, D)`` of texts, with the adapter's vectors in them."""
+    def apply(self, model: Model, texts: Sequence[str], embeds: Tensor) -> Tensor:
+        """Embeddings ``(B, L, D)`` of texts, with the adapter's vectors in them."""
         if self.vectors is None:
-            return contexts
-        marks = self.vectors.mark(model.tokenizer, texts, model.text_length)
-        return self.vectors.bend(contexts, marks)
+            return embeds
+        slots = self.vectors.token_slots(model.tokenizer, texts, model.text_length)
+        return self.vectors.apply(embeds, slots)
 
 
 def attach(model: Model, path: Path) -> Model:

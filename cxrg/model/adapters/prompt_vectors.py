@@ -1,4 +1,4 @@
-r"""Learnt vectors in the text context of a frozen model (inspired by arXiv 2506.10633).
+r"""Learnt vectors in the text embeddings of a frozen model (inspired by arXiv 2506.10633).
 
 For encoder outputs :math:`c_k` of a phrase, :math:`k` its tokens::
 
@@ -37,16 +37,16 @@ TABLES = ("locations", "findings")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Marks:
+class TokenSlots:
     """Which vector each token of some phrases gets.
 
     Attributes:
-        words: int64 ``(B, L)``, index of the residual, the last for none.
-        slots: int64 ``(B, L)``, index of the prefix vector, the last for none.
+        residual: int64 ``(B, L)``, index of the residual, the last for none.
+        prefix: int64 ``(B, L)``, index of the prefix vector, the last for none.
     """
 
-    words: Tensor
-    slots: Tensor
+    residual: Tensor
+    prefix: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class PromptVectors:
     residuals: Tensor
     terms: Mapping[str, Mapping[str, Sequence[str]]]
 
-    def mark(self, tokenizer: Any, texts: Sequence[str], length: int) -> Marks:
+    def token_slots(self, tokenizer: Any, texts: Sequence[str], length: int) -> TokenSlots:
         """Where the vectors go in these phrases, padded or cut to ``length`` tokens."""
         padded = tokenizer(
             list(texts),
@@ -76,8 +76,8 @@ class PromptVectors:
             return_attention_mask=True,
         )
         count, most = len(self.residuals), len(self.prefix)
-        words = torch.full((len(texts), length), count)
-        slots = torch.full((len(texts), length), most)
+        residual = torch.full((len(texts), length), count)
+        prefix = torch.full((len(texts), length), most)
         matchers = [Matcher(self.terms[table]) for table in TABLES]
         for row, text in enumerate(texts):
             if not text.strip():
@@ -87,21 +87,21 @@ class PromptVectors:
                 mentions = matcher(text)
                 for token, owner in enumerate(places(padded["offset_mapping"][row], mentions)):
                     if owner is not None:
-                        words[row, token] = first + matcher.names.index(mentions[owner].name)
+                        residual[row, token] = first + matcher.names.index(mentions[owner].name)
                 first += len(matcher.names)
             free = [k for k, real in enumerate(padded["attention_mask"][row]) if not real][-most:]
             if most and free:
-                slots[row, free] = torch.arange(most)[-len(free) :]
-        return Marks(words=words, slots=slots)
+                prefix[row, free] = torch.arange(most)[-len(free) :]
+        return TokenSlots(residual=residual, prefix=prefix)
 
-    def bend(self, contexts: Tensor, marks: Marks) -> Tensor:
-        """Contexts ``(B, L, D)`` with the vectors in them; differentiable in the vectors."""
+    def apply(self, embeds: Tensor, slots: TokenSlots) -> Tensor:
+        """Embeddings ``(B, L, D)`` with the vectors in them; differentiable in the vectors."""
         nothing = self.residuals.new_zeros(1, self.residuals.shape[1])
-        bent = contexts + torch.cat([self.residuals, nothing])[marks.words.to(contexts.device)]
-        slots = marks.slots.to(contexts.device)
-        gate = torch.cat([self.gate, self.gate.new_zeros(1)])[slots][..., None]
-        prefix = torch.cat([self.prefix, nothing])[slots]
-        return bent + gate * (prefix - contexts)
+        residual, place = slots.residual.to(embeds.device), slots.prefix.to(embeds.device)
+        gate = torch.cat([self.gate, self.gate.new_zeros(1)])[place][..., None]
+        prefix = torch.cat([self.prefix, nothing])[place]
+        moved = embeds + torch.cat([self.residuals, nothing])[residual]
+        return moved + gate * (prefix - embeds)
 
 
 def write_vectors(path: Path, vectors: PromptVectors, card: Mapping[str, Any]) -> None:
