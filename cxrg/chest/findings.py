@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,13 +35,18 @@ class Finding:
     labels: tuple[str, ...]
     plausible: tuple[str, ...]
     at: tuple[str, ...]
+    usual: str
+    template: tuple[str, ...]
+    covers: tuple[str, ...]
+    phrases: Mapping[str, Any]
     keywords: tuple[str, ...]
 
     @property
     def read(self) -> tuple[str, ...]:
         """The names that reports are read by."""
         forms = [tuple(filter(None, name)) for name in self.names]
-        return (*(n for some in forms if some[0] not in self.unread for n in some), *self.also)
+        names = [n for some in forms if some[0] not in self.unread for n in some]
+        return (*names, *self.phrases.get("plain", ()), *self.also)
 
 
 @cache
@@ -103,6 +109,10 @@ def _finding(concept: str, entry: dict[str, Any]) -> Finding:
         labels=tuple(entry.get("labels", ())),
         plausible=_both_sides(entry.get("plausible", ())),
         at=_both_sides(entry.get("at", ())),
+        usual=entry.get("usual", "lung"),
+        template=tuple(entry.get("template", ())),
+        covers=tuple(entry.get("covers", ())),
+        phrases=entry.get("phrases", {}),
         keywords=tuple(entry.get("keywords", ())),
     )
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,9 @@ class Place:
     masks: tuple[str, ...]
     words: tuple[str, ...]
     rule: str | None
+    read: tuple[str, ...] | None
+    zone: tuple[str, ...] | None
+    phrases: Mapping[str, Any]
 
     @property
     def locations(self) -> tuple[str, ...]:
@@ -49,6 +53,14 @@ class Place:
         sided = "{side}" in self.masks[0]
         return tuple(f"{side} {self.concept}" for side in SIDES) if sided else (self.concept,)
 
+    @property
+    def organ(self) -> tuple[str, ...]:
+        """What reports call it as an organ; empty where they do not know it as one."""
+        if self.read is None:
+            return ()
+        plain = (name.removeprefix("the ") for name in self.phrases.get("plain", ()))
+        return tuple(dict.fromkeys((*plain, *self.read)))
+
 
 @cache
 def entries() -> dict[str, Place]:
@@ -57,12 +69,40 @@ def entries() -> dict[str, Place]:
     return {
         concept: Place(
             concept=concept,
-            labels=tuple(entry["labels"]),
+            labels=tuple(entry.get("labels", ())),
             masks=tuple(entry.get("masks", ())),
             words=tuple(entry.get("words", ())),
             rule=entry.get("rule"),
+            read=_names(entry, "read"),
+            zone=_names(entry, "zone"),
+            phrases=entry.get("phrases", {}),
         )
         for concept, entry in tomllib.loads(text).items()
+    }
+
+
+def _names(entry: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
+    return tuple(entry[key]) if key in entry else None
+
+
+@cache
+def organ_names() -> dict[str, tuple[str, ...]]:
+    """What reports call each organ; a name of two organs belongs to the later one."""
+    named = {concept: each.organ for concept, each in entries().items() if each.organ}
+    owner = {name: concept for concept, names in named.items() for name in names}
+    return {
+        concept: tuple(name for name in names if owner[name] == concept)
+        for concept, names in named.items()
+    }
+
+
+@cache
+def zone_names() -> dict[str, tuple[str, ...]]:
+    """What reports call each zone of a finding."""
+    return {
+        each.rule or concept: (*each.zone, *each.organ)
+        for concept, each in entries().items()
+        if each.zone is not None
     }
 
 

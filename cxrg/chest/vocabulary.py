@@ -11,22 +11,13 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
 
+from cxrg.chest.findings import Finding, entries
 from cxrg.chest.matcher import Matcher
 from cxrg.chest.names import SIDES
 from cxrg.chest.places import ZONE_PARTS, location_words
 
-# Where a finding lies if the report does not say it (methods of anatomy-grounded prompt tuning).
-_DEFAULTS = {
-    "cardiomegaly": "heart",
-    "pleural effusion": "{side} costophrenic angle",
-    "pneumothorax": "{side} apex",
-}
-_ZONES = {
-    zone: f"{{side}} {part}"
-    for zone, part in ({None: "lung", "perihilar": "hilum"} | ZONE_PARTS).items()
-}
+_ZONES = {"perihilar": "hilum"} | ZONE_PARTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,20 +33,20 @@ class Template:
 
 
 @cache
-def _file() -> dict[str, Any]:
-    text = resources.files("cxrg.chest").joinpath("vocabulary.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+def _findings() -> dict[str, Finding]:
+    """The findings with a template, by what it calls them, in alphabetical order."""
+    named = {each.template[0]: each for each in entries().values() if each.template}
+    return dict(sorted(named.items()))
 
 
 @cache
 def terms() -> dict[str, dict[str, tuple[str, ...]]]:
     """Tables ``locations`` and ``findings``: what each name is called, sides filled in."""
-    named = _file()["findings"]
-    findings = {name: tuple(entry["terms"]) for name, entry in named.items()}
+    findings = {name: each.template for name, each in _findings().items()}
     return {"locations": location_words(), "findings": findings}
 
 
-FINDINGS = tuple(terms()["findings"])
+FINDINGS = tuple(_findings())
 
 
 @cache
@@ -72,14 +63,13 @@ def finding_named(words: str) -> str | None:
 
 
 def locations_of(finding: str, side: str | None, zone: str | None) -> tuple[str, ...]:
-    """The places of a finding: one, two where it is bilateral, none where nothing tells it."""
-    if finding == "cardiomegaly":
-        return (_DEFAULTS[finding],)
-    if zone not in _ZONES:
-        return ()
-    pattern = _DEFAULTS.get(finding, _ZONES[None]) if zone is None else _ZONES[zone]
+    """The places of a finding: one, two where it is bilateral, none where they are unknown."""
+    entry = _findings()[finding]
+    if entry.at:
+        return entry.at
+    part = entry.usual if zone is None else _ZONES.get(zone)
     sides = SIDES if side == "bilateral" else (side,)
-    return tuple(pattern.format(side=each) for each in sides if each in SIDES)
+    return tuple(f"{each} {part}" for each in sides if each in SIDES and part is not None)
 
 
 def template_of(phrase: str) -> Template | None:
@@ -106,7 +96,8 @@ def template_of(phrase: str) -> Template | None:
 @cache
 def _beyond() -> Matcher:
     """Finds what a template cannot say in the rest of a phrase."""
-    return Matcher(_file()["beyond"])
+    text = resources.files("cxrg.chest").joinpath("vocabulary.toml").read_text(encoding="utf-8")
+    return Matcher(tomllib.loads(text)["beyond"])
 
 
 def opposite(location: str) -> str | None:

@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.findings import entries
 from cxrg.chest.lung import NAMED_SHARE, THIRDS, extent
 from cxrg.geometry import Mask
 from cxrg.phantom.noise import Array, fractal_noise, grid, smooth_noise, soft_step
 
-OPACITIES = ("consolidation", "ground-glass opacity", "pneumonia", "infiltrate")
+OPACITIES = entries()["opacity"].covers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, Literal, TypeAlias
 
 from cxrg.chest.findings import entries
+from cxrg.chest.places import labelled_places
 
 Number = Literal["one", "mass", "many"]
 
@@ -56,12 +57,16 @@ class Grammar:
 
 @cache
 def vocabulary() -> dict[str, Any]:
-    """The words: findings, whole phrases, places, frames."""
+    """The words: findings, whole phrases (``fixed``), places, frames."""
     text = resources.files("cxrg.phantom").joinpath("vocabulary.toml").read_text(encoding="utf-8")
     words = tomllib.loads(text)
     for concept, entry in words["findings"].items():
         known = entries()[concept]
         entry |= {"terms": known.names, "place": known.place}
+    for concept in words["whole"]["device"]:
+        words["fixed"][concept] = {"kind": "device", **entries()[concept].phrases}
+    for concept in words["whole"]["anatomy"]:
+        words["fixed"][concept] = {"kind": "anatomy", **labelled_places()[concept].phrases}
     return words
 
 

@@ -8,22 +8,16 @@ no second image. Queries that describe nothing here have an empty answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from cxrg.chest.findings import entries
 from cxrg.chest.names import SIDES
 from cxrg.geometry import Mask
-from cxrg.phantom.findings import ONE_SIDED, OPACITIES, Finding
+from cxrg.phantom.findings import ONE_SIDED, Finding
 from cxrg.phantom.language import Query, sayable
 from cxrg.phantom.sample import Phantom
-
-COVERS: dict[str, tuple[str, ...]] = {
-    "opacity": OPACITIES,
-    "pneumonia": OPACITIES,
-    "infiltrate": OPACITIES,
-    "consolidation": ("consolidation", "pneumonia", "infiltrate"),
-}
-"""Concepts that describe more kinds of findings than the one of their own name."""
 
 _PARTS = ("apical", "basal", "perihilar", "retrocardiac")
 _ANATOMY: dict[str, str] = {
@@ -51,7 +45,14 @@ class Answer:
 
 def covers(concept: str, kind: str) -> bool:
     """Whether a phrase about ``concept`` speaks of a finding of this kind."""
-    return kind in COVERS.get(concept, (concept,))
+    return concept == kind or kind in _wide().get(concept, ())
+
+
+@cache
+def _wide() -> dict[str, tuple[str, ...]]:
+    """Concepts that describe more kinds of findings than their own, the widest first."""
+    found = {concept: each.covers for concept, each in entries().items() if each.covers}
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
 def answer(phantom: Phantom, query: Query) -> Answer:
@@ -83,7 +84,7 @@ def present(phantom: Phantom) -> list[Answer]:
     """Every kind of query about the findings that can be said and has an answer here."""
     asked: dict[Query, None] = {}
     for finding in phantom.findings:
-        wider = [concept for concept in COVERS if covers(concept, finding.kind)]
+        wider = [concept for concept in _wide() if covers(concept, finding.kind)]
         for concept in dict.fromkeys((finding.kind, *wider)):
             for side in dict.fromkeys((None, finding.side, "bilateral")):
                 for zone in dict.fromkeys((None, finding.zone, *_PARTS)):

@@ -13,7 +13,7 @@ Spans of a document, by key:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -23,6 +23,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 
 from cxrg.chest.findings import entries, read_as
+from cxrg.chest.places import organ_names, zone_names
 from cxrg.reports.clauses import starts
 from cxrg.reports.markup import Clause, Sentence, Word
 from cxrg.reports.vocabulary import vocabulary
@@ -65,7 +66,7 @@ def _pipeline() -> Language:
     for key, patterns in (
         ("said", _said()),
         ("places", _places()),
-        ("organs", _named("organ", vocabulary()["organs"])),
+        ("organs", _named("organ", organ_names())),
         ("ends", _listed("end", vocabulary()["clauses"]["ends"])),
     ):
         ruler: Any = nlp.add_pipe("span_ruler", name=key, config=_longest(key))
@@ -142,7 +143,7 @@ def _said() -> Iterator[Pattern]:
 
 def _places() -> Iterator[Pattern]:
     yield from _named("side", vocabulary()["sides"])
-    yield from _named("zone", vocabulary()["zones"])
+    yield from _named("zone", zone_names())
     for letter, side in vocabulary()["initials"].items():
         yield {"label": "side", "pattern": [{"ORTH": letter}], "id": side}
     for word, side, zone in vocabulary()["both"]["words"]:
@@ -150,7 +151,7 @@ def _places() -> Iterator[Pattern]:
     yield from _listed("nowhere", vocabulary()["nowhere"]["words"])
 
 
-def _named(label: str, table: dict[str, list[str]]) -> Iterator[Pattern]:
+def _named(label: str, table: Mapping[str, Sequence[str]]) -> Iterator[Pattern]:
     for name, terms in table.items():
         yield from _listed(label, terms, name)
 

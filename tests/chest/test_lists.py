@@ -12,8 +12,9 @@ from cxrg.chest import findings, places
 from cxrg.chest.categories import GROUPS, group_of, place_of
 from cxrg.chest.lung import parts_of
 from cxrg.chest.names import SIDES, plain
-from cxrg.chest.vocabulary import matcher
+from cxrg.chest.vocabulary import FINDINGS, locations_of, matcher, terms
 from cxrg.phantom import grammar
+from cxrg.phantom.queries import covers
 from cxrg.phrase.words import disease_words
 
 
@@ -129,3 +130,51 @@ def test_each_place_has_a_rule_of_its_own() -> None:
     lung[10:90, 5:40] = True
     assert set(rules.values()) == set(parts_of(lung, "right")) - {"perihilar"}
     assert (rules["apex"], rules["lung base"]) == ("apical", "basal")
+
+
+def test_phantoms_say_devices_and_anatomy_in_the_phrases_of_the_lists() -> None:
+    drawn = grammar.vocabulary()["fixed"]
+    for concept, entry in findings.entries().items():
+        assert (concept in drawn and drawn[concept]["kind"] == "device") == bool(entry.phrases)
+    anatomy = {each.labels[0]: each for each in places.entries().values() if each.phrases}
+    for concept, place in anatomy.items():
+        assert drawn[concept]["plain"] == place.phrases["plain"]
+        assert drawn[concept]["kind"] == "anatomy"
+    assert {name for name, entry in drawn.items() if entry["kind"] == "anatomy"} == set(anatomy)
+
+
+def test_reports_read_the_phrases_that_phantoms_say() -> None:
+    assert "enteric tube" in findings.read_as()["nasogastric tube"]
+    assert "cardiac contour" in places.organ_names()["heart"]
+    assert "the heart" not in places.organ_names()["heart"]
+    assert "apex" not in places.organ_names()
+    assert "costophrenic sulcus" in places.zone_names()["costophrenic angle"]
+
+
+def test_each_name_of_an_organ_means_one_organ() -> None:
+    names = [name for several in places.organ_names().values() for name in several]
+    assert repeated(names) == []
+    assert "lung parenchyma" in places.organ_names()["lungs"]
+
+
+def test_findings_with_a_template_are_in_alphabetical_order_and_each_term_has_one() -> None:
+    assert list(FINDINGS) == sorted(FINDINGS)
+    assert len(FINDINGS) == 8
+    several = [terms()["findings"][name] for name in FINDINGS]
+    assert repeated([plain(term) for words in several for term in words]) == []
+
+
+def test_what_a_finding_covers_is_a_finding_that_phantoms_name() -> None:
+    for entry in findings.entries().values():
+        assert set(entry.covers) <= set(findings.findings())
+    assert covers("opacity", "pneumonia")
+    assert not covers("pneumonia", "opacity")
+    assert covers("nodule", "nodule")
+
+
+def test_the_usual_place_of_a_finding_has_a_mask() -> None:
+    for finding in FINDINGS:
+        for location in locations_of(finding, "bilateral", None):
+            assert location in places.LOCATIONS
+    assert locations_of("pneumothorax", "left", None) == ("left apex",)
+    assert locations_of("cardiomegaly", "left", "lower") == ("heart",)

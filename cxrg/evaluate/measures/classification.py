@@ -74,20 +74,15 @@ def labels_of(samples: Iterable[Sample]) -> Labels:
         if finding is None:
             continue
         if sample.present:
-            there |= {c for c in findings() if _means(c, finding.concept)}
+            there |= {c for c in findings() if covers(c, finding.concept)}
         else:
-            absent |= {c for c in findings() if _means(finding.concept, c)}
+            absent |= {c for c in findings() if covers(finding.concept, c)}
     return {concept: concept in there for concept in findings() if concept in there | absent}
 
 
 def labels_of_kinds(kinds: Sequence[str]) -> Labels:
     """The labels of an image in which every finding is known, by the kinds that are there."""
-    return {c: any(_means(c, kind) for kind in kinds) for c in findings()}
-
-
-def _means(concept: str, kind: str) -> bool:
-    """Whether a concept is the kind itself, or a wider word for it."""
-    return concept == kind or covers(concept, kind)
+    return {c: any(covers(c, kind) for kind in kinds) for c in findings()}
 
 
 def measure(
