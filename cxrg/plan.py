@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrg.attention.layers import Layer, block_of, choose_layers, cross_attention_layers
+from cxrg.attention.layers import block_of, choose_layers, cross_attention_layers
 from cxrg.errors import ModelError, UsageError
 from cxrg.latents.route import route_of
 from cxrg.model.card import Card
+from cxrg.model.families.base import Layer
 from cxrg.model.inspect import PartReport, inspect_folder
 from cxrg.model.model import Model
 from cxrg.options import PRESETS, Options, resolve

@@ -1,14 +1,8 @@
 """What the words alone make the model look at: sampling an image from the phrase, and watching.
 
-Ordinary text-to-image sampling, as the text bias of Generate to Ground needs it (Nützel,
-Dombrowski, Kainz, arXiv 2507.12236, released code): DDIM (Song et al., ICLR 2021, equation 12, no
-added noise) over the timesteps of `leading_timesteps`, and classifier-free guidance 16 (Ho and
-Salimans, arXiv 2207.12598)::
-
-    output = output_empty + 16 (output_phrase - output_empty)
-
-Below the last timestep lies the schedule's first ``abar``, as in Stable Diffusion 1.5
-(``set_alpha_to_one=False``). No image is involved, so a phrase's run serves every image.
+Ordinary text-to-image sampling (`cxrg.latents.sample`) with guidance 16, as the text bias of
+Generate to Ground needs it (Nützel, Dombrowski, Kainz, arXiv 2507.12236, released code). No image
+is involved, so a phrase's run serves every image.
 """
 
 from __future__ import annotations
@@ -25,6 +19,7 @@ from torch import Tensor
 from cxrg.attention.read import ReadSettings, as_maps, read_maps, token_weights
 from cxrg.attention.watch import AttentionMaps, Layers, watch
 from cxrg.latents.resample import leading_timesteps
+from cxrg.latents.sample import guided, sample, seeded_noise
 from cxrg.model.conditioning import Conditioning
 from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
@@ -68,23 +63,21 @@ def _run(
     how: ReadSettings,
     microbatch: Microbatch,
 ) -> FreeRun:
-    train_steps = len(model.schedule)
-    times = leading_timesteps(options.steps, train_steps)
-    side = model.side // model.factor
-    shape = (1, int(model.denoiser.config.in_channels), side, side)
-    z = torch.randn(shape, generator=torch.Generator().manual_seed(options.seed)).to(model.device)
-    collected = []
-    evaluations = 0
-    for t in reversed(times):
-        (empty, told), seen = _watched(model, z, t, prompt, layers, how, microbatch)
-        z = step(model, z, empty + GUIDANCE * (told - empty), t, t - train_steps // options.steps)
+    times = leading_timesteps(options.steps, len(model.schedule))
+    noise = seeded_noise(model, options.seed)
+    collected: list[Layers] = []
+
+    def predict(z: Tensor, t: int) -> Tensor:
+        (empty, conditional), seen = _watched(model, z, t, prompt, layers, how, microbatch)
         collected.append(seen)
-        evaluations += 2  # without and with the phrase
-    joined = {
-        name: np.stack([seen[name] for seen in reversed(collected)], axis=1) for name in layers
-    }
+        return guided(empty, conditional, GUIDANCE)
+
+    sample(model.schedule, noise, options.steps, predict)
+    cleanest_first = collected[::-1]
+    joined = {name: np.stack([seen[name] for seen in cleanest_first], axis=1) for name in layers}
     maps = as_maps(joined, tuple(times), how, prompt)
-    return FreeRun(maps=maps, side=side, evaluations=evaluations)
+    # Each step evaluates the network without and with the phrase.
+    return FreeRun(maps=maps, side=noise.shape[-1], evaluations=2 * len(collected))
 
 
 def _watched(
@@ -116,12 +109,6 @@ def _watched(
     outputs = torch.cat(list(microbatch.run([model.embedding(""), prompt.conditioning], few)))
     # The phrase is the last row of the last part.
     return outputs[:, None], {name: maps[-1] for name, maps in seen[-1].items()}
-
-
-def step(model: Model, z: Tensor, output: Tensor, t: int, earlier: int) -> Tensor:
-    """One DDIM step from timestep ``t`` to an earlier one, which may lie before the first."""
-    clean, noise = model.schedule.split(z, output, t)
-    return model.schedule.mix(clean, noise, max(earlier, 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrg.attention.completion import Projections
-from cxrg.attention.layers import grid_of
 from cxrg.attention.sparse import probabilities
 from cxrg.errors import ModelError
+from cxrg.model.families import family_of
 from cxrg.options import Readout
 
 Extra = Literal["start", "span", "finding", "location"]
@@ -205,7 +205,7 @@ def watch(
 def _hook(unet: Any, name: str, recorder: Recorder, see: See) -> list[Any]:
     attention = unet.get_submodule(name)
     _refuse_unusual(name, attention)
-    source, patch = grid_of(unet, name)
+    source, patch = family_of(unet).grid_of(unet, name)
 
     def grid(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         recorder.see_grid(name, args[0] if args else kwargs["hidden_states"], patch)

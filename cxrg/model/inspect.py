@@ -18,6 +18,7 @@ from cxrg.model.checkpoint import layout
 from cxrg.model.checkpoint.headers import compare, read_headers, without_memory
 from cxrg.model.checkpoint.networks import quiet_libraries
 from cxrg.model.checkpoint.text import check_text, read_tokenizer
+from cxrg.model.families.stable_diffusion_xl import read_second
 from cxrg.model.load import choose_device, choose_dtype
 from cxrg.model.model import Model
 from cxrg.model.schedule import read_schedule
@@ -94,7 +95,7 @@ def inspect_folder(folder: Path) -> Inspection:
                 model = look.model()
     return Inspection(
         folder=folder,
-        family=layout.family(look.configs),
+        family=layout.describe(look.configs),
         card=look.card,
         parts=tuple(look.parts),
         problems=tuple(dict.fromkeys(look.problems)),
@@ -188,8 +189,11 @@ class _Look:
         card = self.card or Card(name=self.folder.name)
         device = choose_device("auto")
         return Model(
-            denoiser=self.loaded.pop(self.denoiser),
-            **self.loaded,
+            vae=self.loaded["vae"],
+            denoiser=self.loaded[self.denoiser],
+            text_encoder=self.loaded["text_encoder"],
+            tokenizer=self.loaded["tokenizer"],
+            second=read_second(self.folder, self.loaded),
             schedule=read_schedule(self.configs["scheduler"]),
             card=card,
             identity="",

@@ -49,18 +49,16 @@ def load(
     precision = choose_dtype(dtype, place, card)
     parts = read_folder(folder, precision)
     schedule = read_schedule(parts.scheduler)
-    networks = (parts.vae, parts.denoiser, parts.text_encoder, parts.text_encoder_2)
-    for network in filter(None, networks):
+    second = [parts.second.network] if parts.second else []
+    for network in (parts.vae, parts.denoiser, parts.text_encoder, *second):
         network.requires_grad_(False).eval().to(place)
     model = Model(
         vae=parts.vae,
         denoiser=parts.denoiser,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
-        text_encoder_2=parts.text_encoder_2,
-        tokenizer_2=parts.tokenizer_2,
+        second=parts.second,
         schedule=schedule,
-        zeros_for_empty=parts.zeros_for_empty,
         card=card,
         identity=fingerprint(folder),
         device=place,

@@ -25,12 +25,6 @@ Result = TypeVar("Result")
 # Beyond these, rows cost memory and gain nothing: a CPU's cores are busy with a few.
 MOST = {"cuda": 64, "mps": 16, "cpu": 8}
 SHARE = 0.5  # of the free memory; the rest is for what the estimate does not know
-# Peak memory of one row, in maps of the first level: skip connections, feed-forward layers and a
-# convolution's working space. 57 were measured on a UNet of Stable Diffusion 1.5's size (float32).
-MAPS_PER_ROW = 60
-# In a transformer all maps have one size. 23 were measured on PixArt-Sigma's size, 17 on Sana
-# 0.6B's, both with a prompt of 300 tokens, whose attention is part of it (float32).
-TRANSFORMER_MAPS_PER_ROW = 25
 # What allocators of CPU, CUDA and MPS say; a RuntimeError says anything else, too.
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
 
@@ -99,12 +93,8 @@ def fitting_rows(model: Model) -> int:
 def row_bytes(model: Model) -> int:
     """About how many bytes of memory one row takes in a network evaluation."""
     area = (model.side // model.factor) ** 2
-    config = model.denoiser.config
-    if model.is_transformer:
-        positions = area // int(config.patch_size) ** 2
-        width = int(config.num_attention_heads) * int(config.attention_head_dim)
-        return positions * width * model.dtype.itemsize * TRANSFORMER_MAPS_PER_ROW
-    return area * int(config.block_out_channels[0]) * model.dtype.itemsize * MAPS_PER_ROW
+    size = model.family.map_size(model.denoiser.config, area)
+    return size * model.dtype.itemsize * model.family.maps_per_row
 
 
 def free_memory(device: torch.device) -> int | None:

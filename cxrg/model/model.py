@@ -22,15 +22,14 @@ from torch import Tensor
 from cxrg.errors import ModelError, UsageError
 from cxrg.model.card import Card
 from cxrg.model.conditioning import Conditioning
+from cxrg.model.families import family_of
+from cxrg.model.families.base import UNLIMITED, Family
+from cxrg.model.families.stable_diffusion_xl import SecondEncoder
 from cxrg.model.schedule import Schedule
 
 if TYPE_CHECKING:
     from cxrg.model.adapters import Adapter
 
-# Tokenizers without a limit name an astronomic one.
-UNLIMITED = 1_000_000
-# What the pipelines of PixArt-Sigma and Sana pad to; their encoders would take more.
-TRANSFORMER_TEXT_LENGTH = 300
 # Of 77 x 768 floats each in Stable Diffusion 1.x: 60 MB; with T5 1.3 GB, beside weights of 19 GB.
 REMEMBERED_TEXTS = 256
 
@@ -40,9 +39,8 @@ class Model:
     """The networks of one checkpoint on one device, with what is known about them.
 
     Attributes:
-        text_encoder_2, tokenizer_2: the second ones of Stable Diffusion XL, else None.
+        second: the second text encoder of Stable Diffusion XL, else None.
         schedule: shares of image and noise per timestep, and what the network's output means.
-        zeros_for_empty: the empty prompt's embeddings are zeros, as Stable Diffusion XL learnt.
         identity: a fingerprint of the folder's weights and configuration, and of the adapter.
         dtype: the denoiser's precision; the autoencoder and the text encoder stay in float32, they
             run once per image and phrase and all later arithmetic rests on them.
@@ -53,10 +51,8 @@ class Model:
     denoiser: Any
     text_encoder: Any
     tokenizer: Any
-    text_encoder_2: Any = None
-    tokenizer_2: Any = None
+    second: SecondEncoder | None = None
     schedule: Schedule
-    zeros_for_empty: bool = False
     card: Card
     identity: str
     device: torch.device
@@ -78,17 +74,15 @@ class Model:
         return self.card.side or int(self.denoiser.config.sample_size) * self.factor
 
     @property
-    def is_transformer(self) -> bool:
-        """Whether the denoiser is a diffusion transformer, which gives padding no attention."""
-        return is_transformer(self.denoiser)
+    def family(self) -> Family:
+        """The denoiser's family, which knows its text encoding, conditions and layers."""
+        return family_of(self.denoiser)
 
     @property
     def text_length(self) -> int:
         """Tokens of a padded prompt, start and end tokens included."""
         places = getattr(self.text_encoder.config, "max_position_embeddings", UNLIMITED)
-        most = min(int(self.tokenizer.model_max_length), places)
-        if self.is_transformer:
-            most = min(most, TRANSFORMER_TEXT_LENGTH)
+        most = min(int(self.tokenizer.model_max_length), places, self.family.longest_text)
         if not self.card.text_length and most >= UNLIMITED:
             raise ModelError(f"{self.card.name}: no prompt length; set text_length in cxrg.json")
         return self.card.text_length or most
@@ -146,63 +140,25 @@ class Model:
             conditioning: the condition of the ``B`` rows.
         """
         labels = self.schedule.labels(torch.as_tensor(timesteps, device=self.device))
-        labels = labels * getattr(self.denoiser.config, "timestep_scale", 1)  # Sana has one
+        labels = self.family.labels(self.denoiser.config, labels)
         output = self.denoiser(
             latents.to(self.dtype),
             timestep=labels.expand(len(latents)),
             encoder_hidden_states=conditioning.embeds.to(self.dtype),
-            **self._conditions(conditioning),
+            **self.family.conditions(self, conditioning),
             return_dict=False,
         )[0]
         return cast(Tensor, output[:, : latents.shape[1]].float())
 
-    def _conditions(self, conditioning: Conditioning) -> dict[str, Any]:
-        """What a family's network takes beside the embeddings, by its own names."""
-        more: dict[str, Any] = {}
-        if conditioning.mask is not None:
-            more["encoder_attention_mask"] = conditioning.mask
-        if conditioning.pooled is not None:
-            # Original size, upper left corner, target size (Podell et al., arXiv 2307.01952, 2.2).
-            size = [self.side, self.side, 0, 0, self.side, self.side]
-            more["added_cond_kwargs"] = {
-                "text_embeds": conditioning.pooled.to(self.dtype),
-                "time_ids": torch.tensor([size], device=self.device).expand(len(conditioning), -1),
-            }
-        return more
-
     def encode_text(self, texts: list[str]) -> Conditioning:
         """The condition on prompts, padded or cut to the model's text length."""
-        conditioning = (
-            self._encode(texts) if self.text_encoder_2 is None else self._encode_twice(texts)
-        )
+        conditioning = self.family.encode(self, texts)
         if self.adapter is None:
             return conditioning
         return replace(conditioning, embeds=self.adapter.apply(self, texts, conditioning.embeds))
 
-    def _encode(self, texts: list[str]) -> Conditioning:
-        padded = self._tokenise(self.tokenizer, texts)
-        mask = padded["attention_mask"]
-        hide = self.is_transformer or self.card.pass_attention_mask
-        states = self.text_encoder(
-            padded["input_ids"], **({"attention_mask": mask} if hide else {})
-        ).last_hidden_state
-        return Conditioning(embeds=states, mask=mask.bool() if self.is_transformer else None)
-
-    def _encode_twice(self, texts: list[str]) -> Conditioning:
-        """Stable Diffusion XL: both encoders' last states but one, and the second one's pooled."""
-        pairs = (self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2)
-        told = [
-            encoder(self._tokenise(tokenizer, texts)["input_ids"], output_hidden_states=True)
-            for tokenizer, encoder in pairs
-        ]
-        embeds = torch.cat([each.hidden_states[-2] for each in told], dim=-1)
-        pooled = told[1].text_embeds
-        if self.zeros_for_empty:
-            said = torch.tensor([bool(text) for text in texts], device=self.device)
-            embeds, pooled = embeds * said[:, None, None], pooled * said[:, None]
-        return Conditioning(embeds=embeds, pooled=pooled)
-
-    def _tokenise(self, tokenizer: Any, texts: list[str]) -> Any:
+    def tokenise(self, tokenizer: Any, texts: list[str]) -> Any:
+        """Token ids and attention mask of prompts, padded or cut to the model's text length."""
         return tokenizer(
             texts,
             padding="max_length",
@@ -227,8 +183,3 @@ class Model:
     @property
     def _shift(self) -> float:
         return getattr(self.vae.config, "shift_factor", None) or 0.0
-
-
-def is_transformer(denoiser: Any) -> bool:
-    """Whether a denoiser is a diffusion transformer: one row of blocks, all of one resolution."""
-    return hasattr(denoiser, "transformer_blocks")

@@ -12,11 +12,12 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from cxrg.attention.layers import choose_layers, cross_attention_layers, published_layers
+from cxrg.attention.layers import choose_layers, cross_attention_layers
 from cxrg.attention.read import ReadSettings, read_attention
 from cxrg.attention.watch import AllRead, watch
 from cxrg.errors import ModelError, UsageError
 from cxrg.model.conditioning import Conditioning
+from cxrg.model.families import UNET
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
@@ -121,7 +122,7 @@ def test_eleven_layers_in_the_order_of_the_forward_pass(model) -> None:
     assert places == ["down_blocks"] * 4 + ["mid_block"] + ["up_blocks"] * 6
     assert [layer.side for layer in layers] == [32, 32, 16, 16, 16, 16, 16, 16, 32, 32, 32]
     names = [layer.name for layer in layers]
-    assert published_layers(names) == tuple(names[index] for index in (3, 4, 6, 7))
+    assert UNET.published(names) == tuple(names[index] for index in (3, 4, 6, 7))
 
 
 def test_stable_diffusion_has_sixteen_layers_of_which_its_16s_are_chosen() -> None:
@@ -130,7 +131,7 @@ def test_stable_diffusion_has_sixteen_layers_of_which_its_16s_are_chosen() -> No
     up = [f"up_blocks.{b}.attentions.{a}" for b in range(1, 4) for a in range(3)]
     names = [f"{p}.transformer_blocks.0.attn2" for p in (*down, "mid_block.attentions.0", *up)]
     assert len(names) == 16
-    chosen = [name.split(".transformer")[0] for name in published_layers(names)]
+    chosen = [name.split(".transformer")[0] for name in UNET.published(names)]
     assert chosen == [
         "down_blocks.2.attentions.1",
         "mid_block.attentions.0",
@@ -240,4 +241,4 @@ def test_layers_of_a_network_without_a_middle() -> None:
     )
     (layer,) = cross_attention_layers(unet, 16)
     assert layer.side == 16
-    assert published_layers([layer.name]) == (layer.name,)
+    assert UNET.published([layer.name]) == (layer.name,)

@@ -226,7 +226,7 @@ def test_preset_paper_is_what_monai_itself_would_have_given(
     theirs = SimpleNamespace(
         vae=vae,
         denoiser=denoise,
-        text_encoder_2=None,
+        second=None,
         **{name: getattr(model, name) for name in parts},
     )
     scheduler = json.loads((imported / "scheduler" / "scheduler_config.json").read_text())

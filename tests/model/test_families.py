@@ -22,12 +22,13 @@ from diffusers.models.transformers.sana_transformer import SanaTransformer2DMode
 from PIL import Image
 from transformers import T5Config, T5EncoderModel
 
-from cxrg.attention.layers import choose_layers, cross_attention_layers, published_layers
+from cxrg.attention.layers import choose_layers, cross_attention_layers
 from cxrg.attention.watch import AllRead, watch
 from cxrg.errors import ModelError
 from cxrg.grounding import ground
 from cxrg.model.card import Card
 from cxrg.model.conditioning import Conditioning
+from cxrg.model.families import family_of
 from cxrg.model.load import load
 from cxrg.model.microbatch import row_bytes
 from cxrg.model.model import Model
@@ -52,14 +53,14 @@ def pipeline(model: Model) -> Any:
     """diffusers' own way from a prompt to what its denoiser is given."""
     parts: dict[str, Any] = {"vae": model.vae, "tokenizer": model.tokenizer, "scheduler": None}
     parts |= {"text_encoder": model.text_encoder}
-    if model.text_encoder_2 is not None:
+    if model.second is not None:
         from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
             StableDiffusionXLPipeline,
         )
 
         second: dict[str, Any] = {
-            "text_encoder_2": model.text_encoder_2,
-            "tokenizer_2": model.tokenizer_2,
+            "text_encoder_2": model.second.network,
+            "tokenizer_2": model.second.tokenizer,
         }
         return StableDiffusionXLPipeline(**parts, **second, unet=model.denoiser)
     name = type(model.denoiser).__name__
@@ -112,7 +113,9 @@ def test_xl_gets_the_pipelines_embeddings(models, folders) -> None:
     assert found.mask is None
     assert not found.embeds[0].any()
     # Where the pipeline does not force zeros, the empty prompt is read like any other.
-    plain = replace(model, zeros_for_empty=False).encode_text([""])
+    assert model.second is not None
+    second = replace(model.second, zeros_for_empty=False)
+    plain = replace(model, second=second).encode_text([""])
     spoken = pipe.encode_prompt("a", device="cpu", negative_prompt="")
     torch.testing.assert_close(plain.embeds, spoken[1])
     torch.testing.assert_close(plain.pooled, spoken[3])
@@ -126,16 +129,18 @@ def test_what_the_empty_prompt_is_belongs_to_the_model(models, folders, tmp_path
     assert other.identity != models["sdxl"].identity
     assert other.encode_text([""]).embeds.any()
     (folder / "model_index.json").unlink()
-    assert load(folder, device="cpu").zeros_for_empty
+    second = load(folder, device="cpu").second
+    assert second is not None
+    assert second.zeros_for_empty
 
 
 def test_xl_gets_the_pipelines_sizes(models) -> None:
     model = models["sdxl"]
-    width = model.text_encoder_2.config.projection_dim
+    width = model.second.network.config.projection_dim
     sizes = pipeline(model)._get_add_time_ids(
         (64, 64), (0, 0), (64, 64), torch.float32, text_encoder_projection_dim=width
     )
-    given = model._conditions(model.encode_text(TEXTS))["added_cond_kwargs"]
+    given = model.family.conditions(model, model.encode_text(TEXTS))["added_cond_kwargs"]
     assert given["time_ids"].tolist() == sizes.tolist() * 3
 
 
@@ -237,7 +242,7 @@ def test_the_published_sizes(kind, settings, parameters, models) -> None:
     assert sum(weight.numel() for weight in network.parameters()) == parameters
     layers = cross_attention_layers(network, network.config.sample_size)
     assert {layer.side for layer in layers} == {32}
-    read = published_layers([layer.name for layer in layers])
+    read = family_of(network).published([layer.name for layer in layers])
     assert read == tuple(f"transformer_blocks.{index}.attn2" for index in range(9, 19))
     card = Card(name="x", side=network.config.sample_size * 8)
     full = replace(models["pixart"], denoiser=network, card=card)

@@ -36,7 +36,7 @@ def test_a_whole_folder_is_described_as_load_finds_it(family: str, folders) -> N
     counted = {part.name: part.parameters for part in report.parts}
     for name, network in (
         ("vae", model.vae),
-        ("transformer" if model.is_transformer else "unet", model.denoiser),
+        ("unet" if model.family.attends_to_padding else "transformer", model.denoiser),
         ("text_encoder", model.text_encoder),
     ):
         # All of an encoder's numbers but its pooler's, which are not always saved.

@@ -15,6 +15,7 @@ from cxrg.errors import ModelError, PhraseError, UsageError
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.model import microbatch
+from cxrg.model.families import UNET
 from cxrg.model.load import load
 from cxrg.model.microbatch import (
     MOST,
@@ -185,7 +186,7 @@ def test_parts_keep_the_order_and_rows_are_taken_late() -> None:
 
 def test_auto_takes_what_fits(model, monkeypatch: pytest.MonkeyPatch) -> None:
     one = row_bytes(model)
-    assert one == 8 * 8 * 8 * 4 * microbatch.MAPS_PER_ROW
+    assert one == 8 * 8 * 8 * 4 * UNET.maps_per_row
     for free, rows in ((0, 1), (one * 10, 5), (one * 1000, MOST["cpu"]), (None, MOST["cpu"])):
         monkeypatch.setattr(microbatch, "free_memory", lambda _, free=free: free)
         assert fitting_rows(model) == rows

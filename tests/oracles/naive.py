@@ -130,7 +130,7 @@ def mean_maps(
     if hasattr(model.denoiser, "transformer_blocks"):
         third = len(model.denoiser.transformer_blocks) // 3
         layers = range(third, 2 * third)
-    if model.text_encoder_2 is not None:
+    if model.second is not None:
         layers = XL_LAYERS
     side = pixels.shape[0]
     collected: list[list[torch.Tensor]] = [[] for _ in groups]
@@ -173,7 +173,7 @@ def _step(scheduler: dict[str, Any], t: int, s: int) -> tuple[torch.Tensor, Any]
 
 def conditions(model: Any, texts: list[str]) -> dict[str, Any]:
     """What diffusers' pipelines give the denoiser for prompts; "" is the unconditional one."""
-    if model.text_encoder_2 is not None:
+    if model.second is not None:
         return _xl_conditions(model, texts)
     transformer = hasattr(model.denoiser, "transformer_blocks")
     if transformer:
@@ -189,7 +189,7 @@ def _xl_conditions(model: Any, texts: list[str]) -> dict[str, Any]:
     states = []
     for tokenizer, encoder in (
         (model.tokenizer, model.text_encoder),
-        (model.tokenizer_2, model.text_encoder_2),
+        (model.second.tokenizer, model.second.network),
     ):
         told = encoder(_ids(tokenizer, texts, 77)[0], output_hidden_states=True)
         states.append(told.hidden_states[-2])

@@ -82,7 +82,7 @@ def tune(
         raise UsageError(f"{out}: holds files already; give --resume or another --out")
     # The vectors move by less than half precision tells apart.
     base = load(model, device=device, dtype="float32", offline=offline)
-    if base.is_transformer:
+    if not base.family.attends_to_padding:
         raise UsageError(f"{base.card.name}: {NO_PADDING}; tune a model with a U-Net")
     layers, times = _where(config, base)
     _claim(out, config, base)

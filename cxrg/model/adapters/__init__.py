@@ -87,7 +87,7 @@ def _tuned(model: Model, file: AdapterFile, card: dict[str, object]) -> PromptVe
             f"{file.path}: made for model {wanted}, not {model.card.name} ({model.identity}); "
             "give that as --model"
         )
-    if model.is_transformer:
+    if not model.family.attends_to_padding:
         raise ModelError(f"{file.path}: {NO_PADDING}; give a model with a U-Net")
     vectors = read_vectors(file, card, width=int(facts["width"]))
     return PromptVectors(

@@ -5,7 +5,6 @@ Whatever this version does not handle is refused by name, before any weight is r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,25 +20,21 @@ from cxrg.model.checkpoint.networks import (
     weights_variant,
 )
 from cxrg.model.checkpoint.text import check_text, read_tokenizer
+from cxrg.model.families.stable_diffusion_xl import SecondEncoder, read_second
 
 __all__ = ["Parts", "quiet_libraries", "read_folder"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """What a folder holds, on the CPU; ``scheduler`` is its configuration.
-
-    ``zeros_for_empty`` tells that the empty prompt's embeddings are zeros (Stable Diffusion XL).
-    """
+    """What a folder holds, on the CPU; ``scheduler`` is its configuration."""
 
     vae: Any
     denoiser: Any
     text_encoder: Any
     tokenizer: Any
-    text_encoder_2: Any = None
-    tokenizer_2: Any = None
+    second: SecondEncoder | None = None
     scheduler: Mapping[str, Any]
-    zeros_for_empty: bool = False
 
 
 def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Parts:
@@ -50,7 +45,7 @@ def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Pa
     """
     denoiser = layout.denoiser_part(folder)
     # The denoiser first: where it is of a kind that is not handled, so are the other parts.
-    layout.check_family(folder, layout.part_config(folder, denoiser))
+    family = layout.check_family(folder, layout.part_config(folder, denoiser))
     configs = {part: layout.part_config(folder, part) for part in layout.part_names(folder)}
     layout.check_latents(folder, configs[denoiser], configs["vae"])
     networks = layout.networks_of(configs)
@@ -62,12 +57,16 @@ def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Pa
             how = _how(part, denoiser_dtype if part == denoiser else torch.float32)
             parts[part] = read_network(kind, folder / part, variant=variants[part], **how)
         for part in (name for name in configs if name.startswith("tokenizer")):
-            lower = layout.lowers_text(configs[denoiser])
-            parts[part] = read_tokenizer(folder / part, configs[part], lower=lower)
+            parts[part] = read_tokenizer(folder / part, configs[part], lower=family.lowers_text)
     check_text(folder, parts)
-    parts["denoiser"] = parts.pop(denoiser)
-    zeros = layout.is_xl(configs[denoiser]) and _zeros_for_empty(folder)
-    return Parts(scheduler=configs["scheduler"], zeros_for_empty=zeros, **parts)
+    return Parts(
+        vae=parts["vae"],
+        denoiser=parts[denoiser],
+        text_encoder=parts["text_encoder"],
+        tokenizer=parts["tokenizer"],
+        second=read_second(folder, parts),
+        scheduler=configs["scheduler"],
+    )
 
 
 def _how(part: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -75,12 +74,3 @@ def _how(part: str, dtype: torch.dtype) -> dict[str, Any]:
     if part.startswith("text_encoder"):
         return {"dtype": dtype, "trust_remote_code": False}
     return {"torch_dtype": dtype}
-
-
-def _zeros_for_empty(folder: Path) -> bool:
-    """``force_zeros_for_empty_prompt`` of the pipeline, which is true where nothing is said."""
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        return bool(index.get("force_zeros_for_empty_prompt", True))
-    except (OSError, ValueError, AttributeError):
-        return True

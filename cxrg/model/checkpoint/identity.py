@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from cxrg.model.checkpoint.layout import part_names
+from cxrg.model.checkpoint.layout import folder_family, part_names
 
 BLOCK = 1 << 20
 BLOCKS = 64
@@ -23,10 +23,10 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     parts = part_names(folder)
     paths = [path for part in parts for path in sorted((folder / part).iterdir())]
-    if "text_encoder_2" in parts:  # says what the empty prompt is
-        paths += sorted(folder.glob("model_index.json"))
+    family = folder_family(folder)
+    paths += [folder / name for name in (family.more_files if family else ())]
     for path in paths:
-        if path.suffix in COUNTED:
+        if path.is_file() and path.suffix in COUNTED:
             name = path.relative_to(folder).as_posix()
             digest.update(f"{name}:{path.stat().st_size}\n".encode())
             for block in _blocks(path):

@@ -14,27 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from cxrg.errors import ModelError
-
-Config = Mapping[str, Any]
+from cxrg.model.families import FAMILIES, HANDLED, family_for
+from cxrg.model.families.base import Config, Family
 
 DENOISERS = ("unet_ema", "unet", "transformer")
-SECOND = ("text_encoder_2", "tokenizer_2")
-EVERY_PART = ("vae", *DENOISERS, "text_encoder", "tokenizer", "scheduler", *SECOND)
+COMMON = ("text_encoder", "tokenizer", "scheduler")
+MORE = tuple(dict.fromkeys(part for family in FAMILIES for part in family.more_parts))
+EVERY_PART = ("vae", *DENOISERS, *COMMON, *MORE)
 CONFIG_FILES = {
     "tokenizer": "tokenizer_config.json",
     "tokenizer_2": "tokenizer_config.json",
     "scheduler": "scheduler_config.json",
 }
-UNET, PIXART, SANA = "UNet2DConditionModel", "PixArtTransformer2DModel", "SanaTransformer2DModel"
 # Image and text in one softmax: there is no attention of image positions over text alone.
 JOINT = ("SD3", "Flux", "Lumina2", "AuraFlow", "Chroma", "QwenImage")
-HANDLED = "Stable Diffusion 1.x, 2.x and XL, PixArt-Sigma and Sana"
-# Conditions beyond text, which a phrase does not give, and ways of attending that are not read.
-EXTRAS = {
-    UNET: ("class_embed_type", "encoder_hid_dim_type"),
-    PIXART: (),
-    SANA: ("guidance_embeds", "qk_norm"),
-}
 
 
 def denoiser_part(folder: Path) -> str:
@@ -45,11 +38,16 @@ def denoiser_part(folder: Path) -> str:
 def part_names(folder: Path) -> tuple[str, ...]:
     """The parts that a folder of its kind must have."""
     denoiser = denoiser_part(folder)
-    first = ("vae", denoiser, "text_encoder", "tokenizer", "scheduler")
+    family = folder_family(folder)
+    return ("vae", denoiser, *COMMON, *(family.more_parts if family else ()))
+
+
+def folder_family(folder: Path) -> Family | None:
+    """The family of a folder's denoiser; None where its configuration is of none or unreadable."""
     try:
-        return (*first, *SECOND) if is_xl(part_config(folder, denoiser)) else first
+        return family_for(part_config(folder, denoiser_part(folder)))
     except ModelError:
-        return first  # whoever reads the denoiser's configuration tells what is wrong
+        return None  # reading the denoiser's configuration says what is wrong
 
 
 def networks_of(parts: Mapping[str, Any]) -> list[str]:
@@ -76,56 +74,30 @@ def part_config(folder: Path, part: str) -> dict[str, Any]:
         raise ModelError(f"{path}: not a JSON object ({error}); copy it again") from error
 
 
-def class_name(denoiser: Config) -> str:
-    """The denoiser's class; PixArt's as it is called today."""
-    name = str(denoiser.get("_class_name", ""))
-    if name == "Transformer2DModel" and denoiser.get("norm_type") == "ada_norm_single":
-        return PIXART  # its name in diffusers until 0.28, and in the files written then
-    return name
-
-
-def is_xl(denoiser: Config) -> bool:
-    """Whether the U-Net also takes a pooled text embedding and the picture's size."""
-    return denoiser.get("addition_embed_type") == "text_time"
-
-
-def lowers_text(denoiser: Config) -> bool:
-    """Whether the family's pipeline makes prompts lower-case: PixArt's and Sana's do."""
-    return class_name(denoiser) != UNET
-
-
-def check_family(folder: Path, denoiser: Config) -> None:
-    """Complain of a denoiser that is not handled.
+def check_family(folder: Path, denoiser: Config) -> Family:
+    """The family of a denoiser's configuration.
 
     Raises:
-        ModelError: its configuration says so.
+        ModelError: the denoiser is of a kind that is not handled.
     """
-    name = class_name(denoiser)
-    if name.startswith(JOINT):
+    family, name = family_for(denoiser), str(denoiser.get("_class_name", ""))
+    if family is None and name.startswith(JOINT):
         raise ModelError(
             f"{folder}: {name} lets image and text attend jointly, as Stable Diffusion 3.5 and "
             f"Flux do, which is not handled yet; use one of {HANDLED}"
         )
-    if name not in EXTRAS:
+    if family is None:
         raise ModelError(f"{folder}: denoiser {name or '?'} is not handled; use one of {HANDLED}")
-    extras = [key for key in EXTRAS[name] if denoiser.get(key)]
-    if name == UNET and denoiser.get("addition_embed_type") and not is_xl(denoiser):
-        extras.append("addition_embed_type")
-    if name == PIXART and _wants_size(denoiser):
-        extras.append("use_additional_conditions")
-    if extras:
+    if unhandled := family.unhandled(denoiser):
         raise ModelError(
-            f"{folder}: the {name} also wants {', '.join(extras)}, not handled yet; "
+            f"{folder}: the {name} also wants {', '.join(unhandled)}, not handled yet; "
             f"use one of {HANDLED}"
         )
+    return family
 
 
 def check_latents(folder: Path, denoiser: Config, vae: Config) -> None:
-    """Complain of a denoiser that takes other latents than the autoencoder gives.
-
-    Raises:
-        ModelError: the configurations say so.
-    """
+    """Raise ModelError if the denoiser takes other latents than the autoencoder gives."""
     wanted, given = denoiser.get("in_channels", 4), vae.get("latent_channels")
     if wanted != given:
         raise ModelError(
@@ -134,35 +106,14 @@ def check_latents(folder: Path, denoiser: Config, vae: Config) -> None:
         )
 
 
-def _wants_size(pixart: Config) -> bool:
-    """As PixArt-alpha at 1024 pixels does; diffusers' rule where nothing is said."""
-    said = pixart.get("use_additional_conditions")
-    return pixart.get("sample_size", 128) == 128 if said is None else bool(said)
-
-
-def family(configs: Mapping[str, Config]) -> str:
+def describe(configs: Mapping[str, Config]) -> str:
     """What kind of model the configurations describe, in words."""
     denoiser = next((configs[part] for part in DENOISERS if part in configs), None)
     if not denoiser:
         return "not known without unet/config.json"
-    name, vae = class_name(denoiser), configs.get("vae", {})
-    if name != UNET:
-        return _transformer_family(name)
-    if vae.get("_class_name") == "MonaiAutoencoderKL":
-        return "MONAI latent diffusion model, imported"
-    if is_xl(denoiser):
-        return "Stable Diffusion XL layout"
-    text = str((configs.get("text_encoder", {}).get("architectures") or ["?"])[0])
-    if vae.get("_class_name") == "AutoencoderDC":
-        return f"latent diffusion with a deep-compression autoencoder and {text}"
-    layout = f"Stable Diffusion {'2.x' if denoiser.get('use_linear_projection') else '1.x'} layout"
-    return layout if text.startswith("CLIP") else f"{layout} with {text}"
-
-
-def _transformer_family(name: str) -> str:
-    known = {PIXART: "PixArt", SANA: "Sana"}
-    if name in known:
-        return f"{known[name]}, a diffusion transformer with text cross-attention ({name})"
+    if known := family_for(denoiser):
+        return known.title(configs)
+    name = str(denoiser.get("_class_name", ""))
     if name.startswith(JOINT):
         return f"a diffusion transformer with joint attention of image and text ({name})"
     return f"a diffusion model of another kind ({name or 'no class named'})"

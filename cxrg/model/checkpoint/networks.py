@@ -22,7 +22,7 @@ def network_class(folder: Path, part: str, config: Mapping[str, Any]) -> Any:
     if part == "vae":
         return autoencoder_class(folder, config)
     if part in layout.DENOISERS:
-        return denoiser_class(config)
+        return denoiser_class(folder, config)
     return text_encoder_class(part, config)
 
 
@@ -51,20 +51,13 @@ def autoencoder_class(folder: Path, config: Mapping[str, Any]) -> Any:
     raise ModelError(f"{folder}: autoencoder {name} is not handled; use AutoencoderKL or -DC")
 
 
-def denoiser_class(config: Mapping[str, Any]) -> Any:
-    """The denoiser's class, once `layout.check_family` has passed it."""
-    name = layout.class_name(config)
-    if name == layout.PIXART:
-        from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+def denoiser_class(folder: Path, config: Mapping[str, Any]) -> Any:
+    """The denoiser's class.
 
-        return PixArtTransformer2DModel
-    if name == layout.SANA:
-        from diffusers.models.transformers.sana_transformer import SanaTransformer2DModel
-
-        return SanaTransformer2DModel
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    return UNet2DConditionModel
+    Raises:
+        ModelError: it is of a kind that is not handled.
+    """
+    return layout.check_family(folder, config).network_class()
 
 
 def text_encoder_class(part: str, config: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from cxrg.errors import ModelError
 from cxrg.model.checkpoint import layout
 from cxrg.model.checkpoint.networks import first_line
+from cxrg.model.families import family_of
 
 # What transformers reads by itself, and what it reads with the package sentencepiece only.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
@@ -74,9 +75,10 @@ def check_text(folder: Path, parts: Mapping[str, Any]) -> None:
     Raises:
         ModelError: they do not fit.
     """
-    denoiser = parts[layout.denoiser_part(folder)].config
+    denoiser = parts[layout.denoiser_part(folder)]
+    family = family_of(denoiser)
     encoders = [part for part in parts if part.startswith("text_encoder")]
-    wanted = getattr(denoiser, "caption_channels", None) or denoiser.cross_attention_dim
+    wanted = family.text_width(denoiser.config)
     given = sum(parts[part].config.hidden_size for part in encoders)
     if wanted != given:
         raise ModelError(
@@ -91,19 +93,4 @@ def check_text(folder: Path, parts: Mapping[str, Any]) -> None:
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens but the text encoder knows "
                 f"{parts[part].config.vocab_size}; parts must belong together"
             )
-    if len(encoders) > 1:
-        _check_second(folder, denoiser, parts)
-
-
-def _check_second(folder: Path, denoiser: Any, parts: Mapping[str, Any]) -> None:
-    """The second text encoder's pooled embedding and the six numbers of size must fit the U-Net."""
-    wanted = denoiser.projection_class_embeddings_input_dim - 6 * denoiser.addition_time_embed_dim
-    given = parts["text_encoder_2"].config.projection_dim
-    if wanted != given:
-        raise ModelError(
-            f"{folder}: the UNet wants a pooled embedding of width {wanted} but text_encoder_2 "
-            f"gives {given}; refiners are not handled, and parts must belong together"
-        )
-    # One embedding per token is made of both encoders', so they must read the same tokens.
-    if parts["tokenizer"].get_vocab() != parts["tokenizer_2"].get_vocab():
-        raise ModelError(f"{folder}: tokenizer/ and tokenizer_2/ differ; copy them again")
+    family.check_parts(folder, denoiser.config, parts)
