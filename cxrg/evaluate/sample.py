@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,13 +19,23 @@ from cxrg.geometry import Box, Mask
 Point = tuple[float, float]
 RELATIVE = (1.0, 1.0)
 """The space of coordinates that are shares of width and height."""
+MOST_PIXELS = 2**28
+"""The largest mask that is read; the largest radiographs have about a tenth of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Polygons:
-    """Outlines, each a ring of (x, y); their union is the region."""
+    """Outlines, each a ring of (x, y) that encloses an area; their union is the region.
+
+    Raises:
+        ValueError: a ring is a point or a line. COCO's filler takes four numbers for a box.
+    """
 
     rings: tuple[tuple[Point, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.rings or not all(map(encloses_area, self.rings)):
+            raise ValueError("an outline needs three points that are not on one line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,52 @@ def decode(region: Rle, shape: tuple[int, int]) -> Mask:
     )
     height, width = shape
     return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def encloses_area(ring: Sequence[Point]) -> bool:
+    """Whether the points of a ring are finite and not all on one line."""
+    if len(ring) < 3 or not np.isfinite(ring).all():
+        return False
+    return int(np.linalg.matrix_rank(np.subtract(ring[1:], ring[0]))) == 2
+
+
+def read_run_lengths(coded: Mapping[str, Any]) -> Rle:
+    """A mask from COCO's run-length object ``{"size": [h, w], "counts": ...}``.
+
+    Args:
+        coded: its counts are COCO's compressed text, or a list of whole numbers.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none, or its runs do not add up to its size.
+    """
+    from faster_coco_eval.core import mask as coco
+
+    height, width = map(_whole, coded["size"])
+    if not 0 < height * width <= MOST_PIXELS:
+        raise ValueError(f"a mask of {height} x {width} pixels")
+    counts = coded["counts"]
+    try:
+        if isinstance(counts, list):
+            runs = {"size": [height, width], "counts": list(map(_whole, counts))}
+            counts = coco.frPyObjects(runs, height, width)["counts"].decode()
+        if not isinstance(counts, str):
+            raise TypeError("counts is neither text nor a list of numbers")
+        region = Rle((height, width), counts)
+        decode(region, region.size)  # checks the runs
+    except RuntimeError as error:
+        raise ValueError("counts is damaged") from error
+    return region
+
+
+def _whole(number: Any) -> int:
+    """A whole number of 0 or more from JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(number, (int, float)) or not number >= 0 or number % 1:
+        raise ValueError("a size or run is no whole number of pixels")
+    return int(number)
 
 
 def encode(mask: Mask) -> Rle:

@@ -6,6 +6,7 @@ import gzip
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -112,6 +113,49 @@ def test_manifest_problems_are_named_and_strict_stops(tmp_path: Path) -> None:
         read_dataset(path, strict=True)
 
 
+def test_missing_values_are_no_words(tmp_path: Path) -> None:
+    image(tmp_path, "a.png", (100, 100))
+    rows = [
+        {"image": "a.png", "phrase": "left mass", "category": None, "boxes": [[1, 1, 9, 9]]},
+        {"image": "a.png", "phrase": None, "category": "Mass", "boxes": [[1, 1, 9, 9]]},
+        {"image": "a.png", "phrase": None, "category": float("nan"), "boxes": [[1, 1, 9, 9]]},
+        {"image": None, "phrase": "mass", "boxes": [[1, 1, 9, 9]]},
+    ]
+    data = read_dataset(text(tmp_path / "m.jsonl", *map(json.dumps, rows)))
+    assert [(s.phrase, s.category) for s in data.samples] == [
+        ("left mass", "left mass"),
+        ("right upper lung mass", "Mass"),
+    ]
+    assert kinds(data) == {"no phrase": 1, "missing image": 1}
+    table = text(
+        tmp_path / "m.csv",
+        "image,phrase,category,boxes,patient,side,zone,width,height",
+        'a.png,left mass,NaN,"[[1, 1, 9, 9]]",nan,NA,<NA>,NaN,NaN',
+    )
+    sample = one(read_dataset(table))
+    assert (sample.category, sample.patient, sample.side) == ("left mass", "a", "left")
+    assert sample.space == (100, 100)
+
+
+def test_no_message_has_a_cell_in_it(tmp_path: Path) -> None:
+    path = text(tmp_path / "m.csv", "DOE^JANE,1931-02-03", "a.png,x")
+    with pytest.raises(InputError) as refusal:
+        read_dataset(path, format="manifest")
+    assert "DOE" not in str(refusal.value)
+    image(tmp_path, "p1.png")
+    path = text(tmp_path / "l.csv", "patientId,x,y,width,height,Target", "p1,DOE,1,1,1,1")
+    (problem,) = read_dataset(path).problems.found
+    assert (problem.kind, problem.detail) == ("not a number", "x")
+
+
+@pytest.mark.parametrize("format", ["nih", "manifest", "rsna"])
+def test_tables_of_another_encoding_are_refused(format: str, tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_bytes("Image Index,Größe\n".encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        read_dataset(path, format=format)
+
+
 def test_wrong_columns_and_files(tmp_path: Path) -> None:
     path = text(tmp_path / "m.csv", "image,caption", "a.png,x")
     with pytest.raises(InputError, match="phrase"):
@@ -171,6 +215,10 @@ def test_ms_cxr_json(tmp_path: Path) -> None:
     sample = one(read_dataset(path))
     assert sample.boxes == (Box(10, 20, 40, 60), Box(50, 60, 120, 140))
     assert sample.category == "Pneumothorax"
+    content["annotations"][0]["label_text"] = None
+    data = read_dataset(text(path, json.dumps(content)))
+    assert one(data).boxes == (Box(50, 60, 120, 140),)
+    assert kinds(data) == {"no phrase": 1}
     content["annotations"][0]["category_id"] = 9
     with pytest.raises(InputError, match="MS-CXR JSON"):
         read_dataset(text(path, json.dumps(content)))
@@ -193,6 +241,26 @@ def test_vindr_merges_readers(tmp_path: Path) -> None:
     assert sample.phrase == "bilateral upper lung nodule/mass"
     assert kinds(data) == {}
     assert len(data.problems.notes) == 1
+
+
+def test_vindr_boxes_shrink_with_the_images(tmp_path: Path) -> None:
+    image(tmp_path, "abc.png", (192, 176))
+    path = text(
+        tmp_path / "train.csv",
+        "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max,width,height",
+        "abc,Pleural effusion,10,R9,900,960,1300,1300,1408,1536",
+        "abc,Nodule/Mass,8,R9,100,120,260,280,1408,1536",
+        "abc,No finding,14,R9,NaN,NaN,NaN,NaN,1408,1536",
+        "abc,Atelectasis,0,R9,100,120,260,280,,1536",
+        "abc,Consolidation,4,R9,100,120,260,280,0,0",
+    )
+    data = read_dataset(path)
+    effusion, nodule = data.samples
+    assert effusion.boxes_in((192, 176)) == (Box(112.5, 120, 162.5, 162.5),)
+    assert nodule.boxes_in((192, 176)) == (Box(12.5, 15, 32.5, 35),)
+    assert nodule.phrase == "right upper lung nodule/mass"
+    assert kinds(data) == {"not a number": 1, "bad size": 1}
+    assert [note.kind for note in data.problems.notes] == ["row without a box"]
 
 
 def test_merging_compares_every_pair() -> None:
@@ -247,7 +315,66 @@ def test_rsna_has_negatives(tmp_path: Path) -> None:
         read_dataset(path, template="{where} {finding}")
 
 
+def test_rsna_after_a_table_program(tmp_path: Path) -> None:
+    image(tmp_path, "p1.png")
+    image(tmp_path, "p2.png")
+    path = text(
+        tmp_path / "labels.csv",
+        "patientId,x,y,width,height,Target",
+        "p1,600.0,580.0,220.0,190.0,1.0",
+        "p2,NaN,NaN,NaN,NaN,0.0",
+        "p2,NaN,1,1,1,1.0",
+        "p2,,,,,0.5",
+    )
+    data = read_dataset(path)
+    there, absent = data.samples
+    assert there.boxes == (Box(600, 580, 820, 770),)
+    assert not absent.present
+    assert kinds(data) == {"not a number": 1, "bad row": 1}
+
+
 NAME = "patient64541_study1_view1_frontal"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [[20, 20]],
+        [[20, 20], [60, 70]],
+        [[20, 20], [60, 70], [20, 20]],
+        [[10, 10], [20, 20], [40, 40]],
+        [[10, 10], [20, 20], [40, float("nan")]],
+        [],
+    ],
+)
+def test_a_point_or_a_line_is_no_outline(bad: list[list[float]], tmp_path: Path) -> None:
+    image(tmp_path, f"{NAME}.png", (192, 176))
+    good = [[110, 100], [150, 100], [150, 150], [110, 150]]
+    entry = {
+        "img_size": [192, 176],
+        "Edema": [good],
+        "Atelectasis": [bad],
+        "Lung Lesion": [bad, good],
+    }
+    data = read_dataset(text(tmp_path / "gt.json", json.dumps({NAME: entry})))
+    assert [sample.category for sample in data.samples] == ["Edema", "Lung Lesion"]
+    for sample in data.samples:
+        mask = sample.truth((192, 176))
+        assert isinstance(mask, np.ndarray)
+        assert mask.sum() == 40 * 50
+    assert kinds(data) == {"empty outline": 2, "bad entry": 1}
+    with pytest.raises(ValueError, match="three points"):
+        Polygons((tuple(map(tuple, bad)),))  # type: ignore[arg-type]  # of any length
+
+
+def test_an_outline_may_cross_itself(tmp_path: Path) -> None:
+    image(tmp_path, f"{NAME}.png", (192, 176))
+    entry = {"img_size": [192, 176], "Edema": [[[10, 10], [50, 50], [50, 10], [10, 50]]]}
+    mask = one(read_dataset(text(tmp_path / "gt.json", json.dumps({NAME: entry})))).truth(
+        (192, 176)
+    )
+    assert isinstance(mask, np.ndarray)
+    assert mask.sum() == pytest.approx(40 * 40 / 2, rel=0.1)
 
 
 def test_chexlocalize_outlines(tmp_path: Path) -> None:
@@ -290,6 +417,71 @@ def test_chexlocalize_run_lengths(tmp_path: Path) -> None:
     assert not absent.present
 
 
+def runs(mask: np.ndarray) -> list[int]:
+    """COCO's uncompressed run lengths: of zeros and ones in turn, column after column."""
+    lengths, value = [0], 0
+    for pixel in mask.ravel(order="F").astype(int):
+        if pixel != value:
+            lengths.append(0)
+            value = pixel
+        lengths[-1] += 1
+    return lengths
+
+
+def test_run_lengths_need_not_be_compressed(tmp_path: Path) -> None:
+    image(tmp_path, f"{NAME}.png", (40, 20))
+    mask = np.zeros((40, 20), bool)
+    mask[5:15, 12:18] = True
+    coded = {
+        kind: {"size": [40, 20], "counts": runs(part)}
+        for kind, part in (("Edema", mask), ("Fracture", mask & False))
+    }
+    there, absent = read_dataset(text(tmp_path / "gt.json", json.dumps({NAME: coded}))).samples
+    np.testing.assert_array_equal(there.truth((40, 20)), mask)
+    assert there.boxes == (Box(12, 5, 18, 15),)
+    assert not absent.present
+    row = {"image": f"{NAME}.png", "phrase": "edema", "mask": coded["Edema"]}
+    sample = one(read_dataset(text(tmp_path / "m.jsonl", json.dumps(row))))
+    np.testing.assert_array_equal(sample.truth((40, 20)), mask)
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [
+        ([4, 4], "abc"),
+        ([4, 4], ""),
+        ([4, 4], None),
+        ([4, 4], 16),
+        ([4, 4], [5, 3]),
+        ([4, 4], [5, 3, 9]),
+        ([4, 4], [5, -3, 14]),
+        ([4, 4], [5.5, 3, 7.5]),
+        ([4, 4], ["5", "3", "8"]),
+        ([4, 4], [[5], 3]),
+        ([0, 4], [0]),
+        ([4], [4]),
+        ([10**6, 10**6], [10**12]),
+        ([4, float("inf")], [4]),
+    ],
+)
+def test_damaged_run_lengths_are_problems(
+    size: list[float], counts: object, tmp_path: Path
+) -> None:
+    image(tmp_path, f"{NAME}.png", (4, 4))
+    good, bad = {"size": [4, 4], "counts": [5, 3, 8]}, {"size": size, "counts": counts}
+    content = {NAME: {"Edema": bad, "Fracture": good}}
+    data = read_dataset(text(tmp_path / "gt.json", json.dumps(content)))
+    assert one(data).category == "Fracture"
+    assert kinds(data) == {"bad entry": 1}
+    rows = [
+        json.dumps({"image": f"{NAME}.png", "phrase": phrase, "mask": mask})
+        for phrase, mask in (("edema", bad), ("fracture", good))
+    ]
+    data = read_dataset(text(tmp_path / "m.jsonl", *rows))
+    assert one(data).phrase == "fracture"
+    assert kinds(data) == {"bad row": 1}
+
+
 def test_chexlocalize_never_takes_another_patients_view(tmp_path: Path) -> None:
     image(tmp_path, "patient1/study1/view1_frontal.jpg", (200, 100))
     entry = {"img_size": [200, 100], "Edema": [[[60, 20], [80, 20], [80, 40]]]}
@@ -310,7 +502,7 @@ def test_images_of_one_name_are_not_guessed(tmp_path: Path) -> None:
 
 def test_padchest_gr(tmp_path: Path) -> None:
     image(tmp_path, "img.png", (300, 200))
-    findings = [
+    findings: list[dict[str, Any]] = [
         {
             "sentence_en": "Left pleural effusion.",
             "abnormal": True,
@@ -320,16 +512,22 @@ def test_padchest_gr(tmp_path: Path) -> None:
         {"sentence_en": "Normal heart.", "abnormal": False, "boxes": []},
         {"sentence_en": "Kyphosis.", "abnormal": True, "boxes": []},
         {"sentence_en": "Mass.", "abnormal": True, "boxes": [[0, 1]]},
+        {"sentence_en": None, "abnormal": True, "boxes": [[0.6, 0.5, 0.9, 0.8]]},
+        {"sentence_en": "Mass.", "abnormal": True, "boxes": [[0, 0, 1, 1]], "labels": [None]},
     ]
-    content = [{"StudyID": "s1", "ImageID": "img.png", "findings": findings}]
+    content = [
+        {"StudyID": "s1", "ImageID": "img.png", "findings": findings},
+        {"StudyID": None, "ImageID": "img.png", "findings": [{**findings[0], "labels": None}]},
+    ]
     path = text(tmp_path / "gr.json", json.dumps(content))
     data = read_dataset(path)
-    there, normal = data.samples
+    there, normal, mass, bare = data.samples
     assert there.boxes_in((300, 200)) == (Box(120, 150, 180, 240),)
     assert there.fits((300, 200))
     assert (there.category, there.side, there.patient) == ("pleural effusion", "left", "s1")
     assert not normal.present
-    assert kinds(data) == {"bad entry": 1}
+    assert (mass.category, bare.category, bare.patient) == ("finding", "finding", "img")
+    assert kinds(data) == {"bad entry": 1, "no phrase": 1}
     assert [note.kind for note in data.problems.notes] == ["abnormal without a box"]
     del findings[0]["abnormal"]
     with pytest.raises(InputError, match="PadChest-GR"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from cxrg.evaluate.datasets import (
     rsna,
     vindr,
 )
-from cxrg.evaluate.datasets.common import TEMPLATE, Images, Reading
+from cxrg.evaluate.datasets.common import TEMPLATE, Images, Reading, parse_json, read_text
 from cxrg.evaluate.sample import Problems, Sample
 
 Reader = Callable[[Path, Reading], list[Sample]]
@@ -89,13 +88,13 @@ def sniff(path: Path) -> str:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return "manifest"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         if text.lstrip()[:1] in ("{", "["):
-            kind = _sniff_json(json.loads(text))
+            kind = _sniff_json(parse_json(text, path.name))
         else:
             kind = _sniff_table(next(csv.reader(text.splitlines()), []))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path.name} is neither CSV nor JSON: {error}") from error
+    except csv.Error as error:
+        raise InputError(f"{path.name} is no CSV table: {error}") from error
     if kind is None:
         raise InputError(f"{path.name} is in no known format; name it with --format")
     return kind

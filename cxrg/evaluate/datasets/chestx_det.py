@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cxrg.errors import InputError
-from cxrg.evaluate.datasets.common import Reading, read_json
-from cxrg.evaluate.sample import Polygons, Sample
+from cxrg.evaluate.datasets.common import Reading, cell, read_json
+from cxrg.evaluate.sample import Sample
 from cxrg.geometry import Box
 
 
@@ -37,22 +37,25 @@ def read(path: Path, reading: Reading) -> list[Sample]:
 def _samples(entry: dict[str, Any], reading: Reading) -> list[Sample]:
     groups: dict[str, list[int]] = {}
     for i, label in enumerate(entry["syms"]):
-        groups.setdefault(label, []).append(i)
+        if cell(label):
+            groups.setdefault(label, []).append(i)
+        else:
+            reading.problems.add("bad entry", entry["file_name"], "a label is empty")
     outlines = entry.get("polygons") or []
     samples = []
     for label, indices in groups.items():
+        where = f"{entry['file_name']} {label}"
         boxes = [Box(*map(float, entry["boxes"][i])) for i in indices]
-        rings = [
-            tuple((float(x), float(y)) for x, y in outlines[i])
-            for i in indices
-            if i < len(outlines) and outlines[i]
-        ]
+        rings = [outlines[i] for i in indices if i < len(outlines) and outlines[i]]
+        region = reading.outlines(rings, where)
+        # Without an outline of each, the boxes are the truth.
+        whole = region is not None and len(region.rings) == len(indices)
         sample = reading.sample(
             entry["file_name"],
             label,
             boxes,
             space=(1024.0, 1024.0),
-            region=Polygons(tuple(rings)) if len(rings) == len(indices) else None,
+            region=region if whole else None,
         )
         samples += [sample] if sample else []
     return samples

@@ -1,8 +1,9 @@
 """CheXlocalize: radiologists' segmentations of CheXpert images, as outlines or COCO run lengths.
 
 Outlines: ``{id: {"img_size": [h, w], <pathology>: [[[x, y], ...], ...]}}``; run lengths:
-``{id: {<pathology>: {"size": [h, w], "counts": "..."}}}``, with an empty mask where the pathology
-isn't there. Ids are ``patient64541_study1_view1_frontal``; lateral views are left out.
+``{id: {<pathology>: {"size": [h, w], "counts": ...}}}``, compressed or not, with an empty mask
+where the pathology isn't there. Ids are ``patient64541_study1_view1_frontal``; lateral views are
+left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from cxrg.errors import InputError
 from cxrg.evaluate.datasets.common import Reading, read_json
-from cxrg.evaluate.sample import Polygons, Rle, Sample, decode, ring_box
+from cxrg.evaluate.sample import Polygons, Sample, decode, read_run_lengths, ring_box
 from cxrg.geometry import mask_boxes
 
 
@@ -41,11 +42,15 @@ def _samples(name: str, entry: dict[str, Any], reading: Reading) -> Iterator[Sam
     for pathology, shapes in entry.items():
         if pathology == "img_size":
             continue
+        where = f"{name} {pathology}"
         try:
-            coded = isinstance(shapes, dict)
-            more = _coded(shapes) if coded else _outlined(shapes, entry["img_size"])
+            if isinstance(shapes, dict):
+                more = _coded(shapes)
+            else:
+                outlines = reading.outlines(shapes, where)
+                more = _outlined(outlines, entry["img_size"])
         except (KeyError, TypeError, ValueError) as error:
-            reading.problems.add("bad entry", f"{name} {pathology}", f"{error!r}")
+            reading.problems.add("bad entry", where, f"{error!r}")
             continue
         # Every study has a view1_frontal, so the bare name is no use.
         yield reading.sample(
@@ -53,7 +58,7 @@ def _samples(name: str, entry: dict[str, Any], reading: Reading) -> Iterator[Sam
             pathology,
             more.pop("boxes"),
             anywhere=False,
-            id=f"{name} {pathology}",
+            id=where,
             patient=name.split("_")[0],
             **more,
         )
@@ -64,19 +69,17 @@ def _file(name: str, reading: Reading) -> str:
     return name if reading.images.find(name, anywhere=False) else "/".join(name.split("_", 2))
 
 
-def _outlined(rings: list[list[list[float]]], size: list[float]) -> dict[str, Any]:
-    region = Polygons(tuple(tuple((float(x), float(y)) for x, y in ring) for ring in rings))
-    if not region.rings:
+def _outlined(region: Polygons | None, size: list[float]) -> dict[str, Any]:
+    if region is None:
         raise ValueError("no outline")
     boxes = [ring_box(ring) for ring in region.rings]
     return {"boxes": boxes, "region": region, "space": (float(size[0]), float(size[1]))}
 
 
 def _coded(shape: dict[str, Any]) -> dict[str, Any]:
-    height, width = (int(n) for n in shape["size"])
-    region = Rle((height, width), str(shape["counts"]))
-    mask = decode(region, (height, width))
-    space = (float(height), float(width))
+    region = read_run_lengths(shape)
+    mask = decode(region, region.size)
+    space = (float(region.size[0]), float(region.size[1]))
     if not np.any(mask):
         return {"boxes": [], "absent": True, "space": space}
     return {"boxes": mask_boxes(mask), "region": region, "space": space}

@@ -14,12 +14,14 @@ from PIL import Image
 
 from cxrg.chest.categories import make_phrase, place
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate.sample import Problems, Sample
+from cxrg.evaluate.sample import Polygons, Problems, Sample, encloses_area
 from cxrg.geometry import Box
 from cxrg.image.file import HEAD, SUFFIXES, kind_of
 
 TEMPLATE = "{location} {finding}"
 Row = dict[str, str]
+MISSING = ("na", "nan", "<na>", "null", "none")
+"""How table programs write a cell without a value."""
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ class Reading:
         anywhere: bool = True,
         **more: Any,
     ) -> Sample | None:
-        """A sample, or None with a problem counted: no such image, or no box left.
+        """A sample, or None with a problem counted: no such image, no size, or no box left.
 
         ``name`` is the image's name in the data set; boxes are in ``space`` (H, W), or in pixels of
         the file without one, and are cleaned here. ``absent``: the phrase names something
@@ -98,6 +100,9 @@ class Reading:
         if space is None:
             self.problems.add("unreadable image", where, f"{image.name} is no image")
             return None
+        if not all(math.isfinite(side) and side > 0 for side in space):
+            self.problems.add("bad size", where, "width and height are not above 0")
+            return None
         clean = self.clean(boxes, space, where)
         if not (clean or absent or more.get("region")):
             self.problems.add("no box", where, "no usable box is left")
@@ -105,7 +110,7 @@ class Reading:
         side, zone = place(clean, space) if clean else (None, None)
         given = {key: value for key, value in more.items() if value is not None}
         more = {"patient": PurePosixPath(name).stem, "side": side, "zone": zone, **given}
-        text = phrase or self.phrase(category, more["side"], more["zone"])
+        text = phrase or (category and self.phrase(category, more["side"], more["zone"]))
         if not text.strip():
             self.problems.add("no phrase", where, "the phrase is empty")
             return None
@@ -153,6 +158,21 @@ class Reading:
             kept.append(inside)
         return tuple(kept)
 
+    def outlines(self, rings: Iterable[Sequence[Any]], where: str) -> Polygons | None:
+        """The outlines that enclose an area, those that do not counted; None if none does.
+
+        Raises:
+            TypeError, ValueError: a point is not two numbers.
+        """
+        kept = []
+        for points in rings:
+            ring = tuple((float(x), float(y)) for x, y in points)
+            if encloses_area(ring):
+                kept.append(ring)
+            else:
+                self.problems.add("empty outline", where, f"{len(ring)} points enclose no area")
+        return Polygons(tuple(kept)) if kept else None
+
     def _unique(self, name: str) -> str:
         found, count = name, 2
         while found in self._ids:
@@ -164,6 +184,8 @@ class Reading:
 def read_rows(path: Path, columns: Iterable[str]) -> list[Row]:
     """The rows of a CSV file that has these columns (any order, others besides).
 
+    A cell that a table program wrote for a missing value is empty, see `cell`.
+
     Raises:
         InputError: the file cannot be read as such a table.
     """
@@ -173,14 +195,31 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[Row]:
             names = [name.strip() for name in reader.fieldnames or ()]
             missing = [name for name in columns if name not in names]
             if missing:
+                # What it has is not named: without a header row it is somebody's data.
                 raise InputError(
-                    f"{path.name} has no column {', '.join(missing)} (it has {', '.join(names)}); "
-                    "check --format"
+                    f"{path.name} has no column {', '.join(missing)}; check its header row and "
+                    "--format"
                 )
             reader.fieldnames = names
-            return [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path.name} is no UTF-8 CSV table: {error}") from error
+            return [{k: cell(v) for k, v in row.items() if k} for row in reader]
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path.name} is not UTF-8 at byte {error.start}; convert it"
+            ) from error
+        except csv.Error as error:
+            raise InputError(f"{path.name} is no CSV table: {error}") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: it is in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name} is not UTF-8 at byte {error.start}; convert it") from error
 
 
 def read_json(path: Path) -> Any:
@@ -189,20 +228,41 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: it is none.
     """
+    return parse_json(read_text(path), path.name)
+
+
+def parse_json(text: str, where: str) -> Any:
+    """A JSON value.
+
+    Raises:
+        InputError: it is none; the message says where.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path.name} is no JSON file: {error}") from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number too long
+        raise InputError(f"{where} is no JSON: {error}") from error
+
+
+def cell(value: Any) -> str:
+    """A cell or JSON value as text, ``""`` where it is missing: null, or a table program's NaN."""
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() in MISSING else text
 
 
 def numbers(row: Row, names: Sequence[str], where: str, problems: Problems) -> list[float] | None:
-    """Fields of a row as numbers; None with a problem counted where one is not a number."""
-    try:
-        return [float(row[name]) for name in names]
-    except ValueError:
-        fields = ", ".join(f"{name}={row[name]!r}" for name in names)
-        problems.add("not a number", where, fields)
+    """Fields of a row as numbers; None with a problem counted where one is not a finite number."""
+    wrong = [name for name in names if not _is_number(row.get(name, ""))]
+    if wrong:
+        problems.add("not a number", where, ", ".join(wrong))
         return None
+    return [float(row[name]) for name in names]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def xywh(x: float, y: float, width: float, height: float) -> Box:

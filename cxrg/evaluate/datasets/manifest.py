@@ -14,8 +14,8 @@ from typing import Any
 
 from cxrg.chest.categories import named_side
 from cxrg.errors import InputError
-from cxrg.evaluate.datasets.common import Reading, read_rows
-from cxrg.evaluate.sample import Rle, Sample
+from cxrg.evaluate.datasets.common import Reading, cell, parse_json, read_rows, read_text
+from cxrg.evaluate.sample import Rle, Sample, read_run_lengths
 from cxrg.geometry import Box
 
 ABSENT = " absent"
@@ -38,25 +38,25 @@ def _table(path: Path) -> list[dict[str, Any]]:
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path.name} line {number} is no JSON: {error}") from error
+        where = f"{path.name} line {number}"
+        row = parse_json(line, where)
         if not isinstance(row, dict) or not {"image", "phrase"} <= row.keys():
-            raise InputError(f"{path.name} line {number} has no image and phrase; check --format")
+            raise InputError(f"{where} has no image and phrase; check --format")
         rows.append(row)
     return rows
 
 
 def _sample(row: dict[str, Any], where: str, reading: Reading) -> Sample | None:
-    category = str(row.get("category") or row["phrase"]).strip()
+    row = {name: value for name, value in row.items() if cell(value)}
+    phrase = cell(row.get("phrase"))
+    category = cell(row.get("category")) or phrase
     absent = category.endswith(ABSENT)
     try:
         given = row.get("boxes")
-        listed = json.loads(given) if isinstance(given, str) and given.strip() else given
+        listed = json.loads(given) if isinstance(given, str) else given
         boxes = [Box(*map(float, corners)) for corners in listed or ()]
         mask = _mask(row.get("mask"))
         space = _space(row)
@@ -67,14 +67,14 @@ def _sample(row: dict[str, Any], where: str, reading: Reading) -> Sample | None:
         reading.problems.add("bad row", where, f"category {category!r} has boxes")
         return None
     more: dict[str, Any] = {
-        name: str(row[name]).strip() for name in ("id", "patient", "zone") if row.get(name)
+        name: cell(row[name]) for name in ("id", "patient", "zone") if name in row
     }
-    side = str(row.get("side") or "").strip() or named_side(str(row["phrase"]))
+    side = cell(row.get("side")) or named_side(phrase)
     return reading.sample(
-        str(row["image"]),
+        cell(row.get("image")),
         category.removesuffix(ABSENT),
         boxes,
-        phrase=str(row["phrase"]),
+        phrase=phrase,
         space=space,
         absent=absent or (isinstance(listed, list) and not listed),
         region=mask,
@@ -84,7 +84,7 @@ def _sample(row: dict[str, Any], where: str, reading: Reading) -> Sample | None:
 
 
 def _space(row: dict[str, Any]) -> tuple[float, float] | None:
-    if row.get("width") and row.get("height"):
+    if "width" in row and "height" in row:
         return float(row["height"]), float(row["width"])
     return None
 
@@ -92,6 +92,4 @@ def _space(row: dict[str, Any]) -> tuple[float, float] | None:
 def _mask(given: Any) -> Rle | None:
     if not given:
         return None
-    coded = json.loads(given) if isinstance(given, str) else given
-    height, width = coded["size"]
-    return Rle((int(height), int(width)), str(coded["counts"]))
+    return read_run_lengths(json.loads(given) if isinstance(given, str) else given)

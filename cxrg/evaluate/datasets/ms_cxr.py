@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from cxrg.chest.categories import named_side
 from cxrg.errors import InputError
-from cxrg.evaluate.datasets.common import Reading, numbers, read_json, read_rows, xywh
+from cxrg.evaluate.datasets.common import Reading, cell, numbers, read_json, read_rows, xywh
 from cxrg.evaluate.sample import Sample
 from cxrg.geometry import Box
 
@@ -49,7 +49,10 @@ def read(path: Path, reading: Reading) -> list[Sample]:
     rows = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path, reading)
     groups: dict[tuple[str, str], list[_Row]] = {}
     for row in rows:
-        groups.setdefault((row.path, row.phrase), []).append(row)
+        if row.phrase:
+            groups.setdefault((row.path, row.phrase), []).append(row)
+        else:
+            reading.problems.add("no phrase", f"{row.path} {row.category}", "label_text is empty")
     samples = (_sample(group, reading) for group in groups.values())
     return [sample for sample in samples if sample]
 
@@ -73,7 +76,7 @@ def _from_json(path: Path) -> Iterator[_Row]:
             image = images[note["image_id"]]
             yield _Row(
                 image.get("path") or image["file_name"],
-                note["label_text"],
+                cell(note["label_text"]),
                 names[note["category_id"]],
                 xywh(*map(float, note["bbox"])),
                 (float(image["height"]), float(image["width"])),

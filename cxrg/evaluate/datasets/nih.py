@@ -11,7 +11,7 @@ import csv
 from pathlib import Path
 
 from cxrg.errors import InputError
-from cxrg.evaluate.datasets.common import Reading, numbers, xywh
+from cxrg.evaluate.datasets.common import Reading, numbers, read_text, xywh
 from cxrg.evaluate.sample import Sample
 from cxrg.geometry import Box
 
@@ -26,8 +26,7 @@ def read(path: Path, reading: Reading) -> list[Sample]:
     Raises:
         InputError: the header is another.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = list(csv.reader(file))
+    lines = list(csv.reader(read_text(path).splitlines()))
     # "Bbox [x,y,w,h]" unquoted is itself split at its commas.
     names = [name.strip() for name in lines[0]] if lines else []
     if tuple(names[: len(HEADER)]) != HEADER and names[:3] != [*HEADER[:2], "Bbox [x,y,w,h]"]:

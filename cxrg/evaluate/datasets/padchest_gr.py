@@ -12,7 +12,7 @@ from typing import Any
 
 from cxrg.chest.categories import named_side
 from cxrg.errors import InputError
-from cxrg.evaluate.datasets.common import Reading, read_json
+from cxrg.evaluate.datasets.common import Reading, cell, read_json
 from cxrg.evaluate.sample import RELATIVE, Sample
 from cxrg.geometry import Box
 
@@ -35,8 +35,11 @@ def read(path: Path, reading: Reading) -> list[Sample]:
 
 
 def _sample(report: dict[str, Any], finding: dict[str, Any], reading: Reading) -> Sample | None:
-    image, phrase = str(report["ImageID"]), str(finding["sentence_en"])
+    image, phrase = cell(report["ImageID"]), cell(finding["sentence_en"])
     where = f"{image} {phrase}"
+    if not phrase:
+        reading.problems.add("no phrase", where, "sentence_en is empty")
+        return None
     try:
         boxes = [Box(*map(float, corners)) for corners in finding.get("boxes") or ()]
     except (TypeError, ValueError):
@@ -45,14 +48,14 @@ def _sample(report: dict[str, Any], finding: dict[str, Any], reading: Reading) -
     if finding["abnormal"] and not boxes:
         reading.problems.note("abnormal without a box", where, "cannot be scored")
         return None
-    labels = finding.get("labels") or ["finding"]
+    labels = [*filter(None, map(cell, finding.get("labels") or ())), "finding"]
     return reading.sample(
         image,
-        str(labels[0]),
+        labels[0],
         boxes,
         phrase=phrase,
         space=RELATIVE,
         absent=not boxes,
-        patient=str(report.get("PatientID") or report["StudyID"]),
+        patient=cell(report.get("PatientID")) or cell(report["StudyID"]) or None,
         side=named_side(phrase),
     )

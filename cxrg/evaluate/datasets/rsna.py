@@ -13,6 +13,8 @@ from cxrg.evaluate.sample import Sample
 from cxrg.geometry import Box
 
 CATEGORY = "Lung Opacity"
+TARGETS = {"0": False, "1": True, "0.0": False, "1.0": True}
+"""As published, and as table programs write a column of numbers."""
 EXTENT = ("x", "y", "width", "height")
 
 
@@ -25,10 +27,11 @@ def read(path: Path, reading: Reading) -> list[Sample]:
     groups: dict[str, list[Box]] = {}
     for i, row in enumerate(read_rows(path, ("patientId", *EXTENT, "Target")), 1):
         where = f"{path.name} row {i}"
-        if row["Target"] not in ("0", "1"):
-            reading.problems.add("bad row", where, f"Target is {row['Target']!r}, not 0 or 1")
+        target = TARGETS.get(row["Target"])
+        if target is None:
+            reading.problems.add("bad row", where, "Target is not 0 or 1")
             continue
-        if row["Target"] == "0":
+        if not target:
             groups.setdefault(row["patientId"], [])
             continue
         values = numbers(row, EXTENT, where, reading.problems)
