@@ -1,4 +1,4 @@
-"""What a training run says while it runs: progress to the caller, means to a file of JSON lines."""
+"""Progress of a training run: steps to the caller, mean losses to a file of JSON lines."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from cxrg.files import atomic_write
 from cxrg.learn.log import Report
 
 CHECKPOINT_EVERY = 200
-"""Steps between checkpoints where a configuration does not say."""
+"""Steps between checkpoints unless a configuration gives them."""
 
 Objective = Callable[[int], Mapping[str, Tensor]]
 """Computes the losses of a step, by name in the log; the first one is minimised."""

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from cxrg.errors import InputError, UsageError
+from cxrg.learn.cells import coarse
 from cxrg.learn.train import batches, diffusion
-from cxrg.learn.train.config import TrainConfig, read_config
+from cxrg.learn.train.config import DEFAULT_SHARES, TrainConfig, read_config
 from cxrg.learn.train.pool import (
     ABSENT,
     ANATOMY,
@@ -25,7 +26,6 @@ from cxrg.learn.train.pool import (
     Background,
     Pool,
     Sources,
-    coarse,
     from_words,
     make_pool,
     peaked,
@@ -115,6 +115,23 @@ def test_settings_on_top_replace_those_of_the_file() -> None:
 def test_queries_survive_as_words() -> None:
     for words in ("opacity|left|lower", "pneumothorax||", "lung|right|"):
         assert to_words(from_words(words)) == words
+
+
+@pytest.mark.parametrize(
+    "shares", ["[0.5, 0.5]", "[0, 0, 0, 0]", "[1, -1, 1, 1]", "[1, true, 1, 1]"]
+)
+def test_shares_of_another_length_or_below_zero_are_refused(shares: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    whole = RECIPE.read_text(encoding="utf-8")
+    recipe.write_text(whole.replace("[0.54, 0.22, 0.20, 0.04]", shares), "utf-8")
+    with pytest.raises(UsageError, match=r"diffusion.shares .* use 4 numbers from 0"):
+        read_config(recipe)
+
+
+def test_drawing_on_real_chests_needs_a_folder_of_them(tmp_path: Path) -> None:
+    settings = read_config("compact", {"data.backgrounds": "", "data.drawn_on_real": "1"})
+    with pytest.raises(InputError, match=r"data.backgrounds '' is no folder; name one"):
+        run(settings, out=tmp_path / "out", resume=False, progress=lambda *_: None)
 
 
 def test_coarse_is_the_share_of_each_cell() -> None:
@@ -583,7 +600,7 @@ def test_scenes_differ_from_the_shipped_recipe_that_has_them_off() -> None:
     scenes, shipped = read_config("scenes"), read_config(RECIPE)
     assert not shipped.data.lifelike
     assert (shipped.data.normals, shipped.data.nodules, shipped.diffusion.start) == ("", "", "")
-    assert shipped.diffusion.shares == batches.SHARES
+    assert shipped.diffusion.shares == DEFAULT_SHARES
     assert (scenes.segmenter, scenes.autoencoder) == (shipped.segmenter, shipped.autoencoder)
     assert scenes.data.backgrounds == shipped.data.backgrounds
     assert Path(scenes.data.normals).parent == Path(shipped.data.backgrounds).parent

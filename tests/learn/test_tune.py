@@ -24,10 +24,10 @@ from cxrg.cli import main
 from cxrg.errors import InputError, UsageError
 from cxrg.learn.tune import losses, phantoms
 from cxrg.learn.tune.config import TuneConfig, read_config
-from cxrg.learn.tune.objective import Batch, StudySampler, forward, terms, token_weights
+from cxrg.learn.tune.objective import PhraseBatch, StudySampler, forward, terms, token_weights
 from cxrg.learn.tune.recipe import NAMES, Tuning, as_vectors, learning_rate, new_vectors
 from cxrg.learn.tune.run import ADAPTER, CURVES, LOG, tune
-from cxrg.learn.tune.study import Study, Triple, coarse, plain
+from cxrg.learn.tune.study import Study, Triple, coarse_locations, plain
 from cxrg.model.adapters.prompt_vectors import PromptVectors
 from cxrg.model.load import load
 from cxrg.model.model import Model
@@ -58,7 +58,7 @@ def planted(count: int = 12) -> list[Study]:
     ramp = np.linspace(0, 255, SIDE)[None].repeat(SIDE, 0)
     halves = np.zeros((2, SIDE, SIDE), bool)
     halves[0, :, : SIDE // 2] = halves[1, :, SIDE // 2 :] = True
-    masks = coarse({"right lung": halves[0], "left lung": halves[1]}, GRID)
+    masks = coarse_locations({"right lung": halves[0], "left lung": halves[1]}, GRID)
     rng = np.random.default_rng(0)
     said = tuple(
         Triple(location=f"{side} lung", finding=finding, phrases=())
@@ -188,7 +188,7 @@ def test_only_phrases_that_name_just_the_triple_are_kept() -> None:
 def test_cells_hold_the_share_of_a_mask() -> None:
     mask = np.zeros((8, 8), bool)
     mask[:4, :2] = True
-    cells = coarse({"heart": mask}, 2)
+    cells = coarse_locations({"heart": mask}, 2)
     index = LOCATIONS.index("heart")
     assert np.abs(cells[index].astype(int) - [[128, 0], [0, 0]]).max() <= 1
     assert not np.delete(cells, index, 0).any()
@@ -213,13 +213,13 @@ def test_phantoms_are_kept_and_read_as_they_were(tmp_path: Path, monkeypatch) ->
     lung = studies[1].masks[LOCATIONS.index("left lung")]
     assert lung[:, GRID // 2 :].sum() > 10 * lung[:, : GRID // 2].sum()  # the patient's left
     assert abs(lung.mean() / 255 - phantom.regions["left lung"].mean()) < 0.01
-    again = phantoms.triples(phantom, studies[1].masks, Random("3 1"))
+    again = phantoms.phantom_triples(phantom, studies[1].masks, Random("3 1"))
     assert studies[1].triples == again
     for triple in (t for study in studies for t in study.triples):
         assert triple.phrases == plain(triple.location, triple.finding, triple.phrases)
     ruled = phantoms.render_studies(2, **keep, anatomy="geometric", report=nothing)[1].masks
     lungs = {name: phantom.regions[name] for name in ("left lung", "right lung")}
-    expected = coarse(dict(zip(LOCATIONS, locate(lungs), strict=True)), GRID)
+    expected = coarse_locations(dict(zip(LOCATIONS, locate(lungs), strict=True)), GRID)
     np.testing.assert_array_equal(ruled, expected)
     assert not np.array_equal(ruled, studies[1].masks)
 
@@ -263,7 +263,7 @@ def test_weights_are_on_the_tokens_of_place_and_finding(model: Model) -> None:
         assert weights.sum(1).tolist() == pytest.approx([1.0, 0.0])
 
 
-def reading_of(model: Model, vectors: PromptVectors) -> tuple[Any, Batch, Tuning]:
+def reading_of(model: Model, vectors: PromptVectors) -> tuple[Any, PhraseBatch, Tuning]:
     its = tuning(model, config())
     batch = its.learn.draw(np.array(its.learn.pairs[:5]), Random(0))
     noise = torch.randn(batch.z0.shape, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
 """Training the compact model: segmenter, pool, autoencoder, tokenizer, denoiser, folder.
 
-Each stage leaves its result in the run's folder and is not repeated when the run goes on.
+Each stage leaves its result in the run's folder and is not repeated when the run is resumed.
 """

@@ -1,4 +1,4 @@
-"""Training batches: latents from the pool, words drawn anew, and where those words should look."""
+"""Training batches: pictures of the pool, newly drawn phrases, and targets of their attention."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cxrg.learn.train.config import DEFAULT_SHARES
 from cxrg.learn.train.pool import ABSENT, ANATOMY, DEVICE, PRESENT, Pool, from_words
 from cxrg.phantom.language import Query, negate, normal, say
 from cxrg.phantom.language import sentence as full_sentence
 
 KINDS = (PRESENT, ABSENT, ANATOMY, DEVICE)
-SHARES = (0.54, 0.22, 0.20, 0.04)
 ON_BLANK = 0.5
 NEGATED = 0.05
 SENTENCE = 0.1
@@ -40,9 +40,9 @@ class Batch:
 class BatchSampler:
     """What batches are drawn from.
 
-    ``rows`` are a pool's answers of each kind; ``odds`` (of the ABSENT rows, sum 1) are such that
-    the same words are asked in vain as often as with success; ``blank`` are pictures without any
-    finding. Without that, words alone would tell whether a finding is there.
+    ``rows`` are a pool's answers of each kind; ``odds`` (of the ABSENT rows, sum 1) make each
+    wording as frequent with an absent finding as with a present one, since otherwise words alone
+    would reveal whether a finding is there; ``blank`` are pictures without any finding.
     """
 
     rows: dict[int, NDArray[np.int64]]
@@ -53,10 +53,10 @@ class BatchSampler:
 def make_sampler(pool: Pool) -> BatchSampler:
     """Sort a pool's answers."""
     rows = {kind: np.flatnonzero(pool.kind == kind) for kind in KINDS}
-    said = Counter(_form(pool.query[row]) for row in rows[PRESENT])
+    hits = Counter(_form(pool.query[row]) for row in rows[PRESENT])
     missed = [_form(pool.query[row]) for row in rows[ABSENT]]
     times = Counter(missed)
-    odds = np.array([said[form] / times[form] for form in missed])
+    odds = np.array([hits[form] / times[form] for form in missed])
     if not odds.any():
         odds = np.ones(len(missed))
     blank = np.setdiff1d(np.flatnonzero(pool.complete), pool.owner[rows[PRESENT]])
@@ -64,7 +64,7 @@ def make_sampler(pool: Pool) -> BatchSampler:
 
 
 def _form(words: np.str_) -> tuple[str, str | None, str | None]:
-    """A query but for the name of its side: left and right are asked alike anyhow."""
+    """A query without the name of its side; left and right are equally frequent."""
     query = from_words(str(words))
     return query.concept, "one" if query.side in ("left", "right") else query.side, query.zone
 
@@ -72,7 +72,7 @@ def _form(words: np.str_) -> tuple[str, str | None, str | None]:
 def _pick(
     sampler: BatchSampler, pool: Pool, kind: int, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """An answer of a kind and its picture; what is absent is often asked of a blank picture."""
+    """An answer of a kind and its picture, which for absent findings is often a blank one."""
     present = sampler.rows[PRESENT]
     if kind == ABSENT and sampler.blank.size and present.size and rng.random() < ON_BLANK:
         row = int(present[int(rng.integers(present.size))])
@@ -99,7 +99,7 @@ def draw(
     size: int,
     caption_drop: float,
     box_share: float,
-    shares: tuple[float, ...] = SHARES,
+    shares: tuple[float, ...] = DEFAULT_SHARES,
     normal_share: float = 0.0,
 ) -> Batch:
     """Draw ``size`` answers by the ``shares`` of ``KINDS`` and word their phrases.

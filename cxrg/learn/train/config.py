@@ -1,4 +1,4 @@
-"""What a training run is: one TOML file, read into frozen tables."""
+"""The settings of a training run: one TOML file, read into frozen tables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cxrg.errors import InputError
-from cxrg.learn.settings import find_recipe, lay_over, lay_over_each, read_toml
+from cxrg.errors import InputError, UsageError
+from cxrg.learn.settings import find_recipe, is_number, lay_over, lay_over_each, read_toml
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +74,10 @@ class TextConfig:
     heads: int
 
 
+DEFAULT_SHARES = (0.54, 0.22, 0.20, 0.04)
+"""Shares of findings present and absent, anatomy and devices in a batch."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionConfig:
     """The denoiser, its objective, and the weight of the attention terms.
@@ -81,8 +85,8 @@ class DiffusionConfig:
     A level with ``attention`` but without ``self_attention`` attends to the text alone, which costs
     little however fine it is.
     From step ``share_from`` on the share term counts ``share_weight``; the learning rate falls up
-    to there, and rises and falls once more. From the first step on the term keeps short runs from
-    learning to look.
+    to there, and rises and falls once more. With the term from the first step on, short runs do not
+    learn where to look.
     At the steps in ``snapshots`` the averaged weights are also written as a model of their own, so
     that quality can be measured against the images seen.
     ``shares`` are those of findings present and absent, anatomy and devices in a batch, and
@@ -109,14 +113,27 @@ class DiffusionConfig:
     box_share: float
     checkpoint_every: int
     snapshots: tuple[int, ...]
-    shares: tuple[float, ...] = (0.54, 0.22, 0.20, 0.04)
+    shares: tuple[float, ...] = DEFAULT_SHARES
     normal_share: float = 0.0
     start: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what no other code checks.
+
+        Raises:
+            UsageError: the shares are not valid.
+        """
+        valid = [s for s in self.shares if is_number(s) and s >= 0]
+        if not len(self.shares) == len(valid) == len(DEFAULT_SHARES) or not sum(valid):
+            raise UsageError(
+                f"diffusion.shares {list(self.shares)} is not valid; use {len(DEFAULT_SHARES)} "
+                "numbers from 0, not all 0: findings present, absent, anatomy, devices"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """One run, as its TOML file says it; ``reading`` goes into the card as preset ``fast``."""
+    """One run, as in its TOML file; ``reading`` goes into the card as preset ``fast``."""
 
     name: str
     title: str

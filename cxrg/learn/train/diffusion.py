@@ -1,4 +1,4 @@
-r"""The denoiser of the compact model, taught to denoise and to look where its words point.
+r"""The denoiser of the compact model, trained to denoise and to attend to what its words name.
 
 Denoising is v-prediction (Salimans and Ho, 2022): :math:`v = \sqrt{\bar\alpha_t}\,\epsilon -
 \sqrt{1-\bar\alpha_t}\,z_0`, squared error. The attention terms ask, at every watched layer, that
@@ -8,7 +8,7 @@ cross-entropy per layer, and a soft Dice on the mean of all layers. What a posit
 to the phrase goes to the start, end and padding tokens, so a phrase that describes nothing is
 answered by a map near zero: the heatmap is absolute and doubles as a presence score. Both terms
 weigh a finding by its area, and a nodule has nearly none; the share term, minus the log of the part
-of the phrase's attention that falls on the finding, asks as much of it as of a whole lung. In
+of the phrase's attention that falls on the finding, weighs it like a whole lung. In
 spirit these are ``L_in`` and ``L_out`` of methods of anatomy-grounded prompt tuning, on exact
 masks.
 """
@@ -120,10 +120,9 @@ def attention_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> T
 
 
 def share_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> Tensor:
-    """Minus the log of the part of the phrase's attention that lies in the target, per layer.
+    """Minus the log of the part of the phrase's attention inside the target, per layer.
 
-    Arguments as of `attention_loss`. A phrase with an empty target, which nothing can lie in, does
-    not count.
+    Arguments as of `attention_loss`. A phrase with an empty target does not count.
     """
     total = target.new_zeros(())
     for share in maps.values():

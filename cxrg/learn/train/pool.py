@@ -1,6 +1,6 @@
 """The pool: pictures with questions and answers, made once by all cores and read many times.
 
-A training step needs an image, a query and where its answer lies on the latent's grid. Rendering
+A training step needs an image, a query and its answer on the latent's grid. Rendering
 costs more than a step of the network, so the pool is rendered first, in shards that survive an
 interruption, and phrases are worded anew each time a query is drawn.
 """
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cxrg.files import atomic_write
 from cxrg.geometry import Mask
+from cxrg.learn.cells import coarse
 from cxrg.learn.log import Report
 from cxrg.learn.shards import render_shards
 from cxrg.learn.train.config import DataConfig
@@ -92,12 +93,6 @@ def from_words(words: str) -> Query:
     return Query(concept, side or None, zone or None)
 
 
-def coarse(mask: Mask, grid: int) -> NDArray[np.uint8]:
-    """Share of each grid cell that a mask covers, 0..255."""
-    shares = cv2.resize(mask.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA)
-    return np.round(shares * 255).astype(np.uint8)
-
-
 def _choose(
     rng: np.random.Generator, phantom: sample.Phantom, complete: bool, config: DataConfig
 ) -> Iterator[tuple[int, queries.Answer]]:
@@ -128,7 +123,7 @@ _DENSE = ("atelectasis", "edema", "mass", "nodule")
 
 
 def _ambiguous(phantom: sample.Phantom, query: Query) -> bool:
-    """Whether a reader may say an opacity's name of another dense finding that is there."""
+    """Whether a reader may call another dense finding of this picture an opacity."""
     opaque = query.concept == "opacity" or query.concept in OPACITIES
     return opaque and any(
         found.kind in _DENSE and query.side in (None, "bilateral", found.side)
@@ -139,8 +134,8 @@ def _ambiguous(phantom: sample.Phantom, query: Query) -> bool:
 def peaked(mask: Mask, grid: int, least: int = 230) -> NDArray[np.uint8]:
     """As `coarse`, but each connected part fills its fullest cell to ``least`` at least.
 
-    A part smaller than a cell would otherwise be asked for with a fraction only. No part grows
-    more than fourfold.
+    Otherwise the target of a part smaller than a cell would be a fraction only. No part grows more
+    than fourfold.
     """
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     total = np.zeros((grid, grid), np.float32)

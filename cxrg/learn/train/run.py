@@ -39,7 +39,7 @@ def run(settings: TrainConfig, *, out: Path, resume: bool, progress: Progress) -
         settings: see `cxrg.learn.train.config`.
         out: the run's folder: checkpoints, ``log.jsonl``, ``model/``, and ``model-STEP/`` for every
             snapshot.
-        resume: go on with what the folder holds; without it the folder must be new or empty.
+        resume: continue the run in the folder; without it the folder must be new or empty.
         progress: called with stage, step and steps.
 
     Returns:
@@ -92,9 +92,10 @@ def _segmenter(settings: TrainConfig, out: Path, log: Log) -> UNet2DModel:
 def _pool(settings: TrainConfig, out: Path, log: Log) -> Pool:
     data = settings.data
     folder = Path(data.backgrounds)
-    if data.drawn_on_real and not folder.is_dir():
+    if data.drawn_on_real and not (data.backgrounds and folder.is_dir()):
         raise InputError(
-            f"{folder}: no such folder; correct [data] backgrounds or set drawn_on_real = 0"
+            f"data.backgrounds {data.backgrounds!r} is no folder; "
+            "name one, or set data.drawn_on_real = 0"
         )
 
     def sources() -> Sources:

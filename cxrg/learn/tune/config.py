@@ -30,8 +30,8 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """What is learnt from; see ``default.toml``."""
+class StudyConfig:
+    """Which studies vectors are learnt from; see ``default.toml``."""
 
     phantoms: int
     anatomy: Anatomy
@@ -63,7 +63,7 @@ class TuneConfig:
     timesteps: tuple[int, ...]
     layers: tuple[str, ...]
     loss: LossConfig
-    data: DataConfig
+    data: StudyConfig
 
     def __post_init__(self) -> None:
         least = {"prefix": 0, "steps": 1, "batch": 1, "warmup": 0, "seed": 0, "check_every": 1}
@@ -119,7 +119,7 @@ def read_config(
     lay_over_each(settings, changes or {}, known=str(DEFAULTS))
     settings |= {
         "loss": LossConfig(**settings["loss"]),
-        "data": DataConfig(**settings["data"]),
+        "data": StudyConfig(**settings["data"]),
     }
     frozen: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()

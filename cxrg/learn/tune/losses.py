@@ -1,4 +1,4 @@
-r"""The terms of the loss: where words look, and that the model still denoises.
+r"""The terms of the loss: where the attention of words falls, and how well the model denoises.
 
 With :math:`a` an attention map scaled to sum 1 over its positions :math:`p`, and :math:`m` the
 place's mask, averaged over the same positions (our choice after arXiv 2506.10633)::
@@ -6,7 +6,7 @@ place's mask, averaged over the same positions (our choice after arXiv 2506.1063
     inside     -log(sum_p a_loc[p] m[p] + 1e-6)
     outside     sum_p a_path[p] (1 - dilate(m, 1)[p])
     dice        1 - 2 sum(h m) / (sum h + sum m),   h = minmax(a_loc)
-    nce         InfoNCE of what the finding's words look at against those words
+    nce         InfoNCE of the finding's image features against the features of its words
     diffusion   mean squared error of the denoiser's output
     residual    sum of the residuals' squares
 
@@ -28,12 +28,12 @@ def normalised(attention: Tensor) -> Tensor:
 
 
 def energy(attention: Tensor, mask: Tensor) -> Tensor:
-    """The share ``(B,)`` of each map ``(B, h, w)`` that lies in its mask in [0, 1]."""
+    """The share ``(B,)`` of each map ``(B, h, w)`` inside its mask in [0, 1]."""
     return (normalised(attention) * mask).sum((1, 2))
 
 
 def inside(location: Tensor, mask: Tensor) -> Tensor:
-    """How much of the place's attention lies in its mask, as a log-likelihood."""
+    """Negative log of the share of the place's attention inside its mask."""
     return -torch.log(energy(location, mask) + 1e-6).mean()
 
 
@@ -52,14 +52,14 @@ def dice(location: Tensor, mask: Tensor) -> Tensor:
     return (1 - both / (heat.sum((1, 2)) + mask.sum((1, 2))).clamp_min(1e-12)).mean()
 
 
-def nce(seen: Tensor, said: Tensor, same: Tensor) -> Tensor:
+def nce(seen: Tensor, words: Tensor, same: Tensor) -> Tensor:
     """InfoNCE (van den Oord et al., 2018) from image to words, several positives joined.
 
     Args:
         seen: ``(B, D)``, image features under the finding's attention.
-        said: ``(B, D)``, the finding's words in the same space.
-        same: bool ``(B, B)``, whether two rows say the same; the diagonal is.
+        words: ``(B, D)``, the finding's words in the same space.
+        same: bool ``(B, B)``, whether two rows have the same phrase; True on the diagonal.
     """
-    scores = F.normalize(seen, dim=1) @ F.normalize(said, dim=1).T / TEMPERATURE
+    scores = F.normalize(seen, dim=1) @ F.normalize(words, dim=1).T / TEMPERATURE
     right = scores.masked_fill(~same, -torch.inf).logsumexp(1)
     return (scores.logsumexp(1) - right).mean()

@@ -1,4 +1,4 @@
-"""One step of tuning: a batch of phrases at random noise, and what the loss makes of it.
+"""One step of tuning: the losses of a batch of phrases at random noise.
 
 Latents come from the forward process, not from inversion, so that a step is one evaluation of the
 denoiser. Attention is read where grounding reads it, by the same hooks, with gradients.
@@ -29,7 +29,7 @@ from cxrg.model.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Batch:
+class PhraseBatch:
     """Rows of one step: ``z0`` float32 ``(B, C, h, w)``, ``masks`` float32 ``(B, g, g)`` in [0, 1],
     ``others`` the masks of the same places on the other side, 0 where there is none."""
 
@@ -65,7 +65,7 @@ class StudySampler:
         """Every triple: number of the study, and of the triple in it."""
         return [(i, j) for i, study in enumerate(self.studies) for j in range(len(study.triples))]
 
-    def draw(self, chosen: NDArray[np.int64], words: Random) -> Batch:
+    def draw(self, chosen: NDArray[np.int64], words: Random) -> PhraseBatch:
         """The batch of these pairs ``(B, 2)``, with their phrases drawn anew."""
         rows = [(self.studies[i], self.studies[i].triples[j]) for i, j in chosen]
         texts = [
@@ -74,7 +74,7 @@ class StudySampler:
             else words.choice(triple.phrases)
             for _, triple in rows
         ]
-        return Batch(
+        return PhraseBatch(
             z0=self.latents[torch.from_numpy(chosen[:, 0])],
             masks=_masks((study, triple.location) for study, triple in rows),
             others=_masks((study, opposite(triple.location)) for study, triple in rows),
@@ -111,13 +111,13 @@ def token_weights(model: Model, texts: Sequence[str], table: str) -> Tensor:
 def forward(
     model: Model,
     vectors: PromptVectors,
-    batch: Batch,
+    batch: PhraseBatch,
     layers: Sequence[str],
     *,
     times: Tensor,
     noise: Tensor,
 ) -> ForwardResult:
-    """Ask the denoiser once and watch where places and findings are looked for.
+    """Run the denoiser once and record the attention of places and findings.
 
     Args:
         times: int64 ``(B,)``, training timesteps.
@@ -187,7 +187,7 @@ def _joined(maps: Iterable[Tensor]) -> Tensor:
 
 
 def terms(
-    result: ForwardResult, batch: Batch, vectors: PromptVectors, weights: LossConfig
+    result: ForwardResult, batch: PhraseBatch, vectors: PromptVectors, weights: LossConfig
 ) -> dict[str, Tensor]:
     """The terms of the loss that have a weight, unweighted, by name."""
     mask = at(batch.masks, result.location)
@@ -202,10 +202,12 @@ def terms(
     return {name: term() for name, term in made.items() if getattr(weights, name)}
 
 
-def _contrast(result: ForwardResult, batch: Batch) -> Tensor:
-    told = [triple.template for triple in batch.triples]
-    same = torch.tensor([[a == b for b in told] for a in told], device=result.finding.device)
-    each = [losses.nce(seen, said, same) for seen, said in result.features]
+def _contrast(result: ForwardResult, batch: PhraseBatch) -> Tensor:
+    templates = [triple.template for triple in batch.triples]
+    same = torch.tensor(
+        [[a == b for b in templates] for a in templates], device=result.finding.device
+    )
+    each = [losses.nce(seen, words, same) for seen, words in result.features]
     return torch.stack(each).mean()
 
 

@@ -1,4 +1,4 @@
-"""Studies of phantoms: exact anatomy, and a report that says what was drawn.
+"""Studies of phantoms: exact anatomy, and phrases for what was drawn.
 
 Rendering takes far longer than a step of the network, so phantoms are kept in a folder, in shards
 that survive an interruption and that several runs can share.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from cxrg.chest.vocabulary import finding_named, locations_of
 from cxrg.files import atomic_write
 from cxrg.learn.shards import render_shards
 from cxrg.learn.tune.config import Anatomy
-from cxrg.learn.tune.study import Study, Triple, coarse, plain
+from cxrg.learn.tune.study import Study, Triple, coarse_locations, join_triples
 from cxrg.phantom import language, queries
 from cxrg.phantom.structures import of_phantom
 
@@ -35,22 +36,28 @@ WORDINGS = 4
 """Phrases per triple beside its template."""
 
 
-def triples(phantom: Phantom, masks: NDArray[np.uint8], words: Random) -> tuple[Triple, ...]:
-    """What a report of this phantom says of the eight findings, place by place."""
-    said: dict[tuple[str, str], list[str]] = {}
-    for answer in queries.present(phantom):
-        query = answer.query
-        finding = finding_named(query.concept)
-        if finding is None or query.side == "bilateral":
-            continue
-        for location in locations_of(finding, query.side, query.zone):
-            if masks[LOCATIONS.index(location)].any():
-                phrases = [language.say(query, words) for _ in range(WORDINGS)]
-                said.setdefault((location, finding), []).extend(phrases)
-    return tuple(
-        Triple(location=location, finding=finding, phrases=plain(location, finding, tuple(phrases)))
-        for (location, finding), phrases in said.items()
+def phantom_triples(
+    phantom: Phantom, masks: NDArray[np.uint8], words: Random
+) -> tuple[Triple, ...]:
+    """The triples of a phantom's findings, with phrases drawn for each."""
+    queried = [answer.query for answer in queries.present(phantom)]
+    named = ((finding_named(query.concept), query) for query in queried)
+    return join_triples(
+        (
+            (
+                finding,
+                locations_of(finding, query.side, query.zone),
+                partial(_wordings, query, words),
+            )
+            for finding, query in named
+            if finding is not None and query.side != "bilateral"
+        ),
+        masks,
     )
+
+
+def _wordings(query: language.Query, words: Random) -> list[str]:
+    return [language.say(query, words) for _ in range(WORDINGS)]
 
 
 def render_studies(
@@ -102,13 +109,13 @@ def _render(shard: tuple[int, Path], settings: _Settings) -> None:
         phantom = render(FIRST_SEED + seed * 10**6 + index, side=side)
         exact = of_phantom(phantom)
         ruled = locate({name: exact[name] for name in LUNGS})
-        cells = coarse(exact, grid)
+        cells = coarse_locations(exact, grid)
         images.append(np.round(phantom.image * 255).astype(np.uint8))
         masks["exact"].append(cells)
-        masks["geometric"].append(coarse(dict(zip(LOCATIONS, ruled, strict=True)), grid))
-        for triple in triples(phantom, cells, Random(f"{seed} {index}")):
-            said = "\n".join(triple.phrases)
-            rows.append((str(index - first), triple.location, triple.finding, said))
+        masks["geometric"].append(coarse_locations(dict(zip(LOCATIONS, ruled, strict=True)), grid))
+        for triple in phantom_triples(phantom, cells, Random(f"{seed} {index}")):
+            texts = "\n".join(triple.phrases)
+            rows.append((str(index - first), triple.location, triple.finding, texts))
     with atomic_write(path) as file:
         np.savez_compressed(
             file,
@@ -123,11 +130,11 @@ def _read(path: Path, anatomy: Anatomy) -> Iterator[Study]:
     with np.load(path, allow_pickle=False) as shard:
         images, masks, rows = shard["images"], shard[anatomy], shard["rows"]
         first = int(shard["first"])
-    said: list[list[Triple]] = [[] for _ in images]
+    triples: list[list[Triple]] = [[] for _ in images]
     for owner, location, finding, phrases in rows.tolist():
         words = tuple(phrases.split("\n")) if phrases else ()
-        said[int(owner)].append(Triple(location=location, finding=finding, phrases=words))
-    for index, own in enumerate(said):
+        triples[int(owner)].append(Triple(location=location, finding=finding, phrases=words))
+    for index, own in enumerate(triples):
         yield Study(
             pixels=images[index],
             masks=masks[index],

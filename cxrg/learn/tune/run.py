@@ -70,7 +70,7 @@ def tune(
         model: as `cxrg.load` takes it.
         out: the run's folder: adapter, checkpoint, log, curves.
         pool: folder of rendered phantoms that several runs share; None: one in ``out``.
-        resume: go on with what the folder holds; without it the folder must be new or empty.
+        resume: continue the run in the folder; without it the folder must be new or empty.
         progress: called with stage, step and steps.
 
     Raises:
@@ -80,7 +80,7 @@ def tune(
     """
     if out.exists() and any(out.iterdir()) and not resume:
         raise UsageError(f"{out}: holds files already; give --resume or another --out")
-    # The vectors move by less than half precision tells apart.
+    # The vectors move by less than half precision can represent.
     base = load(model, device=device, dtype="float32", offline=offline)
     if not base.family.attends_to_padding:
         raise UsageError(f"{base.card.name}: {NO_PADDING}; tune a model with a U-Net")
@@ -116,7 +116,7 @@ def tune(
 
 
 def _where(config: TuneConfig, base: Model) -> tuple[tuple[str, ...], tuple[int, int]]:
-    """Layers and timesteps to watch: those that preset ``fast`` reads unless the settings say.
+    """Layers and timesteps to watch: those of preset ``fast`` unless the settings name others.
 
     Raises:
         UsageError: the model has no such layer or timestep.
@@ -125,30 +125,30 @@ def _where(config: TuneConfig, base: Model) -> tuple[tuple[str, ...], tuple[int,
     first, last = config.timesteps or (min(reading.timesteps), max(reading.timesteps))
     most = len(base.schedule) - 1
     if first < 0 or last > most:
-        raise UsageError(f"timesteps {first} to {last} cannot be meant; the model has 0 to {most}")
+        raise UsageError(f"timesteps {first} to {last} are out of range; use 0 to {most}")
     return choose_layers(base, config.layers or reading.layers), (first, last)
 
 
 def _claim(out: Path, config: TuneConfig, base: Model) -> None:
-    """Write what this run is, or find that the folder holds the same.
+    """Write the run's settings, or check that the folder holds the same.
 
     Raises:
-        UsageError: it holds another.
+        UsageError: the folder holds a run of other settings.
     """
-    told = json.loads(json.dumps({"model": base.identity, "config": asdict(config)}))
+    run = json.loads(json.dumps({"model": base.identity, "config": asdict(config)}))
     path = out / RUN
     if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != told:
+        if json.loads(path.read_text(encoding="utf-8")) != run:
             raise UsageError(f"{out}: holds a run of other settings; choose another --out")
         return
     with atomic_write(path) as file:
-        file.write((json.dumps(told, indent=2) + "\n").encode())
+        file.write((json.dumps(run, indent=2) + "\n").encode())
 
 
 def _samplers(
     config: TuneConfig, base: Model, pool: Path, progress: Progress
 ) -> tuple[StudySampler, StudySampler]:
-    """What is learnt from and what is held out, patients apart.
+    """Samplers of learning and of held-out studies, with no patient in both.
 
     Raises:
         InputError: one of the two would be empty.
@@ -209,7 +209,7 @@ def _sampler(
 
 
 def _card(tuning: Tuning, selection: Selection) -> dict[str, Any]:
-    """What the adapter's file tells of itself; no path, for names may be patients'."""
+    """The card in the adapter's file; without paths, which may hold patients' names."""
     config, base = tuning.config, tuning.model
     phantoms = f"{config.data.phantoms} phantoms" if config.data.phantoms else ""
     real = len(tuning.learn.studies) + len(tuning.held_out.studies)

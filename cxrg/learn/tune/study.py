@@ -1,16 +1,16 @@
-"""What is learnt from: an image, where its anatomy is, and what its report says is where."""
+"""What vectors are learnt from: an image, masks of its anatomy, findings of its report by place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS
 from cxrg.chest.vocabulary import Template, matcher
+from cxrg.learn.cells import coarse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Study:
     Attributes:
         pixels: uint8 ``(S, S)``, as the model sees it.
         masks: uint8 ``(20, g, g)`` in the order of `LOCATIONS`: the share of each cell, 0 to 255.
-        triples: what the report says, each location with a mask that is not empty.
+        triples: the findings of the report, each location with a mask that is not empty.
         patient: whose it is; a patient is never in both parts of the data.
     """
 
@@ -65,16 +65,29 @@ def plain(location: str, finding: str, phrases: tuple[str, ...]) -> tuple[str, .
     )
 
 
-def coarse(masks: Mapping[str, NDArray[np.generic]], grid: int) -> NDArray[np.uint8]:
-    """Masks by location, bool or in [0, 1], on a grid: uint8 ``(20, grid, grid)``, 0 where absent.
+def coarse_locations(masks: Mapping[str, NDArray[np.generic]], grid: int) -> NDArray[np.uint8]:
+    """Masks by location on a grid: uint8 ``(20, grid, grid)``, 0 for a location without a mask."""
+    absent = np.zeros((grid, grid), np.uint8)
+    return np.stack([coarse(masks[n], grid) if n in masks else absent for n in LOCATIONS])
 
-    A cell holds the mask's share of its area, 0 to 255 (methods of anatomy-grounded prompt tuning:
-    area-averaged masks).
+
+def join_triples(
+    findings: Iterable[tuple[str, Iterable[str], Callable[[], Sequence[str]]]],
+    masks: NDArray[np.uint8],
+) -> tuple[Triple, ...]:
+    """Join what is known of findings, place by place; a location with an empty mask has none.
+
+    Args:
+        findings: a finding's name, its locations, and a function that returns phrases for it,
+            called once per location.
+        masks: uint8 ``(20, g, g)``.
     """
-    found = np.zeros((len(LOCATIONS), grid, grid), np.uint8)
-    for index, name in enumerate(LOCATIONS):
-        if name in masks:
-            mask = np.asarray(masks[name], np.float32)
-            share = cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA)
-            found[index] = np.round(share.clip(0, 1) * 255)
-    return found
+    phrases: dict[tuple[str, str], list[str]] = {}
+    for finding, locations, words in findings:
+        for location in locations:
+            if masks[LOCATIONS.index(location)].any():
+                phrases.setdefault((location, finding), []).extend(words())
+    return tuple(
+        Triple(location=location, finding=finding, phrases=plain(location, finding, tuple(texts)))
+        for (location, finding), texts in phrases.items()
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from cxrg.anatomy import LOCATIONS, Source, anatomy
 from cxrg.chest.vocabulary import finding_named, locations_of
 from cxrg.errors import InputError
 from cxrg.image.read import read_image
-from cxrg.learn.tune.study import Study, Triple, coarse, plain
+from cxrg.learn.tune.study import Study, Triple, coarse_locations, join_triples
 
 if TYPE_CHECKING:
     from cxrg.reports import Statement
@@ -49,8 +50,8 @@ def read_studies(
         path = table.parent / row["image"]
         image = read_image(path, side=side)
         masks = zip(LOCATIONS, anatomy(image, source), strict=True)
-        cells = coarse({name: image.frame.sample(mask) for name, mask in masks}, grid)
-        found = triples(statements(row["report"]), cells)
+        cells = coarse_locations({name: image.frame.sample(mask) for name, mask in masks}, grid)
+        found = report_triples(statements(row["report"]), cells)
         if found:
             studies.append(
                 Study(
@@ -66,20 +67,21 @@ def read_studies(
     return studies
 
 
-def triples(said: Iterable[Statement], masks: NDArray[np.uint8]) -> tuple[Triple, ...]:
-    """What a report says is present, place by place; what is denied or uncertain is left out."""
-    phrases: dict[tuple[str, str], list[str]] = {}
-    for statement in said:
-        finding = finding_named(statement.finding or "")
-        if statement.certainty != "present" or finding is None:
-            continue
-        for location in locations_of(finding, statement.side, statement.zone):
-            if masks[LOCATIONS.index(location)].any():
-                own = phrases.setdefault((location, finding), [])
-                own.append(statement.phrase or "")
-    return tuple(
-        Triple(location=location, finding=finding, phrases=plain(location, finding, tuple(texts)))
-        for (location, finding), texts in phrases.items()
+def report_triples(statements: Iterable[Statement], masks: NDArray[np.uint8]) -> tuple[Triple, ...]:
+    """The triples of what a report states as present, without what is denied or uncertain."""
+    present = (each for each in statements if each.certainty == "present")
+    named = ((finding_named(each.finding or ""), each) for each in present)
+    return join_triples(
+        (
+            (
+                finding,
+                locations_of(finding, each.side, each.zone),
+                partial(list, [each.phrase or ""]),
+            )
+            for finding, each in named
+            if finding is not None
+        ),
+        masks,
     )
 
 
