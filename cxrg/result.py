@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 from cxrg.attention.free_run import FreeRun
 from cxrg.attention.watch import AttentionMaps
 from cxrg.geometry import Box, Frame
-from cxrg.heatmap.bias_merging import merge
 from cxrg.heatmap.boxes import boxes_from_heatmap
-from cxrg.heatmap.maps import aggregate, compete, confine, enlarge, geometric_mean, scale, smooth
-from cxrg.heatmap.presence import presence
+from cxrg.heatmap.from_attention import heatmap_of
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
-from cxrg.latents.invert import window_indices
 from cxrg.latents.route import route_of
 from cxrg.model.model import Model
 from cxrg.options import Options
-from cxrg.phrase.encode import PARTS, Prompt
+from cxrg.phrase.encode import Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,62 +93,6 @@ class Grounding:
         return self.image.frame.restore(self.canonical_attention)
 
 
-def heatmaps(
-    maps: AttentionMaps, frame: Frame, options: Options, free: FreeRun | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """A phrase's map on the square, background included, its attention, and its presence score.
-
-    The score is of the chosen tokens' absolute map, whatever the heatmap is made of. So it is with
-    a template, of all its tokens: finding and location are parts of one softmax, whose geometric
-    mean is at most a half, far below the scale that ``absent_below`` was set on.
-
-    Args:
-        maps: the phrase's attention.
-        frame: how the image lies on the square.
-        options: all knobs.
-        free: a free run, where biases are merged.
-
-    Returns:
-        The map and the attention of which it was made, see `Grounding`, both float32 ``(S, S)`` in
-        [0, 1], and the score in [0, 1].
-    """
-    height, width = frame.source
-    seen = frame.to_canonical(Box(0, 0, width, height))
-    assert seen is not None  # a frame is laid over its image
-    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda heat: confine(  # noqa: E731
-        smooth(heat, options.sigma * frame.side), seen
-    )
-    # Where biases are merged, more was read than the window.
-    read = maps.first(int(window_indices(options.window, len(maps.timesteps))[1])) if free else maps
-    absolute = finish(aggregate(read.layers, frame.side, how=options.enlarge))
-    score = min(max(presence(absolute), 0.0), 1.0)
-    attention = absolute.clip(0, 1)
-    if free:
-        merged = merge(scale(_plain(read, free.side, options)), maps, free, options.bbm)
-        return scale(finish(enlarge(merged, frame.side, options.enlarge))), attention, score
-    same = options.normalise in ("none", "final") and "finding" not in read.extra
-    heat = absolute if same else finish(_plain(read, frame.side, options))
-    return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), attention, score
-
-
-def _plain(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
-    """One map ``(side, side)`` of all layers and steps, as option ``normalise`` says.
-
-    Finding and location are joined when each is one map: in a product of single layers and steps,
-    the noisiest of them would have a veto.
-    """
-    each = options.normalise == "minmax"
-    if "finding" in maps.extra:
-        finding, location = (
-            aggregate(maps.extra[part], side, how=options.enlarge, normalise=each) for part in PARTS
-        )
-        return geometric_mean(finding, location, options.alpha)
-    heat = aggregate(maps.layers, side, how=options.enlarge, normalise=each)
-    if options.normalise != "competition":
-        return heat
-    return compete(heat, aggregate(maps.extra["span"], side, how=options.enlarge))
-
-
 def make_grounding(
     image: CxrImage,
     prompt: Prompt,
@@ -160,8 +101,8 @@ def make_grounding(
     options: Options,
     free: FreeRun | None = None,
 ) -> Grounding:
-    """What a phrase's maps, and a free run's, say; ``timings`` is left empty."""
-    heat, attention, score = heatmaps(maps, image.frame, options, free)
+    """Make the result for a phrase of its attention maps; ``timings`` is left empty."""
+    heat, attention, score = heatmap_of(maps, image.frame, options, free)
     absent = options.absent_below is not None and score < options.absent_below
     found = (
         ()

@@ -12,7 +12,7 @@ import typer
 from cxrg.cli.terminal import complain, facts, table, write
 from cxrg.errors import ModelError
 from cxrg.model.card import Card, known_cards, read_card
-from cxrg.options import PRESETS, Options, resolve
+from cxrg.options import PRESETS, as_text, resolve
 
 if TYPE_CHECKING:
     from cxrg.plan import FolderReport
@@ -58,7 +58,7 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show every fact about one checkpoint, and what the presets make of it.
+    """Show every fact about one checkpoint, and the knobs that it sets in presets.
 
     For example `cxrg models show roentgen`, or `cxrg models show ./cxr --json`.
     """
@@ -90,22 +90,16 @@ def _told(card: Card) -> dict[str, str]:
         elif key in _EXPECTED and not card.shipped:
             told[key] = "unknown"
     told["weights"] = _WEIGHTS[card.weights]
-    # As a run has them, with what the card replaces.
-    told["presets"] = "\n".join(
-        f"{name}: {_reading(resolve(name, card.presets))}" for name in PRESETS
-    )
+    told["presets"] = "\n".join(f"{name}: {_preset(name, card)}" for name in PRESETS)
     return told
 
 
-def _reading(options: Options) -> str:
-    """What a preset reads, as far as it is known without the model's schedule."""
-    layers = options.layers if isinstance(options.layers, str) else _text(options.layers)
-    where = f"layers: {layers.replace(chr(10), ', ')}"
-    if options.path == "noise":
-        return f"noise at t = {', '.join(map(str, options.timesteps))}; {where}"
-    start, stop = options.window
-    drawn = ", latent and noise drawn afresh at each" if options.path == "redraw" else ""
-    return f"{options.steps} DDIM steps asked for{drawn}, reads {start}:{stop}; {where}"
+def _preset(name: str, card: Card) -> str:
+    """The knobs that a model's card sets in a preset, as ``--set`` takes them."""
+    options = resolve(name, card.presets)
+    changed = card.presets.get(name, ())
+    knobs = "; ".join(f"{knob}={as_text(knob, getattr(options, knob))}" for knob in changed)
+    return knobs or "the defaults of `cxrg options`"
 
 
 def _text(value: object) -> str:

@@ -13,11 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cxrg import load
-from cxrg.attention.layers import choose_layers
 from cxrg.cli import main
 from cxrg.errors import CxrgError, ModelError
 from cxrg.model.card import WEIGHTS
-from cxrg.plan import check_folder
+from cxrg.model.inspect import inspect_folder
 from tests.fakes import tiny_models
 
 
@@ -30,9 +29,9 @@ def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
 @pytest.mark.parametrize("family", [*tiny_models.FAMILIES, "shipped"])
 def test_a_whole_folder_is_described_as_load_finds_it(family: str, folders) -> None:
     place = WEIGHTS / "compact" if family == "shipped" else folders[family]
-    report = check_folder(place)
+    report = inspect_folder(place)
     model = load(place)
-    assert (report.usable, report.problems) == (True, ())
+    assert report.problems == ()
     counted = {part.name: part.parameters for part in report.parts}
     for name, network in (
         ("vae", model.vae),
@@ -43,29 +42,10 @@ def test_a_whole_folder_is_described_as_load_finds_it(family: str, folders) -> N
         ours = sum(p.numel() for key, p in network.named_parameters() if "pooler" not in key)
         heads = 16 * tiny_models.WIDTH if family == "radedit" else 0
         assert ours <= counted[name] <= sum(p.numel() for p in network.parameters()) + heads
-    plan = report.plan
-    assert plan is not None
-    assert (plan.side, plan.text_length) == (model.side, model.text_length)
-    assert (plan.prediction_type, plan.image_range) == (
-        model.schedule.prediction_type,
-        model.card.image_range,
-    )
-    with torch.no_grad():
-        latent = model.encode(torch.zeros(model.side, model.side))
-    assert (1, *plan.latent) == tuple(latent.shape)
-    assert tuple(layer.name for layer in plan.layers) == choose_layers(model, "card")
-    known = {"shipped": 10, "sdxl": 17, "pixart": 6, "sana": 6}
-    assert plan.all_layers == known.get(family, 11)
-    # methods.md 1.6; a flow is asked where the latent lies, one step of 3 before
-    read = (
-        "Euler steps, reads 120 to 179 (t = 357 to 534)" if family == "sana" else "t = 360 to 537"
-    )
-    assert read in plan.presets["paper"]
-    assert plan.dtype == str(model.dtype).removeprefix("torch.")
 
 
 def test_families_are_told_apart(folders) -> None:
-    told = {name: check_folder(place).family for name, place in folders.items()}
+    told = {name: inspect_folder(place).family for name, place in folders.items()}
     assert told["sd1"] == "Stable Diffusion 1.x layout"
     assert told["sd2"] == "Stable Diffusion 2.x layout"
     assert "deep-compression autoencoder and BertModel" in told["compact"]
@@ -160,31 +140,21 @@ UNET = "unet/config.json"
             "scheduler EDMX is not handled",
         ),
         (lambda folder: (folder / "cxrg.json").write_text("{"), "not valid JSON"),
-        (
-            lambda folder: (folder / "cxrg.json").write_text('{"name": "x", "layers": ["here"]}'),
-            "no cross-attention in layer 'here'",
-        ),
     ],
 )
 def test_every_fault_is_named(spoil, complaint: str, folder: Path) -> None:
     spoil(folder)
-    report = check_folder(folder)
-    assert not report.usable
+    report = inspect_folder(folder)
+    assert report.model is None
     assert any(complaint in problem for problem in report.problems), report.problems
     with pytest.raises(CxrgError):
-        use(folder)
-
-
-def use(folder: Path) -> None:
-    """What `cxrg.ground` does first: what is called unusable must fail here."""
-    model = load(folder)
-    choose_layers(model, "card")
+        load(folder)
 
 
 def test_all_faults_are_found_at_once(folder: Path) -> None:
     for spoil in (pickled("vae"), remove("scheduler/scheduler_config.json"), truncated):
         spoil(folder)
-    told = " ".join(check_folder(folder).problems)
+    told = " ".join(inspect_folder(folder).problems)
     assert all(text in told for text in ("can run code", "no scheduler/", "broken"))
 
 
@@ -194,19 +164,11 @@ def test_what_does_no_harm_is_a_note(folder: Path) -> None:
 
     reweigh("unet", more)(folder)
     reweigh("text_encoder", lambda weights: weights.update(position_ids=torch.zeros(3)))(folder)
-    report = check_folder(folder)
-    assert report.usable
+    report = inspect_folder(folder)
+    assert report.problems == ()
     notes = {part.name: part.notes for part in report.parts}
     assert notes["unet"] == ("1 weights are not used, such as lora.down",)
     assert notes["text_encoder"] == ()
-
-
-def test_a_preset_that_does_not_fit_the_schedule_says_so(folder: Path) -> None:
-    edit("scheduler/scheduler_config.json", num_train_timesteps=100)(folder)
-    report = check_folder(folder)
-    assert report.usable
-    assert report.plan is not None
-    assert report.plan.presets["paper"].startswith("not with this model: steps 300")
 
 
 def test_old_names_and_half_precision_are_no_faults(folder: Path) -> None:
@@ -235,7 +197,7 @@ def test_old_names_and_half_precision_are_no_faults(folder: Path) -> None:
     weights = {name: value.half() for name, value in load_file(half).items()}
     save_file(weights, half.with_name("diffusion_pytorch_model.fp16.safetensors"))
     half.unlink()
-    report = check_folder(folder)
+    report = inspect_folder(folder)
     assert report.problems == ()
     assert {part.name: part.precision for part in report.parts}["unet"] == "float16"
     load(folder)
@@ -256,10 +218,10 @@ def test_shards_are_put_together_and_missed(folder: Path) -> None:
         json.dumps({"metadata": {}, "weight_map": index})
     )
     whole.unlink()
-    report = check_folder(folder)
+    report = inspect_folder(folder)
     assert report.problems == ()
     whole.with_name(next(iter(shards))).unlink()
-    assert "00001-of-00002.safetensors is missing" in " ".join(check_folder(folder).problems)
+    assert "00001-of-00002.safetensors is missing" in " ".join(inspect_folder(folder).problems)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +237,7 @@ def test_families_that_are_not_handled_are_named(name, family, complaint, folder
     edit("transformer/config.json", _class_name=name)(folder)
     # Its other parts are of other kinds as well, and no fault of their own.
     shutil.rmtree(folder / "text_encoder")
-    report = check_folder(folder)
+    report = inspect_folder(folder)
     assert family in report.family
     assert name in report.family
     (problem,) = report.problems
@@ -287,13 +249,13 @@ def test_families_that_are_not_handled_are_named(name, family, complaint, folder
 
 def test_strangers_are_told_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    assert "none of its parts" in check_folder(tmp_path).problems[0]
+    assert "none of its parts" in inspect_folder(tmp_path).problems[0]
     (tmp_path / "sd.safetensors").touch()
-    assert "a single-file checkpoint (sd.safetensors)" in check_folder(tmp_path).problems[0]
+    assert "a single-file checkpoint (sd.safetensors)" in inspect_folder(tmp_path).problems[0]
     (tmp_path / "models" / "diffusion_model.pth").touch()
-    assert "cxrg models import monai" in check_folder(tmp_path).problems[0]
+    assert "cxrg models import monai" in inspect_folder(tmp_path).problems[0]
     with pytest.raises(ModelError, match="no such folder"):
-        check_folder(tmp_path / "nothing")
+        inspect_folder(tmp_path / "nothing")
 
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:

@@ -1,0 +1,74 @@
+"""The heatmap of a phrase, made of its attention maps as the options say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrg.attention.free_run import FreeRun
+from cxrg.attention.watch import AttentionMaps
+from cxrg.geometry import Box, Frame
+from cxrg.heatmap.bias_merging import merge
+from cxrg.heatmap.maps import aggregate, compete, confine, enlarge, geometric_mean, scale, smooth
+from cxrg.heatmap.presence import presence
+from cxrg.latents.invert import window_indices
+from cxrg.options import Options
+from cxrg.phrase.encode import PARTS
+
+
+def heatmap_of(
+    maps: AttentionMaps, frame: Frame, options: Options, free: FreeRun | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """Make the heatmap of one phrase on the model's square, its attention and its presence score.
+
+    The score is taken from the absolute map of the chosen tokens, whatever the heatmap is made of.
+    With a template it is taken from all its tokens: finding and location are parts of one softmax,
+    whose geometric mean is at most a half, far below the scale that ``absent_below`` was set on.
+
+    Args:
+        maps: the phrase's attention.
+        frame: where the image is on the square.
+        options: all knobs.
+        free: a free run, where biases are merged.
+
+    Returns:
+        The heatmap, background included, and the attention of which it was made, both float32
+        ``(S, S)`` in [0, 1], and the score in [0, 1].
+    """
+    height, width = frame.source
+    seen = frame.to_canonical(Box(0, 0, width, height))
+    assert seen is not None  # every frame holds its image
+    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda heat: confine(  # noqa: E731
+        smooth(heat, options.sigma * frame.side), seen
+    )
+    # Where biases are merged, more was read than the window.
+    read = maps.first(int(window_indices(options.window, len(maps.timesteps))[1])) if free else maps
+    absolute = finish(aggregate(read.layers, frame.side, how=options.enlarge))
+    score = min(max(presence(absolute), 0.0), 1.0)
+    attention = absolute.clip(0, 1)
+    if free:
+        merged = merge(scale(_joined(read, free.side, options)), maps, free, options.bbm)
+        return scale(finish(enlarge(merged, frame.side, options.enlarge))), attention, score
+    same = options.normalise in ("none", "final") and "finding" not in read.extra
+    heat = absolute if same else finish(_joined(read, frame.side, options))
+    return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), attention, score
+
+
+def _joined(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
+    """Join all layers and steps to one map ``(side, side)``, as option ``normalise`` says.
+
+    Finding and location are joined when each is one map: in a product of single layers and steps,
+    the noisiest of them would have a veto.
+    """
+    each = options.normalise == "minmax"
+    if "finding" in maps.extra:
+        finding, location = (
+            aggregate(maps.extra[part], side, how=options.enlarge, normalise=each) for part in PARTS
+        )
+        return geometric_mean(finding, location, options.alpha)
+    heat = aggregate(maps.layers, side, how=options.enlarge, normalise=each)
+    if options.normalise != "competition":
+        return heat
+    return compete(heat, aggregate(maps.extra["span"], side, how=options.enlarge))
