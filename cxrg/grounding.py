@@ -6,7 +6,7 @@ boxes -> pixels of the original file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -89,8 +89,10 @@ def ground(
         **knobs: single knobs of `Options`, on top of the preset, or of `RunSettings`.
 
     Raises:
-        CxrgError: of a kind that says whether the image, the phrase, an option or the model is at
-            fault.
+        ImageError: the image cannot be used.
+        PhraseError: a phrase cannot be used.
+        UsageError: an option is invalid, or the model does not support it.
+        ModelError: the model is not available or not supported.
     """
     clock = _Clock()
     settings, knobs = _split(settings, knobs)
@@ -101,8 +103,37 @@ def ground(
     if not isinstance(image, CxrImage):
         image = read_image(image, side=model.side, fit=options.fit)
     clock.lap("read")
-    results = _ground(image, phrases, model, options, settings, clock)
+    results = list(_ground_each(image, phrases, model, options, settings, clock))
+    results = [replace(result, timings=dict(clock.laps)) for result in results]
     return results[0] if isinstance(phrase, str) else results
+
+
+def ground_each(
+    image: CxrImage,
+    phrases: Sequence[str],
+    *,
+    model: Model,
+    options: Options,
+    settings: RunSettings | None = None,
+) -> Iterator[Grounding]:
+    """Ground phrases and yield each result as soon as it is made; see `ground`.
+
+    Memory does not grow with the phrases while the caller drops the results. A result's timings
+    are the seconds until it was made.
+
+    Args:
+        image: an image read at the model's side.
+        phrases: valid phrases, see `phrase_errors`.
+        model: a loaded model.
+        options: all knobs.
+        settings: where it runs and how fast.
+
+    Raises:
+        CxrgError: see `ground`.
+    """
+    settings = settings or RunSettings()
+    options, model = _settle(model, None, options, {}, settings)
+    yield from _ground_each(image, phrases, model, options, settings, _Clock())
 
 
 def ground_with_start_token(
@@ -133,19 +164,21 @@ def ground_with_start_token(
     options, model = _settle(model, None, options, {}, settings)
     _check_phrases(phrases, model, options)
     start = [START] if _start_prompt(model).span.start else []
-    results = _ground(image, [*phrases, *start], model, options, settings, _Clock())
+    texts = [*phrases, *start]
+    results = list(_ground_each(image, texts, model, options, settings, _Clock()))
     return results[: len(phrases)], results[-1] if start else None
 
 
 @torch.inference_mode()
-def _ground(
+def _ground_each(
     image: CxrImage,
     texts: Sequence[str | Start],
     model: Model,
     options: Options,
     settings: RunSettings,
     clock: _Clock,
-) -> list[Grounding]:
+) -> Iterator[Grounding]:
+    """Yield the result of each phrase, with the seconds of all stages until then."""
     layers = choose_layers(model, options.layers)
     microbatch = Microbatch.of(model, settings.batch)
     clock.lap("prepare")
@@ -155,7 +188,6 @@ def _ground(
     clock.lap("invert")
     requests = ((latents, _prompt(model, text, options)) for text in texts)
     how = ReadSettings.of(model, options)
-    results = []
     # Lazy: a phrase's attention is dropped as soon as its result is made.
     for prompt, maps in read_each(model, requests, layers, how=how, microbatch=microbatch):
         clock.lap("attend")
@@ -163,9 +195,10 @@ def _ground(
         if options.bbm != "off":
             free = free_run(model, prompt, layers, options, microbatch)
             clock.lap("free run")
-        results.append(make_grounding(image, prompt, maps, model, options, free))
+        result = make_grounding(image, prompt, maps, model, options, free)
         clock.lap("post-process")
-    return [replace(result, timings=dict(clock.laps)) for result in results]
+        yield replace(result, timings=dict(clock.laps))
+        clock.skip()
 
 
 def _start_prompt(model: Model) -> Prompt:
@@ -174,7 +207,7 @@ def _start_prompt(model: Model) -> Prompt:
 
 
 def _prompt(model: Model, text: str | Start, options: Options) -> Prompt:
-    """Encode a phrase as the options say, or the start token."""
+    """Encode a phrase, or the start token, according to the options."""
     if isinstance(text, Start):
         return _start_prompt(model)
     if options.evidence == "template":
@@ -189,7 +222,7 @@ def _settle(
     knobs: Mapping[str, Any],
     settings: RunSettings,
 ) -> tuple[Options, Model]:
-    """The model, loaded, and the options, checked against it."""
+    """Load the model and check the options against it."""
     if options is not None and (preset is not None or knobs):
         raise UsageError("options and single knobs exclude each other; use dataclasses.replace")
     if not isinstance(model, Model):
@@ -210,7 +243,7 @@ def _settle(
 def _split(
     settings: RunSettings | None, given: Mapping[str, Any]
 ) -> tuple[RunSettings, dict[str, Any]]:
-    """The settings of the run, and the knobs, of keywords that name either."""
+    """Split keywords into the settings of the run and the knobs of the method."""
     named = {name: value for name, value in given.items() if name in SETTINGS}
     if named and settings is not None:
         raise UsageError("settings and single settings exclude each other; use one of them")
@@ -219,11 +252,11 @@ def _split(
 
 
 def _fitting(image: CxrImage, model: Model, options: Options) -> NDArray[np.float32]:
-    """The image's pixels, if it was read the way that the options say."""
+    """Return the image's pixels; raise UsageError if it was read for another model or fit."""
     side, fit = image.frame.side, options.fit
     if side != model.side:
         raise UsageError(f"image of {side} pixels; read it with side={model.side} for this model")
-    # What a square shows of the image tells how it was laid: all of it, or nothing beside it.
+    # A padded square shows all of the image; a cropped one shows nothing beside the image.
     height, width = image.frame.source
     crop = image.frame.crop
     if min(crop.x0, crop.y0) < 0 if fit == "crop" else crop.width < width or crop.height < height:
@@ -247,7 +280,7 @@ def _check_phrases(phrases: Sequence[str], model: Model, options: Options) -> No
 
 
 def phrase_errors(phrases: Sequence[str], model: Model, options: Options) -> dict[str, PhraseError]:
-    """The invalid phrases, each with its error; no network runs.
+    """Return the invalid phrases, each with its error; no network runs.
 
     Raises:
         UsageError: the option ``tokens`` needs a tagger that is not installed.
@@ -262,14 +295,18 @@ def phrase_errors(phrases: Sequence[str], model: Model, options: Options) -> dic
 
 
 class _Clock:
-    """Seconds per stage."""
+    """Measures the seconds of each stage."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = perf_counter()
 
+    def skip(self) -> None:
+        """Count the time since the last lap for no stage."""
+        self._last = perf_counter()
+
     def lap(self, stage: str) -> None:
-        """The time since the last lap belongs to this stage."""
+        """Count the time since the last lap for this stage."""
         now = perf_counter()
         self.laps[stage] = self.laps.get(stage, 0.0) + now - self._last
         self._last = now

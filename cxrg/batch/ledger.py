@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cxrg.batch.owners import BEAT, Owner, this_process
-from cxrg.batch.task import Failure, Outcome, Reason, Row, Setting, printable
+from cxrg.batch.task import Failure, FailureKind, Outcome, Row, Setting, printable
 from cxrg.errors import InputError, WriteError
 from cxrg.output.record import upgraded
 
@@ -361,7 +361,7 @@ class Ledger:
 
 
 def _failure(path: Path, told: Mapping[str, Any]) -> Failure:
-    kind = cast(Reason, told["kind"])
+    kind = cast(FailureKind, told["kind"])
     return Failure(path=path, kind=kind, message=f"{printable(path)}: {told['reason']}")
 
 

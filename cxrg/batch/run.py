@@ -45,7 +45,7 @@ class _Open:
         known = self.rows.keys() | self.failures.keys()
         return tuple(phrase for phrase in self.task.phrases if phrase not in known)
 
-    def told(self) -> InputResult:
+    def result(self) -> InputResult:
         rows = tuple(self.rows[each] for each in self.task.phrases if each in self.rows)
         failure = next(iter(self.failures.values()), None)
         return InputResult(task=self.task, rows=rows, old=self.old, failure=failure)
@@ -59,7 +59,7 @@ class Run:
         engine: does the tasks; started when the first of them comes up.
         ledger: what is done already.
         out: the output folder.
-        kinds: the files that a result must have to count as done; none: nothing is written.
+        formats: the files that a result must have to count as done; none: nothing is written.
         ordered: tell in the order of the inputs, not as results come.
         tell: called, in the calling thread, with each input's results.
         halt: whether the user wants to stop.
@@ -72,15 +72,15 @@ class Run:
         engine: Engine,
         ledger: Ledger,
         out: Path,
-        kinds: Sequence[str],
-        tell: Callable[[InputResult], None],
+        formats: Sequence[str],
+        report: Callable[[InputResult], None],
         ordered: bool = True,
         halt: Halt = lambda: False,
     ) -> None:
         self._engine, self._ledger, self._halt = engine, ledger, halt
-        self._out, self._kinds = out, kinds
-        self._tell, self._ordered = tell, ordered
-        if kinds and ledger.alone:
+        self._out, self._formats = out, formats
+        self._report, self._ordered = report, ordered
+        if formats and ledger.alone:
             remove_partial_files(out)
         identified = ((item, self._identify(item)) for item in inputs)
         self._inputs = Ahead(identified, PREFETCH)
@@ -90,7 +90,7 @@ class Run:
         self._next = self._begun = 0
         self._polled = 0.0
         self._settled = False
-        self._tally = RunSummary()
+        self._summary = RunSummary()
 
     def __call__(self) -> RunSummary:
         """Run to the end, or until the user wants to stop.
@@ -108,11 +108,11 @@ class Run:
             for index in list(self._working):
                 with suppress(WriteError):
                     self._release(self._working.pop(index))
-            if self._kinds:
+            if self._formats:
                 with suppress(WriteError, OSError):
                     rewrite(self._out / FAILURES, self._ledger.failures())
-        self._tally.interrupted = self._halt() and not self._complete()
-        return self._tally
+        self._summary.interrupted = self._halt() and not self._complete()
+        return self._summary
 
     # --- giving out -------------------------------------------------------------------------------
 
@@ -138,8 +138,8 @@ class Run:
     def _take(self, item: Task | Outcome, image: str | None) -> Iterator[Task]:
         self._begun += 1
         if isinstance(item, Outcome):
-            told = InputResult(task=item.task, rows=(), failure=item.failure)
-            self._end(told, None)
+            result = InputResult(task=item.task, rows=(), failure=item.failure)
+            self._end(result, None)
             return
         if not self._settled:
             self._ledger.settle(self._engine.start())
@@ -164,7 +164,7 @@ class Run:
         elif open_.missing:
             self._put_off[task.index] = open_
         else:
-            self._end(open_.told(), open_.image)
+            self._end(open_.result(), open_.image)
 
     def _ask_again(self) -> Iterator[Task]:
         if self._put_off and time.monotonic() - self._polled >= POLL:
@@ -173,7 +173,7 @@ class Run:
                 yield from self._claim(self._put_off.pop(index))
 
     def _has_files(self, stem: str) -> bool:
-        return all(path.is_file() for path in paths(self._out, stem, self._kinds).values())
+        return all(path.is_file() for path in paths(self._out, stem, self._formats).values())
 
     def _identify(self, item: Task | Outcome) -> str | None:
         return self._ledger.identify(item.path) if isinstance(item, Task) else None
@@ -191,7 +191,7 @@ class Run:
         if open_.missing:
             self._put_off[outcome.task.index] = open_
         else:
-            self._end(open_.told(), open_.image)
+            self._end(open_.result(), open_.image)
 
     def _give_up(self) -> None:
         for index in list(self._working):
@@ -204,21 +204,21 @@ class Run:
             self._ledger.release(open_.image, open_.claimed)
         open_.claimed = ()
 
-    def _end(self, told: InputResult, image: str | None) -> None:
+    def _end(self, result: InputResult, image: str | None) -> None:
         """An input is over: note a failure, and tell, now or when its turn comes."""
-        if told.failure and self._kinds:
-            line = failure_line(told.task, told.failure, image)
-            self._ledger.note(told.task.path, told.task.index + 1, line)
+        if result.failure and self._formats:
+            line = failure_line(result.task, result.failure, image)
+            self._ledger.note(result.task.path, result.task.index + 1, line)
             append(self._out / FAILURES, line)
-        self._tally.add(told)
-        self._held[told.task.index] = told
+        self._summary.add(result)
+        self._held[result.task.index] = result
         while self._next in self._held:
             if self._ordered:
-                self._tell(self._held[self._next])
+                self._report(self._held[self._next])
             del self._held[self._next]
             self._next += 1
         if not self._ordered:
-            self._tell(told)
+            self._report(result)
 
     def _complete(self) -> bool:
         return self._inputs.ended and not self._put_off

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
-from cxrg.batch.task import Failure, Outcome, Reason, Task, printable
+from cxrg.batch.task import Failure, FailureKind, Outcome, Task, printable
 from cxrg.batch.work import failure_of
 from cxrg.errors import ImageError, InputError
 from cxrg.image.file import SUFFIXES
@@ -260,7 +260,7 @@ def _refused(entry: Entry) -> Entry:
 # --- small things ---------------------------------------------------------------------------------
 
 
-def _refuse(path: Path, kind: Reason, words: str) -> Failure:
+def _refuse(path: Path, kind: FailureKind, words: str) -> Failure:
     return Failure(path=path, kind=kind, message=f"{printable(path)}: {words}")
 
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from cxrg.options import Options
 from cxrg.output.formats import FORMATS
 
-Reason = Literal["missing", "image", "phrase", "input", "outside", "internal", "poisoned"]
-REASONS: Mapping[Reason, str] = {
+FailureKind = Literal["missing", "image", "phrase", "input", "outside", "internal", "poisoned"]
+FAILURE_KINDS: Mapping[FailureKind, str] = {
     "missing": "not there",
     "image": "no usable image",
     "phrase": "no usable phrase",
@@ -57,7 +57,7 @@ class Job:
         batch: most latents in one network evaluation, see `RunSettings`.
         preset: a named set of options.
         knobs: what the user set on top of it, by name.
-        kinds: the formats to write, some of `cxrg.output.formats.FORMATS`.
+        formats: the formats to write, some of `cxrg.output.formats.FORMATS`.
         out: the folder to write to.
         debug: tell of unexpected errors with their traceback, which may hold file names.
     """
@@ -72,7 +72,7 @@ class Job:
     dtype: str = "auto"
     batch: int | Literal["auto"] = "auto"
     knobs: Mapping[str, Any] = field(default_factory=dict)
-    kinds: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = FORMATS
     debug: bool = False
 
 
@@ -117,13 +117,13 @@ class Failure:
 
     Attributes:
         path: the input.
-        kind: one of `REASONS`.
+        kind: one of `FAILURE_KINDS`.
         message: one line for the user that names the file and the remedy.
         detail: a traceback, where one was asked for.
     """
 
     path: Path
-    kind: Reason
+    kind: FailureKind
     message: str
     detail: str = ""
 
@@ -185,17 +185,17 @@ class RunSummary:
 
     done: int = 0
     skipped: int = 0
-    failed: Counter[Reason] = field(default_factory=Counter)
+    failed: Counter[FailureKind] = field(default_factory=Counter)
     interrupted: bool = False
 
     @property
     def total(self) -> int:
         return self.done + self.skipped + sum(self.failed.values())
 
-    def add(self, told: InputResult) -> None:
-        if told.failure:
-            self.failed[told.failure.kind] += 1
-        elif told.old == len(told.rows):
+    def add(self, result: InputResult) -> None:
+        if result.failure:
+            self.failed[result.failure.kind] += 1
+        elif result.old == len(result.rows):
             self.skipped += 1
         else:
             self.done += 1

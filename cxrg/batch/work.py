@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from cxrg.batch.task import Failure, Job, Outcome, Reason, Row, Setting, Task, printable
+from cxrg.batch.task import Failure, FailureKind, Job, Outcome, Row, Setting, Task, printable
 from cxrg.errors import CxrgError, ImageError, PhraseError
 from cxrg.files import stem
 from cxrg.options import RunSettings, resolve
@@ -146,7 +146,7 @@ class Worker:
     def _write(self, phrase: str, result: Grounding, image: CxrImage) -> Row:
         key = (result.image.sha256, result.phrase, result.model.identity, self.setting.facts)
         name = stem(*key)
-        formats.write(result, image, formats.paths(self._job.out, name, self._job.kinds))
+        formats.write(result, image, formats.paths(self._job.out, name, self._job.formats))
         return Row(phrase=phrase, stem=name, record=record(result))
 
     def _failure(self, task: Task, error: Exception) -> Failure:
@@ -156,7 +156,7 @@ class Worker:
 
 def failure_of(path: Path, error: Exception, *, detail: str = "") -> Failure:
     """Make the failure of an error that affects one image only."""
-    kind: Reason
+    kind: FailureKind
     if isinstance(error, (ImageError, PhraseError)):
         kind = "phrase" if isinstance(error, PhraseError) else "image"
         if kind == "image" and not os.path.exists(path):

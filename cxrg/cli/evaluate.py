@@ -24,7 +24,7 @@ from cxrg.cli.knobs import (
     check_device,
     read_knobs,
 )
-from cxrg.cli.measures import GROUNDING, MEASURES, Asked, check_measure, run_measure, show
+from cxrg.cli.measures import GROUNDING, MEASURES, MeasureRequest, check_measure, run_measure, show
 from cxrg.cli.terminal import Reporter, complain, progress, table, write
 from cxrg.errors import EXIT_SOME_FAILED, UsageError
 from cxrg.options import DEFAULT_PRESET, read_settings, resolve
@@ -48,53 +48,52 @@ def evaluate(
             metavar="DATASET", help="A label file, or the word phantoms.", show_default=False
         ),
     ],
-    format: Annotated[str, typer.Option(help=f"{FORMATS}.")] = "auto",
+    format: Annotated[str, typer.Option(metavar="NAME", help=f"{FORMATS}.", show_default=False)] = (
+        "auto"
+    ),
     images: Annotated[
-        Path | None, typer.Option(help="Folder of the images (else the label file's own).")
+        Path | None, typer.Option(metavar="DIR", help="The images (else the label file's folder).")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of the run; the same again goes on with it.")
+        Path, typer.Option(metavar="DIR", help="Of the run; a second time continues it.")
     ] = Path("cxrg-evaluation"),
     measure: Annotated[
-        str,
-        typer.Option(
-            help=f"{', '.join(MEASURES)}: boxes and masks; attention outside the named anatomy; "
-            "findings told by attention in their anatomy; outlines of the anatomy itself."
-        ),
+        str, typer.Option(metavar="NAME", help=f"{', '.join(MEASURES)}.", show_default=False)
     ] = GROUNDING,
     masks: Annotated[
         Path | None,
-        typer.Option(
-            help="Own anatomy masks: DIR/IMAGE/NAME.png, or DIR/IMAGE.png and names.json."
-        ),
+        typer.Option(metavar="DIR", help="Masks: IMAGE/NAME.png, or IMAGE.png and names.json."),
     ] = None,
     template: Annotated[
         str,
         typer.Option(
-            help="Phrase where the data set has none; fields: location finding side zone."
+            metavar="TEXT",
+            help="Phrase made of {location}, {finding}, {side}, {zone}.",
+            show_default=False,
         ),
     ] = "{location} {finding}",
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first problem in the data.")
     ] = False,
-    count: Annotated[int | None, typer.Option(help="How many phantoms (300).")] = None,
+    count: Annotated[int | None, typer.Option(metavar="N", help="How many phantoms (300).")] = None,
     limit: Annotated[
-        int, typer.Option(help="At most so many samples, drawn with --seed; 0: all.")
+        int, typer.Option(metavar="N", help="Most samples, drawn with --seed; 0: all.")
     ] = 0,
     seed: Annotated[
-        int, typer.Option(help="Of phantoms, the limit's draw, shuffled phrases, intervals.")
+        int, typer.Option(metavar="N", help="Of all draws and intervals.", show_default=False)
     ] = 0,
-    controls: Annotated[
-        bool,
-        typer.Option("--controls/--no-controls", help="Score controls too."),
-    ] = True,
+    no_controls: Annotated[bool, typer.Option("--no-controls", help="Score no controls.")] = False,
     outside: Annotated[
         str,
-        typer.Option(help="Pixels that the model never saw: exclude or zero."),
+        typer.Option(
+            metavar="HOW", help="Unseen pixels: exclude (default) or zero.", show_default=False
+        ),
     ] = "exclude",
     longest: Annotated[
         int,
-        typer.Option(help="Score at this many pixels on the longest side; 0: the image's own."),
+        typer.Option(
+            metavar="N", help="Score at most this many pixels across; 0: all.", show_default=False
+        ),
     ] = 0,
     preset: Preset = DEFAULT_PRESET,
     set_knobs: SetKnobs = None,
@@ -113,8 +112,10 @@ def evaluate(
 ) -> None:
     """Score a model on a data set with boxes or masks, beside controls that know no phrase.
 
-    Writes report.json, report.csv, report.html and samples.jsonl; for another --measure its
-    MEASURE.json, MEASURE.jsonl and MEASURE.html.
+    Measures: grounding scores heatmaps and boxes; leakage finds attention outside the named
+    anatomy; classification tells findings by attention in their anatomy; anatomy scores outlines.
+    Grounding writes report.json, report.csv, report.html and samples.jsonl; another measure
+    writes MEASURE.json, MEASURE.jsonl and MEASURE.html.
 
     \b
     Examples:
@@ -137,14 +138,14 @@ def evaluate(
     settings = Settings(
         outside=outside,  # type: ignore[arg-type]  # checked by Settings
         longest=longest,
-        controls=controls,
+        controls=not no_controls,
         limit=limit,
         seed=seed,
     )
     data = _read(dataset, format, images, strict, template, count, seed)
     loading = {"device": device, "dtype": dtype, "revision": revision, "offline": offline}
     if measure != GROUNDING:
-        asked = Asked(
+        request = MeasureRequest(
             measure=measure,
             model=model,
             adapter=adapter,
@@ -155,7 +156,7 @@ def evaluate(
             loading=loading,
         )
         with progress(len(choose(data.samples, settings)), quiet=quiet) as reporter:
-            measured = run_measure(asked, data, settings, out, reporter)
+            measured = run_measure(request, data, settings, out, reporter)
         if not quiet:
             show(measured, out)
         _tell_problems(data)

@@ -138,7 +138,7 @@ def ground(
     arguments, asked = split_arguments(inputs or [], given, elsewhere=listed)
     if not (arguments or manifest):
         raise UsageError("images are missing; give files, folders, - or --manifest")
-    kinds = _formats(formats)
+    written = _formats(formats)
     devices = _devices(device)
     check_adapter(adapter)
     daily = {"threshold": threshold, "seed": seed}
@@ -157,7 +157,7 @@ def ground(
         dtype=settings.dtype,
         batch=settings.batch,
         knobs=knobs,
-        kinds=kinds,
+        formats=written,
         debug=bool(ctx.meta.get("debug")),
     )
     entries = _entries(arguments, manifest, image_root, outside=allow_outside, out=out)
@@ -173,30 +173,30 @@ def ground(
         where = choose_engine(job, devices, halt=halt, name=engine, address=ray_address)
         total = _total(arguments, manifest)
         with (
-            Ledger(out if kinds else None, force=force) as ledger,
+            Ledger(out if written else None, force=force) as ledger,
             progress(total, quiet=quiet) as reporter,
             closing(where),
         ):
             reporter.say(f"model {model}")
-            teller = ResultPrinter(
-                out, kinds, as_json, quiet, reporter, debug=job.debug, alone=alone
+            printer = ResultPrinter(
+                out, written, as_json, quiet, reporter, debug=job.debug, alone=alone
             )
             run = Run(
                 items,
                 engine=where,
                 ledger=ledger,
                 out=out,
-                kinds=kinds,
-                tell=teller,
+                formats=written,
+                report=printer,
                 ordered=not unordered,
                 halt=halt,
             )
-            tally = run()
-    teller.show()
-    summarise(tally, out=out, ledger=bool(kinds), quiet=quiet)
-    if tally.interrupted:
+            summary = run()
+    printer.show()
+    summarise(summary, out=out, ledger=bool(written), quiet=quiet)
+    if summary.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
-    if tally.failed:
+    if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -25,8 +25,8 @@ _ANATOMY_SIDE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the command line asks of a measure; ``loading`` are keywords of `cxrg.load`."""
+class MeasureRequest:
+    """What to measure and with which model; ``loading`` are keywords of `cxrg.load`."""
 
     measure: str
     model: str
@@ -52,15 +52,15 @@ def check_measure(measure: str, masks: Path | None) -> None:
 
 
 def run_measure(
-    asked: Asked, data: Dataset, settings: Settings, out: Path, reporter: Reporter
+    request: MeasureRequest, data: Dataset, settings: Settings, out: Path, reporter: Reporter
 ) -> Measured:
     """Measure, and write the files."""
     from cxrg.evaluate.measures.common import write as write_files
 
     measured = (
-        _anatomy(asked, data, settings, reporter)
-        if asked.measure == "anatomy"
-        else _attention(asked, data, settings, out, reporter)
+        _anatomy(request, data, settings, reporter)
+        if request.measure == "anatomy"
+        else _attention(request, data, settings, out, reporter)
     )
     write_files(measured, data, out)
     return measured
@@ -75,7 +75,7 @@ def show(measured: Measured, out: Path) -> None:
 
 
 def _attention(
-    asked: Asked, data: Dataset, settings: Settings, out: Path, reporter: Reporter
+    request: MeasureRequest, data: Dataset, settings: Settings, out: Path, reporter: Reporter
 ) -> Measured:
     from cxrg.evaluate.measures import classification as classify
     from cxrg.evaluate.measures import leakage
@@ -83,34 +83,36 @@ def _attention(
     from cxrg.evaluate.phantoms import drawn, exact_anatomy
     from cxrg.model.load import load
 
-    reporter.say(f"loading model {asked.model}")
-    models = {"frozen": load(asked.model, **asked.loading)}
-    if asked.adapter is not None:
-        models["tuned"] = load(asked.model, adapter=asked.adapter, **asked.loading)
+    reporter.say(f"loading model {request.model}")
+    models = {"frozen": load(request.model, **request.loading)}
+    if request.adapter is not None:
+        models["tuned"] = load(request.model, adapter=request.adapter, **request.loading)
     readers = {
         name: LatentDiffusion(
             model=model,
-            options=resolve(asked.preset, model.card.presets, **asked.knobs),
-            settings=asked.settings,
+            options=resolve(request.preset, model.card.presets, **request.knobs),
+            settings=request.settings,
         )
         for name, model in models.items()
     }
     rendered = data.format == _PHANTOMS
-    exact = rendered and asked.masks is None
-    source = exact_anatomy(settings.seed) if exact else _source(asked)
+    exact = rendered and request.masks is None
+    source = exact_anatomy(settings.seed) if exact else _source(request)
     common: dict[str, Any] = {
-        "facts": {"source": "phantoms"} if exact else _source_facts(asked),
+        "facts": {"source": "phantoms"} if exact else _source_facts(request),
         "open_image": _opener(data, settings, models["frozen"].side),
         "advance": _advancer(reporter),
     }
-    if asked.measure == "leakage":
+    if request.measure == "leakage":
         return leakage.measure(data, readers, source, settings, out, **common)
     if rendered:
         common["drawn"] = lambda sample: drawn(sample, settings.seed)
     return classify.measure(data, readers, source, settings, out, **common)
 
 
-def _anatomy(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter) -> Measured:
+def _anatomy(
+    request: MeasureRequest, data: Dataset, settings: Settings, reporter: Reporter
+) -> Measured:
     from functools import partial
 
     from cxrg.evaluate.measures import anatomy as outlines
@@ -120,31 +122,31 @@ def _anatomy(asked: Asked, data: Dataset, settings: Settings, reporter: Reporter
     def read(image: Path | CxrImage) -> CxrImage:
         return image if isinstance(image, CxrImage) else read_image(image, side=_ANATOMY_SIDE)
 
-    measure = partial(outlines.measure, data, read, _source(asked), settings)
+    measure = partial(outlines.measure, data, read, _source(request), settings)
     return measure(
         open_image=_opener(data, settings, _ANATOMY_SIDE),
         advance=_advancer(reporter),
         exact=exact_anatomy(settings.seed) if data.format == _PHANTOMS else None,
-        facts=_source_facts(asked),
+        facts=_source_facts(request),
     )
 
 
-def _source(asked: Asked) -> Source:
-    if asked.masks is not None:
+def _source(request: MeasureRequest) -> Source:
+    if request.masks is not None:
         from cxrg.anatomy.folder import mask_folder
 
-        return mask_folder(asked.masks)
+        return mask_folder(request.masks)
     from cxrg.anatomy.segmenter import shipped
 
     return shipped()
 
 
-def _source_facts(asked: Asked) -> dict[str, str]:
-    if asked.masks is None:
+def _source_facts(request: MeasureRequest) -> dict[str, str]:
+    if request.masks is None:
         return {"source": "shipped segmenter"}
     from cxrg.anatomy.folder import fingerprint
 
-    return {"source": "masks", "masks": fingerprint(asked.masks)}
+    return {"source": "masks", "masks": fingerprint(request.masks)}
 
 
 def _opener(data: Dataset, settings: Settings, side: int) -> Open:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrg.batch.failures import FAILURES
-from cxrg.batch.task import REASONS, Failure, InputResult, Reason, Row, RunSummary
+from cxrg.batch.task import FAILURE_KINDS, Failure, FailureKind, InputResult, Row, RunSummary
 from cxrg.cli.terminal import Reporter, complain, table, write
 from cxrg.errors import CxrgError, ImageError, InputError, PhraseError
 from cxrg.output.formats import paths
@@ -18,7 +18,7 @@ MOST_ROWS = 50
 """Results that are worth a table; nobody reads more, and they need not be kept in memory."""
 
 
-_ERRORS: Mapping[Reason, type[CxrgError]] = {
+_ERRORS: Mapping[FailureKind, type[CxrgError]] = {
     "missing": ImageError,
     "image": ImageError,
     "phrase": PhraseError,
@@ -42,7 +42,7 @@ class ResultPrinter:
     """
 
     out: Path
-    kinds: Sequence[str]
+    formats: Sequence[str]
     as_json: bool
     quiet: bool
     reporter: Reporter
@@ -50,24 +50,24 @@ class ResultPrinter:
     alone: bool = False
     rows: list[list[str]] = field(default_factory=list)
 
-    def __call__(self, told: InputResult) -> None:
-        path = told.task.path
-        for row in told.rows:
-            files = paths(self.out, row.stem, self.kinds)
+    def __call__(self, result: InputResult) -> None:
+        path = result.task.path
+        for row in result.rows:
+            files = paths(self.out, row.stem, self.formats)
             if self.as_json:
                 write(record_line(row.record, path=str(path), files=files))
             elif not self.quiet and len(self.rows) <= MOST_ROWS:
                 self.rows.append(_cells(row, path, files))
-        if not self.quiet and told.old < len(told.rows):
-            texts = (text for row in told.rows for text in row.record["warnings"])
+        if not self.quiet and result.old < len(result.rows):
+            texts = (text for row in result.rows for text in row.record["warnings"])
             for text in dict.fromkeys(texts):
                 self.reporter.line(f"warning: {path}: {text}")
-        if told.failure:
-            if self.debug and told.failure.detail:
-                self.reporter.block(told.failure.detail)
-            if self.alone and not told.rows:
-                raise error_of(told.failure)
-            self.reporter.line(told.failure.message)
+        if result.failure:
+            if self.debug and result.failure.detail:
+                self.reporter.block(result.failure.detail)
+            if self.alone and not result.rows:
+                raise error_of(result.failure)
+            self.reporter.line(result.failure.message)
         self.reporter.advance()
 
     def show(self) -> None:
@@ -76,20 +76,22 @@ class ResultPrinter:
             _show(self.rows)
 
 
-def summarise(tally: RunSummary, *, out: Path, ledger: bool, quiet: bool) -> None:
+def summarise(summary: RunSummary, *, out: Path, ledger: bool, quiet: bool) -> None:
     """One line on what became of all inputs; none for one that simply went well."""
-    parts = [f"{tally.done} done"]
-    if tally.skipped:
-        parts.append(f"{tally.skipped} done before (--force computes again)")
+    parts = [f"{summary.done} done"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} done before (--force computes again)")
     done = ", ".join(parts)
-    if tally.failed:
-        count = sum(tally.failed.values())
-        why = ", ".join(f"{number} {REASONS[kind]}" for kind, number in tally.failed.most_common())
+    if summary.failed:
+        count = sum(summary.failed.values())
+        why = ", ".join(
+            f"{number} {FAILURE_KINDS[kind]}" for kind, number in summary.failed.most_common()
+        )
         where = f"; {out / FAILURES} lists them" if ledger else ""
-        complain(f"{count} of {tally.total} inputs failed ({why}), {done}{where}")
-    elif not quiet and (tally.total > 1 or tally.skipped):
-        complain(f"{tally.total} input{'' if tally.total == 1 else 's'}: {done}")
-    if tally.interrupted:
+        complain(f"{count} of {summary.total} inputs failed ({why}), {done}{where}")
+    elif not quiet and (summary.total > 1 or summary.skipped):
+        complain(f"{summary.total} input{'' if summary.total == 1 else 's'}: {done}")
+    if summary.interrupted:
         way = "; the same command goes on from here" if ledger else ""
         complain(f"interrupted before the end{way}")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch is imported only when a model runs
     from cxrg.model.model import Model
 
 
-class Found(Protocol):
+class GroundingLike(Protocol):
     """What a method says of one phrase; `cxrg.result.Grounding` is one."""
 
     @property
@@ -52,12 +52,12 @@ class Method(Protocol):
     def read(self, image: Path | CxrImage) -> CxrImage:
         """The image, read once for all that follows."""
 
-    def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[Found]:
+    def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[GroundingLike]:
         """All phrases of one image."""
 
     def ground_with_control(
         self, image: CxrImage, phrases: Sequence[str]
-    ) -> tuple[Sequence[Found], NDArray[np.float32] | None]:
+    ) -> tuple[Sequence[GroundingLike], NDArray[np.float32] | None]:
         """All phrases, and the heatmap (H, W) without a phrase; None where the method has none."""
 
     def boxes(self, heatmap: NDArray[np.float32]) -> tuple[Box, ...]:
@@ -94,7 +94,7 @@ class LatentDiffusion:
             return read_image(image, side=self.model.side, fit=self.options.fit)
         return image
 
-    def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[Found]:
+    def ground(self, image: CxrImage, phrases: Sequence[str]) -> Sequence[GroundingLike]:
         from cxrg.grounding import ground
 
         return ground(
@@ -103,7 +103,7 @@ class LatentDiffusion:
 
     def ground_with_control(
         self, image: CxrImage, phrases: Sequence[str]
-    ) -> tuple[Sequence[Found], NDArray[np.float32] | None]:
+    ) -> tuple[Sequence[GroundingLike], NDArray[np.float32] | None]:
         """Phrases and the start token, which share the inversion and the reading pass."""
         from cxrg.grounding import ground_with_start_token
 

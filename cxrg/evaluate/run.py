@@ -21,7 +21,7 @@ from cxrg.chest.categories import group_of, named_side
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.controls import MAP_CONTROLS, MeanBox, map_control, shuffled_phrases
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.method import Found, Method
+from cxrg.evaluate.method import GroundingLike, Method
 from cxrg.evaluate.metrics import heatmaps as metrics
 from cxrg.evaluate.record import METHOD, Record, corners, parse
 from cxrg.evaluate.resume import append, claim, identify, resume
@@ -171,7 +171,7 @@ def _image(
 
 def _maps(
     sample: Sample,
-    found: dict[str, Found],
+    found: dict[str, GroundingLike],
     bare: Heat | None,
     helper: _Helper,
     shape: tuple[int, int],
@@ -198,7 +198,7 @@ def _maps(
 
 
 def _record(
-    sample: Sample, found: Found, maps: dict[str, Heat], method: Method, helper: _Helper
+    sample: Sample, found: GroundingLike, maps: dict[str, Heat], method: Method, helper: _Helper
 ) -> Record:
     """Score one sample."""
     shape = found.heatmap.shape

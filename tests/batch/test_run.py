@@ -46,28 +46,32 @@ def run(
     items: Iterable[Task | Outcome], engine: Any, out: Path, *, force: bool = False, **more: Any
 ) -> tuple[list[InputResult], RunSummary]:
     told: list[InputResult] = []
-    keywords: dict[str, Any] = {"kinds": ("json",), "tell": told.append, **more}
-    with Ledger(out if keywords["kinds"] else None, force=force) as ledger:
-        tally = Run(items, engine=engine, ledger=ledger, out=out, **keywords)()
-    return told, tally
+    keywords: dict[str, Any] = {"formats": ("json",), "report": told.append, **more}
+    with Ledger(out if keywords["formats"] else None, force=force) as ledger:
+        summary = Run(items, engine=engine, ledger=ledger, out=out, **keywords)()
+    return told, summary
 
 
 def indices(told: Iterable[InputResult]) -> list[int]:
     return [each.task.index for each in told]
 
 
-def counts(tally: RunSummary) -> tuple[int, int, dict[str, int]]:
-    return tally.done, tally.skipped, {str(kind): count for kind, count in tally.failed.items()}
+def counts(summary: RunSummary) -> tuple[int, int, dict[str, int]]:
+    return (
+        summary.done,
+        summary.skipped,
+        {str(kind): count for kind, count in summary.failed.items()},
+    )
 
 
 @pytest.mark.parametrize("most", [1, 3, 100])
 def test_results_are_told_in_input_order(tmp_path: Path, out: Path, most: int) -> None:
     paths = files(tmp_path, *"abcdefghij")
     engine = FakeEngine(out, most=most)
-    told, tally = run(tasks(paths, "x", "y"), engine, out)
+    told, summary = run(tasks(paths, "x", "y"), engine, out)
     assert indices(told) == list(range(10))
     assert [tuple(row.phrase for row in each.rows) for each in told] == [("x", "y")] * 10
-    assert counts(tally) == (10, 0, {})
+    assert counts(summary) == (10, 0, {})
     assert engine.started == 1
 
 
@@ -81,15 +85,15 @@ def test_done_work_is_told_and_not_done(tmp_path: Path, out: Path) -> None:
     paths = files(tmp_path, *"abc")
     first, _ = run(tasks(paths), FakeEngine(out), out)
     engine = FakeEngine(out)
-    again, tally = run(tasks(paths, "a", "b"), engine, out)
+    again, summary = run(tasks(paths, "a", "b"), engine, out)
     assert [task.phrases for task in engine.seen] == [("b",)] * 3
     assert [each.rows[0] for each in again] == [each.rows[0] for each in first]
-    assert counts(tally) == (3, 0, {})
-    third, tally = run(tasks(paths, "b", "a"), FakeEngine(out), out)
-    assert counts(tally) == (0, 3, {})
+    assert counts(summary) == (3, 0, {})
+    third, summary = run(tasks(paths, "b", "a"), FakeEngine(out), out)
+    assert counts(summary) == (0, 3, {})
     assert [row.phrase for row in third[0].rows] == ["b", "a"]
-    _, tally = run(tasks(paths, "a", "b"), FakeEngine(out), out, force=True)
-    assert counts(tally) == (3, 0, {})
+    _, summary = run(tasks(paths, "a", "b"), FakeEngine(out), out, force=True)
+    assert counts(summary) == (3, 0, {})
 
 
 def test_results_whose_files_are_gone_are_made_again(tmp_path: Path, out: Path) -> None:
@@ -105,11 +109,11 @@ def test_results_whose_files_are_gone_are_made_again(tmp_path: Path, out: Path) 
 @pytest.mark.parametrize("most", [1, 10])
 def test_copies_of_an_image_are_done_once(tmp_path: Path, out: Path, most: int) -> None:
     engine = FakeEngine(out, most=most)
-    told, tally = run(tasks(files(tmp_path, *"aabbab")), engine, out)
+    told, summary = run(tasks(files(tmp_path, *"aabbab")), engine, out)
     assert len(engine.seen) == 2
     assert indices(told) == list(range(6))
     assert all(each.rows for each in told)
-    assert counts(tally) == (2, 4, {})
+    assert counts(summary) == (2, 4, {})
 
 
 def test_failures_are_told_in_place_and_listed(tmp_path: Path, out: Path) -> None:
@@ -123,11 +127,11 @@ def test_failures_are_told_in_place_and_listed(tmp_path: Path, out: Path) -> Non
         Outcome(task=refused, failure=Failure(path=refused.path, kind="outside", message=message))
     )
     engine = FakeEngine(out)
-    told, tally = run(items, engine, out)
+    told, summary = run(items, engine, out)
     assert indices(told) == list(range(6))
     assert [bool(each.failure) for each in told] == [False, True, False, True, True, True]
     assert len(engine.seen) == 4  # the copy of the bad one is not tried again
-    assert counts(tally) == (2, 0, {"image": 2, "missing": 1, "outside": 1})
+    assert counts(summary) == (2, 0, {"image": 2, "missing": 1, "outside": 1})
     text = (out / FAILURES).read_text()
     assert "DOE" not in text
     lines = [json.loads(line) for line in text.splitlines()]
@@ -172,9 +176,9 @@ def test_a_partial_result_is_kept(tmp_path: Path, out: Path) -> None:
             whole = super()._do(task)
             return Outcome(task=task, rows=whole.rows[:1], failure=failure(task.path, "phrase"))
 
-    told, tally = run(tasks(files(tmp_path, "a"), "x", "y"), Partial(out), out)
+    told, summary = run(tasks(files(tmp_path, "a"), "x", "y"), Partial(out), out)
     assert [row.phrase for row in told[0].rows] == ["x"]
-    assert counts(tally) == (0, 0, {"phrase": 1})
+    assert counts(summary) == (0, 0, {"phrase": 1})
     engine = FakeEngine(out)
     run(tasks([tmp_path / "0.png"], "x", "y"), engine, out)
     assert [task.phrases for task in engine.seen] == [("y",)]
@@ -205,21 +209,21 @@ def test_two_runs_at_once_share_the_work(tmp_path: Path, out: Path) -> None:
     seen = [task.index for engine in engines for task in engine.seen]
     assert sorted(seen) == list(range(60))
     assert all(engine.seen for engine in engines)
-    for told, tally in results:
+    for told, summary in results:
         assert indices(told) == list(range(60))
-        assert tally.total == 60
+        assert summary.total == 60
 
 
 def test_a_stopped_run_goes_on_later(tmp_path: Path, out: Path) -> None:
     paths = files(tmp_path, *"abcdef")
     engine = FakeEngine(out)
-    told, tally = run(tasks(paths), engine, out, halt=lambda: len(engine.seen) >= 2)
-    assert tally.interrupted
+    told, summary = run(tasks(paths), engine, out, halt=lambda: len(engine.seen) >= 2)
+    assert summary.interrupted
     assert indices(told) == [0, 1]
-    again, tally = run(tasks(paths), FakeEngine(out), out)
-    assert not tally.interrupted
+    again, summary = run(tasks(paths), FakeEngine(out), out)
+    assert not summary.interrupted
     assert indices(again) == list(range(6))
-    assert counts(tally) == (4, 2, {})
+    assert counts(summary) == (4, 2, {})
 
 
 def test_what_the_engine_did_not_begin_is_free_for_others(tmp_path: Path, out: Path) -> None:
@@ -234,7 +238,7 @@ def test_what_the_engine_did_not_begin_is_free_for_others(tmp_path: Path, out: P
     paths = files(tmp_path, "a")
     told: list[InputResult] = []
     with Ledger(out) as one:
-        keywords: dict[str, Any] = {"out": out, "kinds": ("json",), "tell": told.append}
+        keywords: dict[str, Any] = {"out": out, "formats": ("json",), "report": told.append}
         Run(tasks(paths), engine=Leaving(), ledger=one, halt=lambda: stopped, **keywords)()
         with Ledger(out) as two:
             Run(tasks(paths), engine=FakeEngine(out), ledger=two, **keywords)()
@@ -256,9 +260,9 @@ def test_errors_end_the_run_and_free_its_claims(tmp_path: Path, out: Path) -> No
 
 def test_without_kinds_nothing_is_written(tmp_path: Path, out: Path) -> None:
     paths = files(tmp_path, "a", "bad", "a")
-    told, tally = run(tasks(paths), FakeEngine(None), out, kinds=())
+    told, summary = run(tasks(paths), FakeEngine(None), out, formats=())
     assert indices(told) == [0, 1, 2]
-    assert counts(tally) == (1, 1, {"image": 1})
+    assert counts(summary) == (1, 1, {"image": 1})
     assert not out.exists()
 
 
@@ -301,7 +305,7 @@ def test_a_slow_source_holds_up_no_result(tmp_path: Path, out: Path) -> None:
         assert first.wait(PATIENCE), "the first result was held back until the second input"
         yield two
 
-    run(slowly(), FakeEngine(out, most=5), out, tell=lambda _: first.set())
+    run(slowly(), FakeEngine(out, most=5), out, report=lambda _: first.set())
 
 
 def test_leftovers_of_killed_writers_are_swept(tmp_path: Path, out: Path) -> None:

@@ -36,7 +36,7 @@ def rows(model: Model) -> Iterator[list[int]]:
 def worker_of(model: Model, out: Path, **knobs: Any) -> Worker:
     defaults = {"path": "ddim", "steps": 50, "window": (20, 26)}
     options: Options = resolve("paper", model.card.presets, **{**defaults, **knobs})
-    job = Job(model="tiny", preset="paper", out=out, kinds=("json",), debug=True, batch=8)
+    job = Job(model="tiny", preset="paper", out=out, formats=("json",), debug=True, batch=8)
     return Worker(job, model, options)
 
 

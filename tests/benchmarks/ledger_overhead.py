@@ -110,16 +110,16 @@ def measure(folder: Path, items: int) -> dict[str, float]:
             engine=engine,
             ledger=ledger,
             out=folder,
-            kinds=(),
-            tell=tell,
+            formats=(),
+            report=tell,
         )
         wall, cpu = time.perf_counter(), time.process_time()
-        tally = run()
+        summary = run()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert tally.total == items
+    assert summary.total == items
     return {
-        "done": tally.done,
-        "skipped": tally.skipped,
+        "done": summary.done,
+        "skipped": summary.skipped,
         "wall_ms": 1e3 * wall / items,
         "cpu_ms": 1e3 * cpu / items,
         "growth_mb": max(sizes[items // 2 :]) - max(sizes[items // 10 : items // 2]),

@@ -177,8 +177,10 @@ def test_models_show_tells_every_known_fact(monkeypatch, capsys) -> None:
     for text in ("MONAI", "0..1", "down_blocks.2.attentions.1", "cxrg models import monai"):
         assert text in out
     assert ["revision", "unknown"] in [line.split() for line in out.splitlines()]
-    assert "reads 120:180" in out
+    assert "paper: the defaults of `cxrg options`" in out
     assert "attribution" in out
+    _, out, _ = run(monkeypatch, capsys, "models", "show", "compact")
+    assert "fast: timesteps=250,350,450,550; " in out
     _, out, _ = run(monkeypatch, capsys, "models", "show", "radedit")
     assert "attribution" not in out  # nothing is known of it
     _, out, _ = run(monkeypatch, capsys, "models", "show", "monai-cxr", "--json")

@@ -22,7 +22,7 @@ from cxrg.about import NOTICE, __version__
 from cxrg.anatomy import LOCATIONS, Source, Structures, locate
 from cxrg.errors import InputError
 from cxrg.evaluate.datasets import Dataset
-from cxrg.evaluate.method import Found, Method
+from cxrg.evaluate.method import GroundingLike, Method
 from cxrg.evaluate.metrics.bootstrap import NAN, Mean
 from cxrg.evaluate.resume import append, as_line, claim, identify, resume
 from cxrg.evaluate.run import Open, Settings, by_image, reduce
@@ -143,7 +143,7 @@ def each_image(
         advance(path.name, len(samples))
 
 
-def maps_of(found: Found) -> dict[str, Heat]:
+def maps_of(found: GroundingLike) -> dict[str, Heat]:
     """A phrase's :data:`MAPS`, with at most :data:`LONGEST` pixels on the longest side."""
     maps = (found.attention, found.heatmap)
     return {kind: reduce(heat, LONGEST) for kind, heat in zip(MAPS, maps, strict=True)}
