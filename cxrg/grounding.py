@@ -164,7 +164,7 @@ def ground_with_start_token(
     options, model = _settle(model, None, options, {}, settings)
     _check_phrases(phrases, model, options)
     start = [START] if _start_prompt(model).span.start else []
-    texts = [*phrases, *start]
+    texts: list[str | Start] = [*phrases, *start]
     results = list(_ground_each(image, texts, model, options, settings, _Clock()))
     return results[: len(phrases)], results[-1] if start else None
 

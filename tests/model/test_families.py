@@ -35,7 +35,7 @@ from cxrg.model.model import Model
 from cxrg.phrase.encode import encode_phrase
 from cxrg.plan import check_folder
 from tests.fakes import tiny_models
-from tests.model.test_inspect import edit, run, use
+from tests.model.test_inspect import edit, run
 from tests.oracles import naive
 from tests.test_grounding import PHRASE, picture
 
@@ -449,7 +449,7 @@ def test_faults_are_named(family, spoil, complaint, folders, tmp_path) -> None:
     report = check_folder(folder)
     assert any(complaint in problem for problem in report.problems), report.problems
     with pytest.raises(ModelError, match=re.escape(complaint)):
-        use(folder)
+        load(folder)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def test_only_the_given_formats_are_written(tmp_path: Path) -> None:
 
 
 def test_a_run_writes_every_format_unless_some_are_chosen(tmp_path: Path) -> None:
-    assert Job(model="m", preset="p", out=tmp_path).kinds == tuple(formats.WRITERS)
+    assert Job(model="m", preset="p", out=tmp_path).formats == tuple(formats.WRITERS)
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(
