@@ -89,12 +89,13 @@ def _from_path(path: Path, out: Path) -> Iterator[Entry]:
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Entry]:
-    """The images below a folder, by content. What is only named like one is told, too: it may be
-    what is left of one.
+    """The images below a folder, by content, and files that are only named like one: they may be
+    damaged images.
 
-    Links to folders are not followed, for they may lead round.
+    DICOM directories, reports and the like are passed over. Links to folders are not followed, for
+    they may lead back to where they are.
     """
-    from cxrg.image.read import is_image
+    from cxrg.image.read import is_image, is_other_object
 
     try:
         inside = sorted(folder.iterdir(), key=lambda path: path.name)
@@ -106,6 +107,8 @@ def _walk(folder: Path, out: Path) -> Iterator[Entry]:
         if path.is_dir():
             if not path.is_symlink() and not _same(path, out):
                 yield from _walk(path, out)
+        elif is_other_object(path):
+            continue
         elif is_image(path):
             yield Entry(path=path)
         elif path.suffix.lower() in SUFFIXES and path.is_file():

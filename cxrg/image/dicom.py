@@ -20,30 +20,17 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
+    MediaStorageDirectoryStorage,
 )
 
-from cxrg.image.file import MAX_BYTES, check_size, image_error, read_bytes
+from cxrg.image.codec import Cells, MismatchError, decode
+from cxrg.image.file import check_size, image_error, open_file, read_bytes
 from cxrg.image.grayscale import (
     VALUE_FAILURES,
     inverted,
@@ -51,11 +38,14 @@ from cxrg.image.grayscale import (
     modality,
     numbers,
     padding,
+    palette,
     pixel_aspect,
     stored_values,
     text,
     voi,
 )
+from cxrg.image.orientation import UPRIGHT, from_patient, is_lateral
+from cxrg.image.samples import COLOURED, default_grey, refuse_constant
 
 _KEYWORDS = [
     *("SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "ViewPosition"),
@@ -66,35 +56,40 @@ _KEYWORDS = [
     *("PixelPaddingRangeLimit", "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
-    *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+    *("PixelData", "FloatPixelData", "DoubleFloatPixelData", "PatientOrientation"),
+    *(
+        f"{colour}PaletteColorLookupTable{part}"
+        for colour in ("Red", "Green", "Blue")
+        for part in ("Descriptor", "Data")
+    ),
 ]
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
 _RADIOGRAPHS = frozenset({"", "CR", "DX", "DR", "RG", "RF", "XA", "OT", "SC"})
 _LATERALS = frozenset({"LL", "RL", "LATERAL", "LAT", "LLAT", "RLAT"})
-# One decoder for each syntax, all under permissive licences. gdcm, which pydicom would prefer, ends
-# the whole process on some damaged files, so it reads only what nothing else does: lossless JPEG.
-_DECODERS: dict[str, str] = {
-    **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), "pillow"),
-    **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), "pyjpegls"),
-    **dict.fromkeys((JPEG2000Lossless, JPEG2000), "pillow"),
-    **dict.fromkeys((HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K), "pylibjpeg"),
-    **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), "gdcm"),
-}
-
 # What pydicom and its codecs raise on damaged files.
 _FAILURES = (
     *VALUE_FAILURES,
     *(InvalidDicomError, EOFError, OSError, RuntimeError, MemoryError, struct.error, zlib.error),
 )
 _AGAIN = "copy or export it again"
+_PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR")
+_TURNED = (
+    "the picture is stored mirrored or turned (Patient Orientation); it was brought upright, and "
+    "boxes are in pixels of the upright picture"
+)
+
+_CLASS_WITHIN = 2**16  # first bytes of a file that have its SOP class
+
+MAX_INFLATED = 2**29
+"""Bytes that a deflated data set may have; the largest picture let in has 300 million."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class DicomPixels:
-    """One DICOM frame as display grey.
+class DisplayGrey:
+    """One picture as display grey, upright.
 
-    ``grey`` is float32 ``(Rows, Columns)`` in [0, 1], bright for dense; ``pixel_aspect`` the
-    height of a pixel divided by its width; ``window`` says how stored values became grey.
+    ``grey`` is float32 ``(H, W)`` in [0, 1], bright for dense; ``pixel_aspect`` the height of a
+    pixel divided by its width; ``window`` says how stored values became grey.
     """
 
     grey: NDArray[np.float32]
@@ -104,7 +99,7 @@ class DicomPixels:
     warnings: tuple[str, ...]
 
 
-def read_dicom(path: Path, data: bytes | None = None) -> DicomPixels:
+def read_dicom(path: Path, data: bytes | None = None) -> DisplayGrey:
     """Read the one grey frame of a DICOM file in its display grey.
 
     Args:
@@ -117,8 +112,8 @@ def read_dicom(path: Path, data: bytes | None = None) -> DicomPixels:
     with _quiet():
         ds = _parse(path, read_bytes(path) if data is None else data)
         _check_header(path, ds)
-        pixels = _decode(path, ds)
-        return _display(path, ds, pixels)
+        cells = _decode(path, ds)
+        return _display(path, ds, cells)
 
 
 @contextmanager
@@ -137,160 +132,230 @@ def _quiet() -> Iterator[None]:
                 logger.disabled = was
 
 
+class _BoundedInflation(io.BytesIO):
+    """The bytes of a file, refused as a deflated data set (PS3.5 A.5) that would grow too large.
+
+    pydicom reads a data set by sizes, but a deflated one all at once, and then inflates it without
+    a bound. It alone knows where that one starts: meta headers are written in many forms.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is None or size < 0:
+            rest, total, inflater = data, 0, zlib.decompressobj(-zlib.MAX_WBITS)
+            while rest and not inflater.eof:
+                total += len(inflater.decompress(rest, 2**24))
+                rest = inflater.unconsumed_tail
+                if total > MAX_INFLATED:
+                    raise _TooLargeError
+        return data
+
+
+class _TooLargeError(ValueError):
+    pass
+
+
+def read_elements(data: bytes, keywords: list[str]) -> pydicom.FileDataset:
+    """The named elements of a DICOM file, with or without its preamble, in bounded memory.
+
+    Raises:
+        Exception: whatever pydicom raises on damaged data.
+    """
+    body = data[4:] if data[:4] == b"DICM" else data
+    return pydicom.dcmread(_BoundedInflation(body), force=True, specific_tags=list(keywords))
+
+
 def _parse(path: Path, data: bytes) -> pydicom.FileDataset:
     """The data set, with a transfer syntax even where the file has no meta information."""
-    body = data[4:] if data[:4] == b"DICM" else data
-    _bound_deflated(path, body)
     try:
-        ds = pydicom.dcmread(io.BytesIO(body), force=True, specific_tags=_KEYWORDS)
+        ds = read_elements(data, _KEYWORDS)
         if "TransferSyntaxUID" not in ds.file_meta:
             implicit, little = ds.original_encoding
             plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
         known = ds.file_meta.TransferSyntaxUID.is_transfer_syntax
+    except _TooLargeError:
+        problem, remedy = "grows beyond all bounds when inflated", "export it uncompressed"
+        raise image_error(path, problem, remedy) from None
     except _FAILURES:
         raise image_error(path, "cannot be read as DICOM; it is damaged", _AGAIN) from None
     if not known:
         raise image_error(path, "has an unknown Transfer Syntax", "convert it: gdcmconv --raw")
     if "PixelData" in ds:
         return ds
-    if any(tag in body for tag in (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")):
+    if _ends_in_pixels(data):
         raise image_error(path, "is truncated: it ends inside its pixels", _AGAIN)
     if "FloatPixelData" in ds or "DoubleFloatPixelData" in ds:
         raise image_error(path, "has floating-point pixels", "export a radiograph of 8 to 16 bits")
+    if text(ds.file_meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        raise image_error(path, "is a DICOM directory, no image", "name the images beside it")
     raise image_error(path, "has no pixel data", "give the image object of the study")
 
 
-def _bound_deflated(path: Path, body: bytes) -> None:
-    """Refuse a deflated data set (PS3.5 A.5) that would grow beyond the bound."""
-    syntax = b"\x02\x00\x10\x00UI\x16\x00" + DeflatedExplicitVRLittleEndian.encode()
-    if syntax not in body[:1024]:
-        return
-    start = 144 + int.from_bytes(body[140:144], "little")
-    rest, total, inflater = body[start:], 0, zlib.decompressobj(-zlib.MAX_WBITS)
+def _ends_in_pixels(data: bytes) -> bool:
+    """Whether the value of some Pixel Data, which the parser did not find, is longer than the file.
+
+    Icons and other sequences have a Pixel Data of their own, which is complete.
+    """
+    for order, tag in (("<", b"\xe0\x7f\x10\x00"), (">", b"\x7f\xe0\x00\x10")):
+        at = data.find(tag)
+        while at >= 0:
+            start = 12 if data[at + 4 : at + 6] in (b"OB", b"OW") else 8
+            field = data[at + start - 4 : at + start].ljust(4, b"\xff")
+            if at + start + struct.unpack(order + "I", field)[0] > len(data):
+                return True
+            at = data.find(tag, at + 4)
+    return False
+
+
+def states_other_class(path: Path) -> bool:
+    """Whether the SOP class of a DICOM file is known and is not that of an image.
+
+    Not decided by its elements, so that a damaged image still counts as one.
+    """
     try:
-        while rest and total <= MAX_BYTES:
-            total += len(inflater.decompress(rest, 2**24))
-            rest = inflater.unconsumed_tail
-    except zlib.error:
-        raise image_error(path, "is damaged inside its deflated data", _AGAIN) from None
-    if total > MAX_BYTES:
-        raise image_error(path, "grows beyond all bounds when inflated", "export it uncompressed")
+        with _quiet(), open_file(path) as file:
+            ds = read_elements(file.read(_CLASS_WITHIN), ["SOPClassUID"])
+            given = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
+            sop_class = UID(given or "")
+            return sop_class.type == "SOP Class" and "Image" not in sop_class.name
+    except _FAILURES:
+        return False
 
 
 def _check_header(path: Path, ds: pydicom.Dataset) -> None:
-    """Refuse whatever is not one frame of 8 to 16 bits, before a pixel is decoded."""
+    """Refuse whatever is not one frame of 8 to 16 bits, before a pixel is decoded.
+
+    Elements without which the picture is still clear are filled in, for the decoders too.
+    """
     for keyword in _NEEDED:
         if len(numbers(ds, keyword)) != 1:
             raise image_error(path, f"lacks a usable {keyword}", "export the image again")
     check_size(path, int(ds.Rows), int(ds.Columns))
     if numbers(ds, "NumberOfFrames", 1)[0] > 1:
         raise image_error(path, "has more than one frame", "export the one frame to look at")
+    kind = text(ds, "PhotometricInterpretation")
+    if not kind:
+        problem = "lacks a usable PhotometricInterpretation"
+        raise image_error(path, problem, "export the image again")
+    expected = 3 if kind.startswith(("RGB", "YBR")) else 1
     allocated, bits = int(ds.BitsAllocated), int(ds.BitsStored)
-    high_bit = int(numbers(ds, "HighBit", bits - 1)[0])
-    if allocated not in (8, 16) or not 1 <= bits <= high_bit + 1 <= allocated:
-        problem = f"has {bits} bits stored in {allocated}, up to bit {high_bit}"
+    for keyword, usual in (("SamplesPerPixel", expected), ("HighBit", bits - 1)):
+        ds.add_new(keyword, "US", int(numbers(ds, keyword, usual)[0]))
+    if allocated not in (8, 16) or not 1 <= bits <= ds.HighBit + 1 <= allocated:
+        problem = f"has {bits} bits stored in {allocated}, up to bit {ds.HighBit}"
         raise image_error(path, problem, "export it with 8 to 16 bits a pixel")
-    kind, samples = text(ds, "PhotometricInterpretation"), numbers(ds, "SamplesPerPixel", 1)[0]
-    grey = kind in ("MONOCHROME1", "MONOCHROME2") and samples == 1
-    if not grey and not (kind.startswith(("RGB", "YBR")) and samples == 3):
+    if ds.SamplesPerPixel != expected or not kind.startswith(_PHOTOMETRICS):
         raise image_error(path, "is neither grey nor RGB", "export it as MONOCHROME2")
+    if expected == 3 and ds.PixelRepresentation:
+        raise image_error(path, "is in colour with signed pixels", "export it as MONOCHROME2")
 
 
-def _decode(path: Path, ds: pydicom.Dataset) -> NDArray[np.generic]:
-    """The pixel cells ``(Rows, Columns)``; colour only where all three channels are the same."""
-    syntax = ds.file_meta.TransferSyntaxUID
+def _decode(path: Path, ds: pydicom.Dataset) -> Cells:
+    """The pixel cells as the file has them."""
     try:
-        if syntax.is_compressed:
-            frame = get_frame(ds.PixelData, 0, number_of_frames=1)
-            header = (ds.Rows, ds.Columns, numbers(ds, "SamplesPerPixel", 1)[0])
-            if syntax != RLELossless and codestream_shape(frame) != header:
-                problem = "has a compressed image that does not match its header"
-                raise image_error(path, problem, _AGAIN)
-        # Left on, the correction takes High Bit for Bits Stored - 1; `stored_values` does not.
-        plugin = _DECODERS.get(syntax, "")
-        pixels = pixel_array(ds, decoding_plugin=plugin, correct_unused_bits=False)
+        return decode(ds)
+    except MismatchError:
+        problem = "has a compressed image that does not match its header"
+        raise image_error(path, problem, _AGAIN) from None
     except _FAILURES:
-        # A decoder may be missing, as for 12-bit JPEG: only GPL ones read that.
-        problem = f"has pixels that cannot be decoded as {syntax.name} (truncated, or no decoder)"
+        name = ds.file_meta.TransferSyntaxUID.name
+        problem = f"has pixels that cannot be decoded as {name} (truncated, or no decoder)"
         raise image_error(path, problem, "copy it again, or convert it: gdcmconv --raw") from None
-    if pixels.ndim == 2:
-        return pixels
-    if np.all(pixels == pixels[..., :1]):
-        return np.ascontiguousarray(pixels[..., 0])
-    raise image_error(path, "is in colour", "export the grey radiograph (MONOCHROME2)")
 
 
-def codestream_shape(frame: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, components) as a JPEG, JPEG-LS or JPEG 2000 codestream declares them.
+def _display(path: Path, ds: pydicom.Dataset, cells: Cells) -> DisplayGrey:
+    """Stored values as upright display grey."""
+    stored, unused = stored_values(
+        cells.pixels, cells.bits, cells.high_bit, bool(ds.PixelRepresentation)
+    )
+    if stored.ndim == 3:
+        samples = stored.astype(np.uint8 if cells.bits <= 8 else np.uint16)
+        grey, window, notes = default_grey(path, samples, cells.bits)
+    elif text(ds, "PhotometricInterpretation") == "PALETTE COLOR":
+        grey, window, notes = _through_palette(path, ds, stored, cells.bits)
+    else:
+        _drop_window_of_other_depth(ds, cells.bits)
+        grey, window, notes = _through_luts(path, ds, stored, cells.bits)
+    turn = from_patient(directions(ds))
+    aspect = pixel_aspect(ds)
+    uid = UID(text(ds, "SOPInstanceUID"))
+    return DisplayGrey(
+        grey=turn.array(grey),
+        pixel_aspect=1 / aspect if turn.transpose else aspect,
+        uid=uid if uid.is_valid else None,
+        window=window,
+        warnings=(*cautions(ds), *cells.notes, *unused, *notes),
+    )
 
-    Decoders allocate the size that the codestream states, not the one in the DICOM header, and gdcm
-    ends the process on a header that is no chain of segments. None for such, and for other
-    codestreams.
 
-    Source: ITU-T T.81 B.1.1 and B.2.2 (SOFn), T.87 C.2.2 (SOF55), T.800 A.5.1 (SIZ).
+def _through_palette(
+    path: Path, ds: pydicom.Dataset, stored: NDArray[np.int32], bits: int
+) -> tuple[NDArray[np.float32], str, tuple[str, ...]]:
+    """Grey by the file's own palette; windows and LUTs mean nothing here (PS3.3 C.11.1, C.11.2)."""
+    low, levels = _levels(ds, bits)
+    try:
+        table, coloured = palette(levels, ds)
+    except VALUE_FAILURES:
+        problem = "has no usable palette"
+        raise image_error(path, problem, "export it as MONOCHROME2") from None
+    grey = table.astype(np.float32)[stored - low]
+    if np.ptp(grey) == 0:
+        raise image_error(path, "every pixel has the same value", "export the image again")
+    return grey, "palette", (COLOURED,) if coloured else ()
+
+
+def _through_luts(
+    path: Path, ds: pydicom.Dataset, stored: NDArray[np.int32], bits: int
+) -> tuple[NDArray[np.float32], str, tuple[str, ...]]:
+    """Grey by modality LUT, VOI and presentation, through a table of all values that can be stored.
+
+    Returns:
+        grey ``(Rows, Columns)``, the words for its range, warnings.
     """
-    if frame[:2] != b"\xff\xd8":
-        siz = frame.find(b"\xff\x4f\xff\x51")
-        if siz < 0 or len(frame) < siz + 42:
-            return None
-        x1, y1, x0, y0 = struct.unpack(">4I", frame[siz + 8 : siz + 24])
-        return y1 - y0, x1 - x0, int.from_bytes(frame[siz + 40 : siz + 42], "big")
-    at, shape = 2, None
-    while at + 10 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xDA:
-            return shape
-        # Markers that stand alone (T.81 table B.1) have no place before the first scan.
-        if marker < 0xC0 or 0xD0 <= marker <= 0xD9:
-            return None
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            bits, rows, columns, components = struct.unpack(">BHHB", frame[at + 4 : at + 10])
-            if shape or not 2 <= bits <= 16:
-                return None
-            shape = rows, columns, components
-        # 0xFF may be repeated before a marker as fill (T.81 B.1.1.2).
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
-
-
-def _display(path: Path, ds: pydicom.Dataset, pixels: NDArray[np.generic]) -> DicomPixels:
-    """The chain from stored values to display grey, through a table of all stored values."""
-    bits, signed = int(ds.BitsStored), bool(ds.PixelRepresentation)
-    # JPEG codestreams have no High Bit: their decoders hand the pixels over right-aligned.
-    syntax = ds.file_meta.TransferSyntaxUID
-    aligned = syntax.is_compressed and syntax != RLELossless
-    high_bit = bits - 1 if aligned else int(numbers(ds, "HighBit", bits - 1)[0])
-    stored, extra = stored_values(pixels, bits, high_bit, signed)
-    low = -(2 ** (bits - 1)) if signed else 0
+    low, levels = _levels(ds, bits)
     index = stored - low
     counts = np.bincount(index.ravel(), minlength=2**bits)
     background = padding(ds, low, int(ds.BitsAllocated))
     counts[background] = 0
-    if np.count_nonzero(counts) < 2:
-        raise image_error(path, "every pixel has the same value", "export the image again")
-    values, full = modality(np.arange(low, low + 2**bits, dtype=np.float64), ds)
+    refuse_constant(path, counts)
+    try:
+        values, full = modality(levels, ds)
+    except ValueError:
+        problem = "has a Rescale Slope or Rescale Intercept beyond all bounds"
+        raise image_error(path, problem, "export it again") from None
     table, window, notes = voi(values, counts, full, bits, ds)
     if np.ptp(table[counts > 0]) == 0:
         raise image_error(path, "its modality LUT maps all pixels to one value", "export it again")
-    uid = UID(text(ds, "SOPInstanceUID"))
     flip, contradiction = inverted(ds)
     if flip:
         table = 1.0 - table
     table[background] = 0.0
-    return DicomPixels(
-        grey=table.astype(np.float32)[index],
-        pixel_aspect=pixel_aspect(ds),
-        uid=uid if uid.is_valid else None,
-        window=window,
-        warnings=(*cautions(ds), *extra, *notes, *contradiction),
-    )
+    return table.astype(np.float32)[index], window, (*notes, *contradiction)
+
+
+def _drop_window_of_other_depth(ds: pydicom.Dataset, bits: int) -> None:
+    """Take a window away that is as wide as the header's depth where the picture has a lower one.
+
+    It would show the picture near black. A window made for the picture itself is kept.
+    """
+    slope = abs(numbers(ds, "RescaleSlope", 1.0)[0])
+    widest = max(numbers(ds, "WindowWidth", 0.0))
+    if bits < int(ds.BitsStored) and widest > 2 * slope * 2**bits:
+        del ds.WindowWidth
+
+
+def _levels(ds: pydicom.Dataset, bits: int) -> tuple[int, NDArray[np.float64]]:
+    """The lowest value that can be stored, and all of them."""
+    low = -(2 ** (bits - 1)) if ds.PixelRepresentation else 0
+    return low, np.arange(low, low + 2**bits, dtype=np.float64)
 
 
 def cautions(ds: pydicom.Dataset) -> tuple[str, ...]:
     """Warnings about what the picture is, without repeating values that could name a patient."""
     found = []
-    if text(ds, "ViewPosition") in _LATERALS or _says_lateral(ds):
+    where = directions(ds)
+    if text(ds, "ViewPosition") in _LATERALS or _says_lateral(ds) or is_lateral(where):
         found.append("this is a lateral view; the model knows frontal views only")
     if text(ds, "BurnedInAnnotation") == "YES":
         found.append("text is burned into the picture and may identify the patient")
@@ -298,7 +363,17 @@ def cautions(ds: pydicom.Dataset) -> tuple[str, ...]:
         found.append("raw picture (FOR PROCESSING); the one FOR PRESENTATION is meant for reading")
     if text(ds, "Modality") not in _RADIOGRAPHS:
         found.append("the Modality is not that of a plain radiograph")
+    if from_patient(where) != UPRIGHT:
+        found.append(_TURNED)
     return tuple(found)
+
+
+def directions(ds: pydicom.Dataset) -> list[str]:
+    """Patient Orientation: where rows and columns lead; empty where it is absent or unreadable."""
+    try:
+        return [str(value).strip().upper() for value in ds.get("PatientOrientation") or ()]
+    except VALUE_FAILURES:
+        return []
 
 
 def _says_lateral(ds: pydicom.Dataset) -> bool:

@@ -1,4 +1,4 @@
-"""What every kind of image file shares: its bytes, its kind by magic, its limits, its grey range.
+"""What every kind of image file shares: its bytes, its kind by magic, its limits.
 
 The kind of a file is recognised by its first bytes, never by its suffix: the DICOM prefix after a
 128-byte preamble (DICOM PS3.10 section 7.1), or a first element of group 0002 or 0008 where the
@@ -12,9 +12,6 @@ import stat
 import struct
 from pathlib import Path
 from typing import BinaryIO, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cxrg.errors import ImageError
 
@@ -132,36 +129,3 @@ def check_size(path: Path, height: int, width: int) -> None:
         raise image_error(path, f"is too large ({shape})", f"scale it below {MAX_PIXELS} pixels")
     if max(height, width) > MAX_RATIO * min(height, width):
         raise image_error(path, f"is a strip ({shape})", "give a whole chest X-ray")
-
-
-def default_range(
-    values: NDArray[np.float64], counts: NDArray[np.int64], full: tuple[float, float], bits: int
-) -> tuple[float, float, str]:
-    """The grey range of pixels that come without any instruction how to show them.
-
-    The full range that can be stored, unless the pixels have more than 8 bits and fill less than
-    half of it (12 bits kept in 16 would be near black): then the percentiles 0.5 and 99.5.
-
-    Args:
-        values: what each stored value means, ``(n,)``.
-        counts: how many pixels have it, ``(n,)``; at least two values occur.
-        full: lowest and highest value that can be stored.
-        bits: stored bits per pixel.
-
-    Returns:
-        black, white, and the words for the result.
-    """
-    order = np.argsort(values, kind="stable")
-    share = np.cumsum(counts[order]) / counts.sum()
-    black, white = (float(values[order][np.searchsorted(share, p)]) for p in (0.005, 0.995))
-    if bits <= 8 or white - black >= (full[1] - full[0]) / 2:
-        return full[0], full[1], "full range"
-    if white > black:
-        return black, white, "percentile 0.5-99.5"
-    seen = values[counts > 0]
-    return float(seen.min()), float(seen.max()), "minimum to maximum"
-
-
-def stretch(values: NDArray[np.float64], black: float, white: float) -> NDArray[np.float64]:
-    """``values`` with ``black`` at 0 and ``white`` at 1, clipped; ``black < white``."""
-    return np.clip((values - black) / (white - black), 0.0, 1.0)

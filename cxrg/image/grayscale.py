@@ -16,15 +16,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import InvalidOperation
+from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException
 
-from cxrg.image.file import default_range, stretch
+from cxrg.image.samples import WEIGHTS, default_range, stretch
 
 Levels = NDArray[np.float64]
+
+MAX_RESCALE = 1e30
+"""Largest slope or intercept: sums and differences of values stay finite far beyond it."""
 
 # What pydicom raises when a damaged element is first looked at.
 VALUE_FAILURES = (
@@ -33,13 +37,33 @@ VALUE_FAILURES = (
 )
 
 
+_NARROW = "the VOI LUT's entries have fewer bits than it states; their own were taken as its range"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Lut:
-    """A lookup table (PS3.3 C.11.1.1.1): ``entries`` from input ``first`` on, at most ``top``."""
+    """A lookup table (PS3.3 C.11.1.1.1): ``entries`` from input ``first`` on.
+
+    ``bits`` is the depth that its descriptor states, which is often not that of the entries.
+    """
 
     first: int
     entries: Levels
-    top: float
+    bits: int
+
+    @property
+    def top(self) -> float:
+        """The highest value of as many bits as the entries use."""
+        return float(2**self._used - 1)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the entries use fewer bits than the descriptor states."""
+        return self._used < self.bits
+
+    @property
+    def _used(self) -> int:
+        return max(int(self.entries.max()).bit_length(), 1)
 
     def __call__(self, values: Levels) -> Levels:
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
@@ -80,12 +104,19 @@ def padding(ds: pydicom.Dataset, low: int, allocated: int) -> slice:
 
 
 def modality(levels: Levels, ds: pydicom.Dataset) -> tuple[Levels, tuple[float, float]]:
-    """Modality LUT, else rescale slope and intercept (PS3.3 C.11.1): values and their range."""
+    """Modality LUT, else rescale slope and intercept (PS3.3 C.11.1): values and their range.
+
+    Raises:
+        ValueError: the slope or the intercept is so large that values would not be finite.
+    """
     lut = read_lut(ds, "ModalityLUTSequence", signed=bool(levels[0] < 0))
     if lut:
         return lut(levels), (0.0, lut.top)
     slope = numbers(ds, "RescaleSlope", 1.0)[0] or 1.0
-    values = levels * slope + numbers(ds, "RescaleIntercept", 0.0)[0]
+    intercept = numbers(ds, "RescaleIntercept", 0.0)[0]
+    if max(abs(slope), abs(intercept)) > MAX_RESCALE:
+        raise ValueError("Rescale Slope or Rescale Intercept is beyond all bounds")
+    values = levels * slope + intercept
     return values, (float(values.min()), float(values.max()))
 
 
@@ -114,7 +145,7 @@ def voi(
     if lut := read_lut(ds, "VOILUTSequence", signed=full[0] < 0):
         grey = lut(values) / lut.top
         if np.ptp(grey[counts > 0]) > 0:
-            return grey, "VOI LUT", ()
+            return grey, "VOI LUT", (_NARROW,) if lut.narrow else ()
     if items(ds, "VOILUTSequence"):
         notes.append("the VOI LUT shows nothing of the pixels and was ignored")
     centers, widths = numbers(ds, "WindowCenter"), numbers(ds, "WindowWidth")
@@ -179,6 +210,31 @@ def pixel_aspect(ds: pydicom.Dataset) -> float:
     return 1.0
 
 
+def palette(levels: Levels, ds: pydicom.Dataset) -> tuple[Levels, bool]:
+    """The grey of every stored value of PALETTE COLOR (PS3.3 C.7.6.3.1.5), and if it is colour.
+
+    Colour becomes luminance. The three tables share one range, so that their colours stay.
+
+    Raises:
+        ValueError: a table is missing, unusable, or segmented.
+    """
+    signed = bool(levels[0] < 0)
+    tables = []
+    for colour in ("Red", "Green", "Blue"):
+        name = f"{colour}PaletteColorLookupTable"
+        table = _table(ds, ds.get(f"{name}Descriptor"), ds.get(f"{name}Data"), signed=signed)
+        if table is None:
+            raise ValueError("no usable palette")
+        tables.append(table)
+    top = max(table.top for table in tables)
+    if top > 255:  # else 8-bit entries, whatever is stated
+        top = max(top, *(float(2**table.bits - 1) for table in tables))
+    channels = [table(levels) / top for table in tables]
+    coloured = bool(np.any(channels[0] != channels[1]) or np.any(channels[0] != channels[2]))
+    grey = np.average(channels, axis=0, weights=WEIGHTS) if coloured else channels[0]
+    return grey, coloured
+
+
 def read_lut(ds: pydicom.Dataset, keyword: str, *, signed: bool) -> Lut | None:
     """The first item of a LUT sequence (PS3.3 C.11.1.1.1, C.11.2.1.1), None where it is unusable.
 
@@ -187,10 +243,17 @@ def read_lut(ds: pydicom.Dataset, keyword: str, *, signed: bool) -> Lut | None:
         keyword: ``ModalityLUTSequence`` or ``VOILUTSequence``.
         signed: whether the first input value is signed, whatever its VR.
     """
-    found = items(ds, keyword)
     try:
-        count, first, bits = (int(v) for v in found[0].LUTDescriptor)
-        raw = found[0].LUTData
+        item = items(ds, keyword)[0]
+        return _table(ds, item.LUTDescriptor, item.LUTData, signed=signed)
+    except VALUE_FAILURES:
+        return None
+
+
+def _table(ds: pydicom.Dataset, descriptor: Any, raw: Any, *, signed: bool) -> Lut | None:
+    """The table of a descriptor and its data, None where it is unusable."""
+    try:
+        count, first, bits = (int(v) for v in descriptor)
         plain = isinstance(raw, bytes)
         words = raw if plain else np.atleast_1d(raw).astype("<u2").tobytes()
     except VALUE_FAILURES:
@@ -207,9 +270,7 @@ def read_lut(ds: pydicom.Dataset, keyword: str, *, signed: bool) -> Lut | None:
         entries = packed.view(np.uint8)[:count]
     else:
         return None
-    # Descriptors that promise fewer bits than the entries have are common; entries don't lie.
-    bits = max(min(bits, 16), int(entries.max()).bit_length(), 1)
-    return Lut(first=first, entries=entries.astype(np.float64), top=float(2**bits - 1))
+    return Lut(first=first, entries=entries.astype(np.float64), bits=min(bits, 16))
 
 
 def numbers(ds: pydicom.Dataset, keyword: str, default: float | None = None) -> tuple[float, ...]:

@@ -22,19 +22,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cxrg.geometry import Fit, Frame
-from cxrg.image.dicom import DicomPixels, read_dicom
+from cxrg.image.dicom import DisplayGrey, read_dicom, states_other_class
 from cxrg.image.file import (
     HEAD,
     MAX_PIXELS,
     Kind,
     check_size,
-    default_range,
     image_error,
     kind_of,
     open_file,
     read_bytes,
-    stretch,
 )
+from cxrg.image.samples import default_grey
 
 # What Pillow raises on damaged files.
 _FAILURES = (
@@ -108,17 +107,27 @@ def read_image(path: Path | str, *, side: int, fit: Fit = "pad") -> CxrImage:
 
 def is_image(path: Path | str) -> bool:
     """Whether a file starts like one of the four kinds; False where it cannot be read."""
+    return _kind(Path(path)) is not None
+
+
+def is_other_object(path: Path | str) -> bool:
+    """Whether a file is DICOM, but states that it is no image: a directory, a report."""
     path = Path(path)
+    return _kind(path) == "dicom" and states_other_class(path)
+
+
+def _kind(path: Path) -> Kind | None:
+    """The kind of a file, None where it is none of the four or cannot be read."""
     try:
         if not path.is_file():
-            return False
+            return None
         with open_file(path) as file:
-            return kind_of(file.read(HEAD)) is not None
+            return kind_of(file.read(HEAD))
     except (OSError, ValueError):
-        return False
+        return None
 
 
-def _read_picture(path: Path, data: bytes, kind: Kind) -> DicomPixels:
+def _read_picture(path: Path, data: bytes, kind: Kind) -> DisplayGrey:
     """PNG, JPEG or TIFF as display grey."""
     notes: list[str] = []
     try:
@@ -136,17 +145,9 @@ def _read_picture(path: Path, data: bytes, kind: Kind) -> DicomPixels:
         raise image_error(path, problem, "copy it again, or save it as grey PNG") from None
     if samples.dtype not in (np.uint8, np.uint16):
         raise image_error(path, "has neither 8 nor 16 bits a pixel", "save it as 16-bit grey PNG")
-    levels = _grey_levels(samples, notes)
-    counts = np.bincount(levels.ravel(), minlength=2 ** (8 * levels.dtype.itemsize))
-    if np.count_nonzero(counts) < 2:
-        raise image_error(path, "every pixel has the same value", "export the image again")
-    values = np.arange(len(counts), dtype=np.float64)
-    bits = 8 * levels.dtype.itemsize
-    black, white, window = default_range(values, counts, (0.0, values[-1]), bits)
-    table = stretch(values, black, white).astype(np.float32)
-    return DicomPixels(
-        grey=table[levels], pixel_aspect=1.0, uid=None, window=window, warnings=tuple(notes)
-    )
+    grey, window, colour = default_grey(path, samples, 8 * samples.dtype.itemsize)
+    warned = (*notes, *colour)
+    return DisplayGrey(grey=grey, pixel_aspect=1.0, uid=None, window=window, warnings=warned)
 
 
 def _refuse_pages(path: Path, picture: Image.Image, kind: Kind) -> None:
@@ -185,21 +186,3 @@ def _deep_colour(data: bytes) -> NDArray[Any]:
     if samples is None or samples.ndim != 3 or samples.shape[-1] not in (3, 4):
         raise ValueError("OpenCV cannot decode it")
     return np.asarray(samples)[..., [2, 1, 0, 3][: samples.shape[-1]]]
-
-
-def _grey_levels(samples: NDArray[Any], notes: list[str]) -> NDArray[Any]:
-    """One channel of samples: colour by luminance (Rec. 601), alpha over black, each noted."""
-    if samples.ndim == 2:
-        return samples
-    colour = samples[..., :3]
-    if np.all(colour == colour[..., :1]):
-        grey = colour[..., 0]
-    else:
-        notes.append("the picture is in colour; its luminance was taken")
-        grey = cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_RGB2GRAY)
-    top = np.iinfo(samples.dtype).max
-    if samples.shape[-1] == 4 and np.any(samples[..., 3] < top):
-        notes.append("the picture is partly transparent; it was composed over black")
-        faded = grey.astype(np.float64) * samples[..., 3] / top
-        grey = np.rint(faded).astype(samples.dtype)
-    return np.ascontiguousarray(grey)

@@ -7,11 +7,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import (
+    BasicTextSRStorage,
+    ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    MediaStorageDirectoryStorage,
+)
 
 from cxrg.batch.sources import Entry, from_arguments, from_lines, from_manifest, tasks
 from cxrg.batch.task import Outcome, Task
-from cxrg.errors import InputError
+from cxrg.errors import ImageError, InputError
+from cxrg.image.read import read_image
+from cxrg.phantom.dx import write_dx
 from tests.fakes.batch import draw
 
 
@@ -64,6 +75,49 @@ def test_what_is_left_of_an_image_in_a_folder_is_told_and_not_passed_over(place:
     assert found.pop("b.png") is None
     assert set(found) == {"empty.DCM", "page.jpg"}
     assert all(failure is not None and failure.kind == "image" for failure in found.values())
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+def test_dicom_objects_that_are_no_images_are_passed_over_in_a_folder(
+    place: Path, preamble: bool
+) -> None:
+    draw(Path("disc/IM000000"))
+    Path("disc/PT").mkdir()
+    write_dx(Path("disc/PT/x.dcm"), np.arange(4096, dtype=np.uint16).reshape(64, 64), seed=1)
+    icon = Dataset()
+    icon.Rows = icon.Columns = 8
+    icon.PixelData = bytes(64)
+    icon["PixelData"].VR = "OB"
+    for name, sop_class, elements in (
+        ("DICOMDIR", MediaStorageDirectoryStorage, {}),
+        ("report.dcm", BasicTextSRStorage, {}),
+        ("icon.dcm", BasicTextSRStorage, {"IconImageSequence": [icon]}),
+        ("state.dcm", GrayscaleSoftcopyPresentationStateStorage, {}),
+    ):
+        ds = Dataset()
+        ds.SOPClassUID, ds.SOPInstanceUID = sop_class, "2.25.7"
+        for keyword, value in elements.items():
+            setattr(ds, keyword, value)
+        if preamble:
+            ds.file_meta = FileMetaDataset()
+            ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            ds.file_meta.MediaStorageSOPClassUID = sop_class
+        dcmwrite(
+            Path("disc", name), ds, implicit_vr=False, little_endian=True,
+            enforce_file_format=preamble,
+        )  # fmt: skip
+    found = list(arguments("disc"))
+    assert names(found) == ["disc/IM000000", "disc/PT/x.dcm"]
+    assert kinds(found) == [None, None]
+    # Each is refused with its own reason where it is read.
+    Path("disc/PT/x.dcm").write_bytes(Path("disc/PT/x.dcm").read_bytes()[:-9])
+    for name, problem in (
+        ("disc/DICOMDIR", "is a DICOM directory" if preamble else "has no pixel data"),
+        ("disc/icon.dcm", "has no pixel data"),
+        ("disc/PT/x.dcm", "is truncated|cannot be decoded"),
+    ):
+        with pytest.raises(ImageError, match=problem):
+            read_image(name, side=16)
 
 
 def test_the_output_folder_is_no_input(place: Path) -> None:

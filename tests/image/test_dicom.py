@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -24,16 +25,20 @@ from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
 
 from cxrg.errors import ImageError
-from cxrg.image.dicom import codestream_shape, read_dicom
+from cxrg.image.codec import Codestream, read_codestream
+from cxrg.image.dicom import read_dicom
 from cxrg.image.grayscale import (
     apply_window,
     inverted,
@@ -47,6 +52,7 @@ from cxrg.image.grayscale import (
 UID = pydicom.uid.UID("2.25.12345")
 SECRET = "Doe^Jane"
 RAMP = np.arange(32 * 16, dtype=np.uint16).reshape(32, 16) * 8
+COLOUR = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
 
 
 def make(pixels: np.ndarray = RAMP, bits: int = 12, **elements: Any) -> Dataset:
@@ -181,7 +187,7 @@ def test_modality_lut_clips_at_both_ends(vr: str) -> None:
     ds = make(ModalityLUTSequence=[lut(2, [10, 20, 300], 16, vr)], RescaleSlope="9")
     values, full = modality(np.arange(7.0), ds)
     assert values.tolist() == [10, 10, 10, 20, 300, 300, 300]
-    assert full == (0, 65535)
+    assert full == (0, 511)
     expected = apply_modality_lut(np.arange(7), ds)
     np.testing.assert_array_equal(values, expected)
 
@@ -193,7 +199,7 @@ def test_lut_of_signed_pixels_starts_below_zero_whatever_its_vr(first: int) -> N
     )
     assert table is not None
     assert table(np.array([-9.0, -3, -2, -1, 0, 9])).tolist() == [1, 1, 2, 3, 4, 4]
-    assert table.top == 255
+    assert table.top == 7
 
 
 def test_lut_of_more_than_256_entries_of_8_bits() -> None:
@@ -204,10 +210,45 @@ def test_lut_of_more_than_256_entries_of_8_bits() -> None:
     np.testing.assert_array_equal(table(np.arange(512.0)), entries)
 
 
-def test_lut_entries_of_more_bits_than_promised() -> None:
-    table = read_lut(make(VOILUTSequence=[lut(0, [0, 4095], 10)]), "VOILUTSequence", signed=False)
+@pytest.mark.parametrize(
+    ("stated", "highest", "top", "narrow"),
+    [
+        (10, 4095, 4095, False),
+        (12, 4095, 4095, False),
+        (14, 4095, 4095, True),
+        (16, 4095, 4095, True),
+        (16, 1023, 1023, True),
+        (16, 1000, 1023, True),
+        (16, 40000, 65535, False),
+    ],
+)
+def test_lut_has_the_range_of_its_entries(
+    stated: int, highest: int, top: int, narrow: bool
+) -> None:
+    item = lut(0, [0, highest], stated)
+    table = read_lut(make(VOILUTSequence=[item]), "VOILUTSequence", signed=False)
     assert table is not None
-    assert table.top == 4095
+    assert (table.top, table.narrow) == (top, narrow)
+
+
+@pytest.mark.parametrize(("stated", "highest"), [(16, 4095), (14, 4095), (16, 1023)])
+def test_voi_lut_narrower_than_stated_gives_the_same_picture(stated: int, highest: int) -> None:
+    curve = np.linspace(0, 1, 4096) ** 0.8
+    entries = np.rint(curve * highest).astype(int).tolist()
+    plain = read(make(VOILUTSequence=[lut(0, np.rint(curve * 4095).astype(int).tolist(), 12)]))
+    result = read(make(VOILUTSequence=[lut(0, entries, stated, "OW")]))
+    np.testing.assert_allclose(result.grey, plain.grey, atol=1 / highest)
+    assert plain.warnings == ()
+    (note,) = result.warnings
+    assert "fewer bits" in note
+
+
+def test_modality_lut_narrower_than_stated_gives_the_same_picture() -> None:
+    entries = np.arange(4096).tolist()
+    for stated in (12, 16):
+        result = read(make(ModalityLUTSequence=[lut(0, entries, stated)]))
+        assert result.window == "full range"
+        np.testing.assert_allclose(result.grey, RAMP / 4095, atol=1e-6)
 
 
 @pytest.mark.parametrize("entries", [[], [7]])
@@ -505,20 +546,229 @@ def test_colour_of_equal_channels_is_grey() -> None:
     np.testing.assert_allclose(result.grey, grey / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"WindowCenter": "2048", "WindowWidth": "4096"},
+        {"RescaleSlope": "1", "RescaleIntercept": "-1024"},
+        {"VOILUTSequence": [lut(0, list(range(4096)), 12)]},
+        {"ModalityLUTSequence": [lut(0, list(range(4096)), 12)]},
+        {"PresentationLUTShape": "INVERSE"},
+        {"PixelPaddingValue": 200},
+    ],
+    ids=lambda elements: "+".join(elements),
+)
+def test_elements_for_grey_pixels_are_not_applied_to_colour(elements: dict[str, Any]) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    result = read(make(np.dstack([grey] * 3), bits=8, **elements))
+    np.testing.assert_allclose(result.grey, grey / 255, atol=1e-6)
+    assert (result.window, result.warnings) == ("full range", ())
+
+
+def luminance(colour: np.ndarray) -> np.ndarray:
+    return colour @ np.array([0.299, 0.587, 0.114])
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_colour_becomes_luminance_with_a_warning(planar: int, syntax: pydicom.uid.UID) -> None:
+    stored = COLOUR.transpose(2, 0, 1) if planar and syntax != RLELossless else COLOUR
+    ds = make(COLOUR, bits=8, PixelData=stored.tobytes())
+    if syntax == RLELossless:
+        ds.compress(syntax, generate_instance_uid=False)
+    ds.PlanarConfiguration = planar
+    result = read(ds)
+    np.testing.assert_allclose(result.grey, luminance(COLOUR) / 255, atol=0.6 / 255)
+    (note,) = result.warnings
+    assert "luminance" in note
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_luma_and_chroma_become_luminance(syntax: pydicom.uid.UID) -> None:
+    smooth = np.tile(np.arange(100, 132, dtype=np.uint8), (16, 1))
+    # Grey with a red tint: full-range YCbCr of BT.601, whose first channel is the luminance.
+    ds = make(np.dstack([smooth, np.full_like(smooth, 120), np.full_like(smooth, 140)]), bits=8)
+    ds.PhotometricInterpretation = "YBR_FULL"
+    if syntax == RLELossless:
+        ds.compress(syntax, generate_instance_uid=False)
+    np.testing.assert_allclose(read(ds).grey, smooth / 255, atol=1.5 / 255)
+
+
+def palette_of(tables: list[np.ndarray], bits: int) -> dict[str, Any]:
+    made: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour, table in zip(("Red", "Green", "Blue"), tables, strict=True):
+        made[f"{colour}PaletteColorLookupTableDescriptor"] = [len(table), 0, bits]
+        made[f"{colour}PaletteColorLookupTableData"] = table.astype("<u2").tobytes()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("scale", "stated"), [(257, 16), (1, 16), (1, 8)], ids=["16 bits", "8 in 16", "8 bits"]
+)
+def test_palette_is_shown_by_its_own_grey(scale: int, stated: int) -> None:
+    index = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    ramp = np.arange(256)[::-1] * scale
+    result = read(make(index, 8, **palette_of([ramp] * 3, stated), WindowCenter=9, WindowWidth=9))
+    np.testing.assert_allclose(result.grey, 1 - index / 255, atol=1e-6)
+    assert (result.window, result.warnings) == ("palette", ())
+
+
+def test_palette_in_colour_becomes_luminance_with_a_warning() -> None:
+    index = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    tables = [np.arange(256) * 257, np.arange(256)[::-1] * 257, np.full(256, 100 * 257)]
+    result = read(make(index, 8, **palette_of(tables, 16)))
+    expected = luminance(np.stack(tables, -1) / 65535)[index]
+    np.testing.assert_allclose(result.grey, expected, atol=1e-6)
+    assert "luminance" in result.warnings[0]
+
+
+def test_missing_samples_per_pixel_and_high_bit_are_filled_in() -> None:
+    result = read(make(SamplesPerPixel=None, HighBit=None))
+    np.testing.assert_allclose(result.grey, RAMP / 4095, atol=1e-6)
+
+
+def frame_of(pixels: np.ndarray, codec: str) -> tuple[bytes, str]:
+    """An independent encoder's codestream, and its transfer syntax."""
+    codecs = pytest.importorskip("imagecodecs", reason="the encoder imagecodecs is not installed")
+    bits = 8 if pixels.dtype == np.uint8 else 12
+    if codec == "lossy":
+        options = {} if bits == 8 else {"bitspersample": 12}
+        return codecs.jpeg8_encode(pixels, level=100, **options), JPEGExtended12Bit
+    if codec == "lossless":
+        return codecs.ljpeg_encode(pixels, bitspersample=bits), JPEGLosslessSV1
+    if codec == "jpeg-ls":
+        return codecs.jpegls_encode(pixels), JPEGLSLossless
+    if codec == "jpeg 2000":
+        data = codecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0)
+        return data, JPEG2000Lossless
+    return codecs.htj2k_encode(pixels), HTJ2KLossless
+
+
+def with_frame(frame: bytes, syntax: str, allocated: int, stored: int) -> Dataset:
+    """A header for the frame of a picture of 64 x 64 pixels."""
+    ds = make(SQUARE, BitsAllocated=allocated, BitsStored=stored, HighBit=stored - 1)
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    ds.PixelData = encapsulate([frame])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    return ds
+
+
+CODECS = ("lossy", "lossless", "jpeg-ls", "jpeg 2000", "htj2k")
+# The last three encoders write 8 or 16 bits only.
+DEPTHS = [
+    (codec, 8, *header) for codec in CODECS for header in ((8, 8), (16, 8), (16, 12), (16, 16))
+]
+DEPTHS += [(codec, 12, 16, stored) for codec in CODECS[:2] for stored in (12, 16)]
+
+
+@pytest.mark.parametrize(("codec", "depth", "allocated", "stored"), DEPTHS)
+def test_depth_of_a_codestream_is_its_own(
+    codec: str, depth: int, allocated: int, stored: int
+) -> None:
+    pixels = SQUARE if depth == 12 else (SQUARE >> 4).astype(np.uint8)
+    frame, syntax = frame_of(pixels, codec)
+    assert read_codestream(frame) == Codestream(rows=64, columns=64, components=1, bits=depth)
+    result = read(with_frame(frame, syntax, allocated, stored))
+    tolerance = (2 if codec == "lossy" else 0.01) / (2**depth - 1)
+    np.testing.assert_allclose(result.grey, pixels / (2**depth - 1), atol=tolerance)
+    assert result.window == "full range"
+    assert ["its header says" in note for note in result.warnings] == [True] * (depth != stored)
+
+
+@pytest.mark.parametrize("codec", CODECS[2:])
+@pytest.mark.parametrize(("header", "allocated"), [(12, 16), (8, 8), (8, 16)])
+def test_codestream_of_more_bits_than_its_header_says(
+    codec: str, header: int, allocated: int
+) -> None:
+    frame, syntax = frame_of(SQUARE * 16, codec)
+    result = read(with_frame(frame, syntax, allocated, header))
+    np.testing.assert_allclose(result.grey, SQUARE * 16 / 65535, atol=1e-6)
+    assert "16 were taken" in result.warnings[0]
+    # An encoder may state 16 bits for 12; that is no fault.
+    frame, syntax = frame_of(SQUARE, codec)
+    result = read(with_frame(frame, syntax, 16, 12))
+    np.testing.assert_allclose(result.grey, SQUARE / 4095, atol=1e-6)
+    assert result.warnings == ()
+
+
+def test_window_of_another_depth_than_the_codestream_is_ignored() -> None:
+    pixels = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (32, 1))
+    frame = jpeg_frame(pixels)
+    for window, words in (("128 256", "window LINEAR 128/256"), ("2048 4096", "full range")):
+        ds = baseline(pixels, frame)
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+        ds.WindowCenter, ds.WindowWidth = window.split()
+        result = read(ds)
+        assert result.window == words
+        np.testing.assert_allclose(result.grey, pixels / 255, atol=3 / 255)
+
+
+def turned(elements: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+    turns: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "L F": lambda p: p,
+        "R F": lambda p: p[:, ::-1],
+        "L H": lambda p: p[::-1],
+        "R H": lambda p: p[::-1, ::-1],
+        "F L": lambda p: p.T,
+        "H R": lambda p: p[::-1, ::-1].T,
+        "F R": np.rot90,
+        "H L": lambda p: np.rot90(p, -1),
+    }
+    return turns[" ".join(elements)]
+
+
+@pytest.mark.parametrize("rows", "LRHF")
+@pytest.mark.parametrize("columns", "LRHF")
+def test_a_mirrored_or_turned_picture_is_brought_upright(rows: str, columns: str) -> None:
+    if (rows in "LR") == (columns in "LR"):
+        assert read(make(PatientOrientation=[rows, columns])).warnings == ()
+        return
+    stored = turned([rows, columns])(RAMP)
+    ds = make(np.ascontiguousarray(stored), PatientOrientation=[rows, columns])
+    ds.PixelSpacing = [0.2, 0.1] if rows in "LR" else [0.1, 0.2]
+    result = read(ds)
+    np.testing.assert_allclose(result.grey, RAMP / 4095, atol=1e-6)
+    assert result.pixel_aspect == 2
+    assert ["upright" in note for note in result.warnings] == [True] * (
+        (rows, columns) != ("L", "F")
+    )
+
+
+@pytest.mark.parametrize(
+    ("directions", "words"),
+    [
+        (["A", "F"], "lateral"),
+        (["P", "F"], "lateral"),
+        (["PR", "FL"], "lateral"),
+        (["RP", "FA"], "upright"),
+        (["L", "P"], ""),
+        (["L"], ""),
+        (["L", "X"], ""),
+        (["", ""], ""),
+        (["LE", "RT", "CD"], ""),
+    ],
+)
+def test_patient_orientation_in_other_forms(directions: list[str], words: str) -> None:
+    result = read(make(PatientOrientation=directions))
+    assert words in " ".join(result.warnings)
+    assert len(result.warnings) == bool(words)
+
+
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
 def test_codestream_tells_its_size(syntax: str) -> None:
     if syntax == JPEG2000Lossless:
         pytest.importorskip("openjpeg", reason="pylibjpeg-openjpeg is not installed")
     ds = compress(syntax)
     frame = get_frame(ds.PixelData, 0, number_of_frames=1)
-    assert codestream_shape(frame) == (64, 64, 1)
+    assert read_codestream(frame) == Codestream(rows=64, columns=64, components=1, bits=12)
 
 
 def test_codestream_of_jpeg_tells_its_size() -> None:
-    assert codestream_shape(jpeg_frame(np.zeros((40, 24), np.uint8))) == (40, 24, 1)
-    assert codestream_shape(jpeg_frame(np.zeros((40, 24, 3), np.uint8))) == (40, 24, 3)
-    assert codestream_shape(b"\xff\xd8") is None
-    assert codestream_shape(b"") is None
+    for shape in ((40, 24), (40, 24, 3)):
+        expected = Codestream(rows=40, columns=24, components=(*shape, 1)[2], bits=8)
+        assert read_codestream(jpeg_frame(np.zeros(shape, np.uint8))) == expected
+    assert read_codestream(b"\xff\xd8") is None
+    assert read_codestream(b"") is None
 
 
 # Refusals and warnings
@@ -550,8 +800,14 @@ def cut_header(data: bytes) -> bytes:
         (make(np.full((32, 32), 7, np.uint16)), bytes, "same value"),
         (make(PixelPaddingValue=0, PixelPaddingRangeLimit=4095), bytes, "same value"),
         (make(ModalityLUTSequence=[lut(0, [5, 5], 16)]), bytes, "one value"),
-        (make(PhotometricInterpretation="PALETTE COLOR"), bytes, "neither grey nor RGB"),
-        (make(np.random.default_rng(0).integers(0, 9, (16, 16, 3), np.uint8)), bytes, "in colour"),
+        (make(PhotometricInterpretation="PALETTE COLOR"), bytes, "no usable palette"),
+        (make(PhotometricInterpretation="HSV"), bytes, "neither grey nor RGB"),
+        (make(PhotometricInterpretation=None), bytes, "lacks a usable PhotometricInterpretation"),
+        (make(COLOUR, SamplesPerPixel=1), bytes, "neither grey nor RGB"),
+        (make(COLOUR, PixelRepresentation=1), bytes, "colour with signed pixels"),
+        (make(np.full((32, 32, 3), 7, np.uint8)), bytes, "same value"),
+        (make(RescaleSlope="1e308"), bytes, "Rescale Slope or Rescale Intercept"),
+        (make(RescaleIntercept="-1e308"), bytes, "Rescale Slope or Rescale Intercept"),
         (make(BitsAllocated=32, BitsStored=32, HighBit=31), bytes, "32 bits stored"),
     ],
 )
@@ -612,14 +868,84 @@ def test_compressed_image_of_another_size_is_refused_before_decoding() -> None:
         read(baseline(small, bytes(huge)))
 
 
-def test_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxrg.image.dicom.MAX_BYTES", 2**20)
-    data = plain_syntax(make(), DeflatedExplicitVRLittleEndian)
-    start = 144 + int.from_bytes(data[140:144], "little")
-    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    bomb = data[:start] + deflater.compress(bytes(2**26)) + deflater.flush()
+BOMB = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+BOMB_DATA = BOMB.compress(bytes(2**26)) + BOMB.flush()
+
+
+def deflated(padding: bytes = b"\0", length: int | None = None, start: int = 0) -> bytes:
+    """A small file that inflates to 64 MiB, with its meta header written in an unusual form."""
+    uid = DeflatedExplicitVRLittleEndian.encode() + padding
+    meta = b"\x02\x00\x10\x00UI" + len(uid).to_bytes(2, "little") + uid
+    group = (len(meta) if length is None else length).to_bytes(4, "little")
+    head = b"\x02\x00\x00\x00UL\x04\x00" + group
+    return (bytes(128) + b"DICM" + head + meta + BOMB_DATA)[start:]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"padding": b"\0\0\0"},
+        {"padding": b" "},
+        {"padding": b""},
+        {"length": 7},
+        {"length": 2**31},
+        {"start": 128},
+        {"start": 132},
+    ],
+    ids=str,
+)
+def test_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, form: dict[str, Any]) -> None:
+    monkeypatch.setattr("cxrg.image.dicom.MAX_INFLATED", 2**20)
+    monkeypatch.setattr("pydicom.filereader.zlib.decompress", None)  # not reached
     with pytest.raises(ImageError, match="beyond all bounds"):
-        read_dicom(Path("x"), bomb)
+        read_dicom(Path("x"), deflated(**form))
+
+
+def test_run_lengths_are_decoded_no_further_than_the_picture() -> None:
+    ds = compress(RLELossless)
+    frame = get_frame(ds.PixelData, 0, number_of_frames=1)
+    run = b"\x81\x00"  # 128 zeros
+    ds.PixelData = encapsulate([frame + run * 2**20])
+    tracemalloc.start()
+    try:
+        result = read(ds)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(result.grey, SQUARE / 4095, atol=1e-6)
+    assert peak < 2**25  # all runs would be 128 MiB
+
+
+@pytest.mark.parametrize(
+    "header",
+    [[3, 64, 80, 90], [1, 64], [2, 60, 80], [2, 90, 80], [2, 64, 2**31]],
+    ids=["a segment more", "a segment less", "in the header", "backwards", "beyond the end"],
+)
+def test_run_lengths_with_another_header_are_refused(header: list[int]) -> None:
+    ds = compress(RLELossless)
+    frame = get_frame(ds.PixelData, 0, number_of_frames=1)
+    ds.PixelData = encapsulate([np.array(header, "<u4").tobytes().ljust(64, b"\0") + frame[64:]])
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        read(ds)
+
+
+def many_scans(pixels: np.ndarray, count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", progressive=True)
+    frame = file.getvalue()
+    last = frame.rindex(b"\xff\xda")
+    return frame[:last] + frame[last:-2] * count + b"\xff\xd9"
+
+
+def test_jpeg_of_thousands_of_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = (SQUARE >> 4).astype(np.uint8)
+    # 64 x 64 pixels would need half a million scans.
+    monkeypatch.setattr("cxrg.image.codec.MAX_SCANNED", 64 * 64 * 100)
+    assert read(baseline(pixels, many_scans(pixels, 50))).grey.shape == (64, 64)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        read(baseline(pixels, many_scans(pixels, 3000)))
 
 
 def lateral_code() -> Dataset:

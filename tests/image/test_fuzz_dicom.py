@@ -23,7 +23,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 
 from cxrg.errors import ImageError
-from cxrg.image.dicom import _DECODERS
+from cxrg.image.codec import DECODERS
 from cxrg.image.read import read_image
 from tests.fakes import fuzz_seeds, fuzzing
 
@@ -96,7 +96,7 @@ def test_seeds_have_every_syntax_that_is_read_and_most_can_be_read(tmp_path: Pat
     plain = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
     plain |= {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"}
     # The three of HTJ2K are one codestream, and so are the two of lossless JPEG without its data.
-    wanted = {*plain, *_DECODERS} - {f"1.2.840.10008.1.2.4.{n}" for n in (70, 202, 203)}
+    wanted = {*plain, *DECODERS} - {f"1.2.840.10008.1.2.4.{n}" for n in (70, 202, 203)}
     assert wanted <= syntaxes
     assert read >= len(fuzz_seeds.dicom_seeds()) - 4
 
