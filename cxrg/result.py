@@ -49,8 +49,8 @@ class Grounding:
 
     Attributes:
         image: which image.
-        phrase: the phrase.
-        asked: what the network was asked: the phrase, or its template.
+        phrase: the phrase as given.
+        asked: the text that was encoded: the phrase, normalised, or its template.
         status: ``not found`` where the score is below ``options.absent_below``, or where nothing
             rises above the threshold; then there are no boxes.
         score: how strongly the phrase is present, the highest attention probability in the image;

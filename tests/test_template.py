@@ -122,7 +122,7 @@ def test_a_template_that_the_model_cannot_read_is_not_asked(models) -> None:
     short = replace(model, card=replace(model.card, text_length=room + 2))
     prompt = encode_template(short, PHRASE)
     assert (prompt.asked, prompt.parts) == (PHRASE, {})
-    assert any("asked as it is" in warning for warning in prompt.warnings)
+    assert any("encoded as it is" in warning for warning in prompt.warnings)
 
 
 # --- the heatmap ----------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from cxrg.batch.owners import BEAT, Owner, this_process
 from cxrg.batch.task import Failure, FailureKind, Outcome, Row, Setting, printable
 from cxrg.errors import InputError, WriteError
 from cxrg.output.record import upgraded
+from cxrg.phrase.normalise import normalise
 
 FILE = "cxrg.sqlite"
 VERSION = 2
@@ -370,8 +371,12 @@ def _upgrade(db: sqlite3.Connection) -> None:
 
     Version 1 counted device, precision and batch size among the options. Settings that differ in
     device or batch size become one; of two results for one image and phrase the newer stays. The
-    files keep their names, and a record says what today's does.
+    files keep their names, and a record says what today's does. Version 1 encoded phrases with
+    their typographic signs and blanks, so results of such phrases are dropped and recomputed.
     """
+    stored = db.execute("SELECT DISTINCT phrase FROM result").fetchall()
+    typed = [(phrase,) for (phrase,) in stored if normalise(phrase) != phrase]
+    db.executemany("DELETE FROM result WHERE phrase = ?", typed)
     for old, model, text in db.execute("SELECT id, model, options FROM setting").fetchall():
         options = json.loads(text)
         options["precision"] = options.pop("dtype")

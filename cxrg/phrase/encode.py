@@ -3,8 +3,8 @@
 The span holds the phrase's own tokens, without start, end and padding tokens (as in the released
 code of arXiv 2404.12920: positions 1 .. L-2). Within it either all tokens count, or those of some
 words (`cxrg.phrase.words`), or of each word its first (arXiv 2507.12236). A phrase may also be
-asked as its template, "{location} {finding}" (`cxrg.chest.vocabulary`); its two parts are read
-apart.
+encoded as its template, "{location} {finding}" (`cxrg.chest.vocabulary`); its two parts are read
+apart. Either is encoded as `cxrg.phrase.normalise` spells it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from cxrg.chest.vocabulary import template_of
 from cxrg.errors import PhraseError
 from cxrg.model.conditioning import Conditioning
 from cxrg.model.model import Model
+from cxrg.phrase.normalise import normalise
 from cxrg.phrase.words import WORD, Spans, content_words, disease_words, tagged_words
 
-NO_TEMPLATE = "phrase does not name one finding at one place; it was asked as it is"
+NO_TEMPLATE = "phrase does not name one finding at one place; it was encoded as it is"
 Part = Literal["finding", "location"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Prompt:
-    """A phrase as the network sees it.
+    """A phrase as the network is given it.
 
     Attributes:
-        text: the phrase.
-        asked: what the network is told: the phrase, or its template.
+        text: the phrase as given.
+        asked: the text that was encoded: the phrase, normalised, or its template.
         conditioning: what the network is conditioned on, one row.
         span: positions of the phrase's own tokens in ``embeds``.
         tokens: the tokens of the span, as the tokenizer writes them.
@@ -71,13 +72,14 @@ def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all"
 
     Raises:
         PhraseError: the phrase is empty, has no such word, or has no such token.
-        UsageError: a tagger is asked for that is not there.
+        UsageError: the tagger that ``tokens`` names is not installed.
     """
-    span, own, selected, warnings = _parse(model, text, tokens)
+    asked = normalise(text)
+    span, own, selected, warnings = _parse(model, asked, tokens)
     return Prompt(
         text=text,
-        asked=text,
-        conditioning=model.embedding(text),
+        asked=asked,
+        conditioning=model.embedding(asked),
         span=span,
         tokens=own,
         selected=selected,
@@ -91,7 +93,7 @@ def encode_template(model: Model, text: str) -> Prompt:
     Raises:
         PhraseError: the phrase is empty, or has no token that the model reads.
     """
-    template = template_of(text)
+    template = template_of(normalise(text))
     parts: dict[Part, tuple[int, ...]] = {}
     if template:
         prompt = encode_phrase(model, template.text)
@@ -109,17 +111,15 @@ def encode_template(model: Model, text: str) -> Prompt:
 
 def check_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all") -> None:
     """Raise what `encode_phrase` would raise, without asking the text encoder."""
-    _parse(model, text, tokens)
+    _parse(model, normalise(text), tokens)
 
 
 def _parse(
     model: Model, text: str, tokens: str | tuple[int, ...]
 ) -> tuple[slice, tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """Span, the span's tokens, selected positions and warnings of a prompt."""
-    if not text.strip():
-        raise PhraseError(
-            f"phrase {text!r} is empty; name what to look for, such as 'left effusion'"
-        )
+    if not text:
+        raise PhraseError("the phrase is empty; name what to look for, such as 'left effusion'")
     ids, places = _tokenise(model.tokenizer, text)
     if not ids:
         raise PhraseError(f"phrase {text!r} has no token that the model reads; use words")

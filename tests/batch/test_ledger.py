@@ -298,6 +298,23 @@ def test_results_of_an_old_ledger_are_found_whatever_the_batch_size(tmp_path: Pa
     assert not {"device", "dtype", "batch"} & set(found.record["options"])
 
 
+def test_an_old_ledgers_results_of_typographic_phrases_are_computed_again(tmp_path: Path) -> None:
+    ((identity, _), _) = old_ledger(tmp_path)
+    typed = "the\u00a0\u201cheart\u201d"
+    with sqlite3.connect(tmp_path / FILE) as edit:
+        (image,) = edit.execute("SELECT DISTINCT hex(image) FROM result").fetchone()
+        edit.execute(
+            "INSERT INTO result SELECT image, ?, setting, state, owner, at, stem, record"
+            " FROM result WHERE setting = 2",
+            (typed,),
+        )
+    edit.close()
+    with Ledger(tmp_path) as ledger:
+        ledger.settle(Setting(identity=identity, precision="float32", options=PRESETS["fast"]))
+        found = claim(ledger, "heart", typed, image=image)
+    assert (set(found.done), found.mine) == ({"heart"}, (typed,))
+
+
 def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 100)
     with pytest.raises(InputError, match=r"cxrg\.sqlite: is no ledger .*; move it away"):

@@ -438,7 +438,7 @@ def test_the_shipped_model_is_asked_templates(run: Run, place: Path) -> None:
     assert template["asked"] == "left apex pneumothorax"
     assert len(template["tokens"]) == 3
     assert plain["asked"] == plain["phrase"] == phrases[3]
-    assert "asked as it is" in err
+    assert "encoded as it is" in err
     code, _, err = run(
         *("ground", "DOE^JANE.png", "left effusion", "--set", "evidence=template"),
         *("--set", "tokens=content"),
