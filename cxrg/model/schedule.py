@@ -92,18 +92,67 @@ class Schedule:
         return ladder.float().to(timesteps.device)[timesteps + 1]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Defaults:
+    """What a scheduler class of diffusers assumes where its configuration is silent.
+
+    Attributes:
+        beta_start, beta_end, beta_schedule: the class's own.
+        rescales: whether the class obeys ``rescale_betas_zero_snr``.
+    """
+
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    rescales: bool = False
+
+
+_PLAIN, _RESCALING = Defaults(), Defaults(rescales=True)
+_HEUN = Defaults(beta_start=0.00085, beta_end=0.012)
+_LCM = Defaults(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescales=True)
+# Classes whose noise is that of `Schedule`; what else they say concerns their own sampling.
+DIFFUSION = {
+    "DDIMInverseScheduler": _RESCALING,
+    "DDIMParallelScheduler": _RESCALING,
+    "DDIMScheduler": _RESCALING,
+    "DDPMParallelScheduler": _RESCALING,
+    "DDPMScheduler": _RESCALING,
+    "DEISMultistepScheduler": _PLAIN,
+    "DPMSolverMultistepInverseScheduler": _PLAIN,
+    "DPMSolverMultistepScheduler": _RESCALING,
+    "DPMSolverSDEScheduler": _HEUN,
+    "DPMSolverSinglestepScheduler": _PLAIN,
+    "EulerAncestralDiscreteScheduler": _RESCALING,
+    "EulerDiscreteScheduler": _RESCALING,
+    "HeunDiscreteScheduler": _HEUN,
+    "KDPM2AncestralDiscreteScheduler": _HEUN,
+    "KDPM2DiscreteScheduler": _HEUN,
+    "LCMScheduler": _LCM,
+    "LMSDiscreteScheduler": _PLAIN,
+    "PNDMScheduler": _PLAIN,
+    "SASolverScheduler": _PLAIN,
+    "TCDScheduler": _LCM,
+    "UniPCMultistepScheduler": _RESCALING,
+}
+FLOW = (
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+)
+
+
 def read_schedule(config: Mapping[str, Any]) -> Schedule:
-    """The schedule of a scheduler's configuration.
+    """The schedule of a scheduler's configuration; a DDPM's where no class is named.
 
     Raises:
         ModelError: a schedule or prediction that is not handled.
     """
-    name = str(config.get("_class_name", ""))
-    if name.startswith("EDM"):
+    name = str(config.get("_class_name") or "DDPMScheduler")
+    if name in FLOW:
+        return _flow(config, "shift")
+    if name not in DIFFUSION:
         raise ModelError(f"scheduler {name} is not handled; use a DDPM, DDIM or flow schedule")
     prediction = config.get("prediction_type", "epsilon")
-    if name.startswith("FlowMatch"):
-        return _flow(config, "shift")
     if config.get("use_flow_sigmas") and prediction == "flow_prediction":
         return _flow(config, "flow_shift")
     if prediction not in ("epsilon", "v_prediction"):
@@ -113,8 +162,13 @@ def read_schedule(config: Mapping[str, Any]) -> Schedule:
         )
     if config.get("use_flow_sigmas"):
         raise ModelError(f"flow sigmas with {prediction} are not handled; use flow_prediction")
-    alphas_cumprod = torch.cumprod(1 - _betas(config), dim=0)
+    alphas_cumprod = torch.cumprod(1 - _betas(config, DIFFUSION[name]), dim=0)
     if config.get("rescale_betas_zero_snr"):
+        if not DIFFUSION[name].rescales:
+            raise ModelError(
+                f"scheduler {name} has no rescale_betas_zero_snr; name DDIMScheduler in its "
+                "configuration, or set it to false"
+            )
         # Lin et al., arXiv 2305.08891, algorithm 1
         root = alphas_cumprod.sqrt()
         alphas_cumprod = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
@@ -126,9 +180,9 @@ def read_schedule(config: Mapping[str, Any]) -> Schedule:
 
 
 def _flow(config: Mapping[str, Any], key: str) -> Schedule:
-    for strange in ("use_dynamic_shifting", "invert_sigmas"):
-        if config.get(strange):
-            raise ModelError(f"flow schedule with {strange} is not handled; use a fixed {key}")
+    for unhandled in ("use_dynamic_shifting", "invert_sigmas"):
+        if config.get(unhandled):
+            raise ModelError(f"flow schedule with {unhandled} is not handled; use a fixed {key}")
     count = int(config.get("num_train_timesteps", 1000))
     shift = float(config.get(key) or 1.0)
     u = torch.arange(1, count + 1, dtype=torch.float64) / count
@@ -136,13 +190,14 @@ def _flow(config: Mapping[str, Any], key: str) -> Schedule:
     return Schedule(prediction_type="flow", alpha=1 - sigma, sigma=sigma)
 
 
-def _betas(config: Mapping[str, Any]) -> Tensor:
+def _betas(config: Mapping[str, Any], default: Defaults) -> Tensor:
     """diffusers' betas: ``linear``, ``scaled_linear``, ``squaredcos_cap_v2``, or trained ones."""
     if config.get("trained_betas") is not None:
         return torch.tensor(config["trained_betas"], dtype=torch.float64)
     count = int(config.get("num_train_timesteps", 1000))
-    start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
-    kind = config.get("beta_schedule", "linear")
+    start = float(config.get("beta_start", default.beta_start))
+    end = float(config.get("beta_end", default.beta_end))
+    kind = config.get("beta_schedule", default.beta_schedule)
     if kind == "linear":
         return torch.linspace(start, end, count, dtype=torch.float64)
     if kind == "scaled_linear":

@@ -24,7 +24,7 @@ from cxrg.model.card import Card
 from cxrg.model.checkpoint import identity
 from cxrg.model.checkpoint.identity import fingerprint
 from cxrg.model.load import choose_device, choose_dtype, load
-from cxrg.model.schedule import read_schedule
+from cxrg.model.schedule import FLOW, read_schedule
 from cxrg.plan import check_folder
 from tests.fakes import tiny_models
 
@@ -133,7 +133,7 @@ def test_sides_that_the_autoencoder_cannot_halve_are_refused(folders) -> None:
     ],
 )
 def test_the_schedule_is_diffusers(config: dict[str, object]) -> None:
-    schedule = read_schedule({"_class_name": "PNDMScheduler", **config})
+    schedule = read_schedule({"_class_name": "DDIMScheduler", **config})
     expected = DDIMScheduler(**config).alphas_cumprod.double()
     assert schedule.alpha.dtype == torch.float64
     assert schedule.prediction_type == "epsilon"
@@ -157,8 +157,8 @@ def test_the_published_schedules_values() -> None:
         ({"prediction_type": "flow_prediction"}, "with use_flow_sigmas"),
         ({"beta_schedule": "sigmoid"}, "beta schedule 'sigmoid'"),
         ({"use_flow_sigmas": True}, "flow sigmas with epsilon"),
-        ({"_class_name": "FlowMatchX", "use_dynamic_shifting": True}, "use a fixed shift"),
-        ({"_class_name": "FlowMatchX", "invert_sigmas": True}, "invert_sigmas"),
+        ({"_class_name": FLOW[0], "use_dynamic_shifting": True}, "use a fixed shift"),
+        ({"_class_name": FLOW[1], "invert_sigmas": True}, "invert_sigmas"),
     ],
 )
 def test_other_schedules_are_refused(config: dict[str, object], complaint: str) -> None:
