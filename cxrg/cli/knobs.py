@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,13 @@ def _presets(incomplete: str) -> list[str]:
 def _note_debug(ctx: typer.Context, wanted: bool) -> bool:
     if wanted:
         ctx.meta["debug"] = True
+    return wanted
+
+
+def _hide_downloads(wanted: bool) -> bool:
+    """Keep the hub's progress bars off standard error; its library reads this when imported."""
+    if wanted:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return wanted
 
 
@@ -64,7 +72,12 @@ Dtype = Annotated[
 Batch = Annotated[
     str, typer.Option(metavar="N", help="Most latents per evaluation, or auto.", show_default=False)
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, tables or warnings.")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=_hide_downloads, help="No progress, tables or warnings."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_note_debug, help="Show a traceback on errors.")

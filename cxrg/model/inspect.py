@@ -6,7 +6,7 @@ configurations, and their names and shapes are compared with the headers of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,7 +180,7 @@ class _Look:
         self.parts.append(report)
         network = self.loaded[part] = without_memory(place, config)
         problem, notes = compare(network, headers.shapes)
-        self.parts[-1] = replace(report, notes=notes)
+        self.parts[-1] = replace(report, notes=(*notes, *_ignored(type(network), config)))
         if problem:
             raise ModelError(f"{place}: {problem}; copy it again")
 
@@ -200,6 +200,16 @@ class _Look:
             device=device,
             dtype=choose_dtype("auto", device, card),
         )
+
+
+def _ignored(kind: Any, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note on settings that the class does not have, as those of later versions and forks."""
+    if not hasattr(kind, "_get_init_keys"):
+        return ()  # transformers keeps every setting
+    known = kind._get_init_keys(kind)
+    more = [name for name in config if not name.startswith("_") and config[name]]
+    unknown = sorted(name for name in more if name not in known)
+    return (f"settings that {kind.__name__} ignores: {', '.join(unknown)}",) if unknown else ()
 
 
 def _stranger(folder: Path) -> str:

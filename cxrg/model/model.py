@@ -1,11 +1,9 @@
 """A text-conditioned latent diffusion model, read from a diffusers folder or the hub.
 
-Image to latent (Rombach et al., CVPR 2022, section 3.1; diffusers' convention)::
-
-    z = (mean - shift_factor) * scaling_factor
-
-with the mean of the autoencoder's posterior, or the latent itself where the autoencoder is
-deterministic (``AutoencoderDC``). Only safetensors are read: other formats can run code.
+Image to latent (Rombach et al., CVPR 2022, section 3.1): the mean of the autoencoder's posterior,
+or the latent itself where the autoencoder is deterministic (``AutoencoderDC``), scaled as its
+configuration says (`cxrg.model.latent_scale`). Only safetensors are read: other formats can run
+code.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ from cxrg.model.conditioning import Conditioning
 from cxrg.model.families import family_of
 from cxrg.model.families.base import UNLIMITED, Family
 from cxrg.model.families.stable_diffusion_xl import SecondEncoder
+from cxrg.model.latent_scale import read_latent_scale
 from cxrg.model.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -71,7 +70,12 @@ class Model:
     @property
     def side(self) -> int:
         """Pixels of the model's square."""
-        return self.card.side or int(self.denoiser.config.sample_size) * self.factor
+        size = self.denoiser.config.sample_size
+        if not self.card.side and not isinstance(size, int):
+            raise ModelError(
+                f"{self.card.name}: sample_size {size} is not one side; set side in cxrg.json"
+            )
+        return self.card.side or size * self.factor
 
     @property
     def family(self) -> Family:
@@ -114,17 +118,17 @@ class Model:
         image = image * 2 - 1 if self.card.image_range == "-1..1" else image
         image = image[:, None].expand(-1, self.vae.config.in_channels, -1, -1)
         encoded = self.vae.encode(image)
-        factor = self.vae.config.scaling_factor
+        scale = read_latent_scale(self.vae.config)
         if hasattr(encoded, "latent_dist"):
             posterior = encoded.latent_dist
-            return (posterior.mean - self._shift) * factor, posterior.std * factor
+            return scale.scale(posterior.mean), scale.scale_deviation(posterior.std)
         # AutoencoderDC has no posterior: its latent is the mean, and certain.
-        mean = (encoded.latent - self._shift) * factor
+        mean = scale.scale(encoded.latent)
         return mean, torch.zeros_like(mean)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Grey images ``(B, S, S)`` in [0, 1] of latents ``(B, C, h, w)``."""
-        raw = latents / self.vae.config.scaling_factor + self._shift
+        raw = read_latent_scale(self.vae.config).unscale(latents)
         grey = self.vae.decode(raw).sample.mean(dim=1)
         grey = (grey + 1) / 2 if self.card.image_range == "-1..1" else grey
         return cast(Tensor, grey.clamp(0, 1))
@@ -179,7 +183,3 @@ class Model:
         if len(self._texts) > REMEMBERED_TEXTS:
             self._texts.popitem(last=False)
         return known
-
-    @property
-    def _shift(self) -> float:
-        return getattr(self.vae.config, "shift_factor", None) or 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -445,3 +446,11 @@ def test_the_shipped_model_is_asked_templates(run: Run, place: Path) -> None:
     )
     assert (code, err.count("\n")) == (2, 1)
     assert "use tokens=all" in err
+
+
+def test_quiet_hides_the_hubs_progress_bars(run: Run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    run("ground", tmp_path / "missing.png", "left")
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "0"
+    run("ground", tmp_path / "missing.png", "left", "-q")
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"

@@ -134,6 +134,12 @@ UNET = "unet/config.json"
         (edit(UNET, _class_name="UNet2DModel"), "denoiser UNet2DModel is not handled"),
         (edit(UNET, addition_embed_type="text_image"), "also wants addition_embed_type"),
         (edit(UNET, addition_embed_type="text_time"), "no text_encoder_2/config.json"),
+        (edit(UNET, time_cond_proj_dim=256), "UNet2DConditionModel also wants time_cond_proj_dim"),
+        (edit(UNET, num_class_embeds=3), "also wants num_class_embeds"),
+        (edit(UNET, encoder_hid_dim=8), "also wants encoder_hid_dim"),
+        (edit(UNET, dual_cross_attention=True), "also wants dual_cross_attention"),
+        (edit(UNET, cross_attention_dim=[32, 32, 32]), "also wants cross_attention_dim"),
+        (edit("vae/config.json", in_channels=4), "takes 4 channels; grey or RGB images"),
         (edit("vae/config.json", _class_name="VQModel"), "autoencoder VQModel is not handled"),
         (
             edit("scheduler/scheduler_config.json", _class_name="EDMX"),
@@ -168,6 +174,12 @@ def test_what_does_no_harm_is_a_note(folder: Path) -> None:
     assert report.problems == ()
     notes = {part.name: part.notes for part in report.parts}
     assert notes["unet"] == ("1 weights are not used, such as lora.down",)
+    # Old versions of diffusers had other settings; at these values they change nothing.
+    edit(UNET, num_vector_embeds=None, activation_dropout=0)(folder)
+    edit("vae/config.json", clamp_latents=True, gain=2)(folder)
+    (vae, unet, *_) = inspect_folder(folder).parts
+    assert unet.notes == notes["unet"]
+    assert vae.notes == ("settings that AutoencoderKL ignores: clamp_latents, gain",)
     assert notes["text_encoder"] == ()
 
 

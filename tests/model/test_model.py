@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +125,14 @@ def test_sides_that_the_autoencoder_cannot_halve_are_refused(folders) -> None:
         loaded.encode(np.zeros((60, 64), dtype=np.float32))
     with pytest.raises(UsageError, match="multiples of 8"):
         loaded.encode(np.zeros((1, 1, 64, 64), dtype=np.float32))
+
+
+def test_an_oblong_sample_size_is_refused_unless_the_card_names_a_side(broken: Path) -> None:
+    edit(broken / "unet" / "config.json", sample_size=[8, 16])
+    loaded = load(broken, device="cpu")
+    with pytest.raises(ModelError, match=r"sample_size \[8, 16\] is not one side; set side in"):
+        _ = loaded.side
+    assert replace(loaded, card=replace(loaded.card, side=64)).side == 64
 
 
 @pytest.mark.parametrize(
@@ -332,6 +345,28 @@ def test_the_hub_is_asked_for_the_pinned_revision(folders, monkeypatch: pytest.M
     assert asked["revision"] is None
 
 
+def test_parts_that_the_hub_has_as_variants_only_are_fetched_too(folders, monkeypatch, tmp_path):
+    asked: list[dict[str, Any]] = []
+    folder = shutil.copytree(folders["sd1"], tmp_path / "sd1")
+    half = (folder / UNET).rename(tmp_path / "diffusion_pytorch_model.fp16.safetensors")
+
+    def snapshot(hub_id: str, **settings: Any) -> str:
+        asked.append(settings)
+        if len(asked) == 2:
+            shutil.move(half, folder / "unet")
+        return str(folder)
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    load("o/n", device="cpu")
+    name = "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors"
+    for settings, fetched in zip(asked, (False, True), strict=True):
+        ignored = any(fnmatch(name, pattern) for pattern in settings["ignore_patterns"])
+        allowed = any(fnmatch(name, pattern) for pattern in settings["allow_patterns"])
+        assert (allowed and not ignored) is fetched
+    assert not any(fnmatch("vae/x.safetensors", each) for each in asked[1]["allow_patterns"])
+
+
 def failing(error: Exception) -> object:
     def snapshot(*_: object, **__: object) -> str:
         raise error
@@ -351,6 +386,44 @@ def test_what_the_hub_answers_becomes_one_line(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(ModelError, match=complaint) as refusal:
             load("o/n")
         assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "complaint"),
+    [
+        (
+            "ALL_PROXY",
+            "socks5://127.0.0.1:9",
+            r"socksio.*; correct or unset ALL_PROXY, or|be reached",
+        ),
+        ("HTTPS_PROXY", "foo://bar", "Unknown scheme.*; correct or unset HTTPS_PROXY, or give"),
+        ("HTTPS_PROXY", "http://u:secret", r"called \(an address is not valid\); correct or"),
+        ("HF_ENDPOINT", "hub.example", "missing an 'http://'.*; correct or unset HF_ENDPOINT, or"),
+    ],
+)
+def test_addresses_that_the_hubs_client_refuses_become_one_line(
+    name: str, address: str, complaint: str, tmp_path: Path
+) -> None:
+    """In a process of its own: the client reads its environment once."""
+    known = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "HF_ENDPOINT", "HF_HUB_OFFLINE")
+    rest = {key: value for key, value in os.environ.items() if key.upper() not in known}
+    program = """
+from cxrg.errors import ModelError
+from cxrg.model.checkpoint.hub import fetch
+try:
+    fetch("some-owner/some-model", revision=None, offline=False)
+except ModelError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**rest, "HF_HOME": str(tmp_path), name: address},
+        capture_output=True,
+        text=True,
+    )
+    assert len(done.stdout.splitlines()) == 1, done.stderr
+    assert re.search(complaint, done.stdout), done.stdout
+    assert "secret" not in done.stdout
 
 
 def test_devices() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from cxrg.errors import ModelError
-from cxrg.model.checkpoint.networks import UNSAFE
+from cxrg.model.checkpoint.weight_files import UNSAFE
 
 # peft's and diffusers' own names for the one file of an adapter's folder.
 IN_FOLDER = ("adapter_model", "pytorch_lora_weights", "learned_embeds")

@@ -17,9 +17,9 @@ from cxrg.model.checkpoint.networks import (
     network_class,
     quiet_libraries,
     read_network,
-    weights_variant,
 )
 from cxrg.model.checkpoint.text import check_text, read_tokenizer
+from cxrg.model.checkpoint.weight_files import find_weights
 from cxrg.model.families.stable_diffusion_xl import SecondEncoder, read_second
 
 __all__ = ["Parts", "quiet_libraries", "read_folder"]
@@ -50,7 +50,7 @@ def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Pa
     layout.check_latents(folder, configs[denoiser], configs["vae"])
     networks = layout.networks_of(configs)
     parts: dict[str, Any] = {}
-    variants = {part: weights_variant(folder / part) for part in networks}
+    variants = {part: find_weights(folder / part).variant for part in networks}
     with quiet_libraries():
         for part in networks:
             kind = network_class(folder, part, configs[part])

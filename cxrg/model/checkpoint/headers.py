@@ -6,7 +6,6 @@ names and shapes are compared with the headers of the files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cxrg.errors import ModelError
-from cxrg.model.checkpoint.networks import first_line, network_class, weights_variant
+from cxrg.model.checkpoint.networks import first_line, network_class
+from cxrg.model.checkpoint.weight_files import find_weights
 
 Shapes = dict[str, tuple[int, ...]]
 # What saved encoders often lack and nothing here reads, and what old ones have too much.
@@ -43,8 +43,7 @@ def read_headers(place: Path) -> Headers:
     Raises:
         ModelError: a file is missing, misnamed or broken.
     """
-    base = "model" if place.name.startswith("text_encoder") else "diffusion_pytorch_model"
-    files = _weight_files(place, base)
+    files = find_weights(place).paths
     shapes: Shapes = {}
     precisions: set[str] = set()
     for path in files:
@@ -61,25 +60,6 @@ def read_headers(place: Path) -> Headers:
         size=sum(path.stat().st_size for path in files),
         precision=", ".join(sorted(precisions)),
     )
-
-
-def _weight_files(place: Path, base: str) -> list[Path]:
-    """One whole file, or all shards that an index names."""
-    variant = weights_variant(place)
-    files = [
-        path
-        for path in sorted(place.glob(f"{base}*.safetensors"))
-        if (".fp16." in path.name) == (variant == "fp16") and "non_ema" not in path.name
-    ]
-    whole = [path for path in files if "-of-" not in path.name]
-    for index in () if whole else place.glob(f"{base}.safetensors.index*.json"):
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        gone = sorted({name for name in shards if not (place / name).is_file()})
-        if gone:
-            raise ModelError(f"{place}: {gone[0]} is missing; copy it again")
-    if not files:
-        raise ModelError(f"{place}: no {base}.safetensors; files must keep their names")
-    return whole or files
 
 
 def without_memory(place: Path, config: Mapping[str, Any]) -> Any:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from cxrg.errors import ModelError
-from cxrg.model.checkpoint.layout import EVERY_PART
+from cxrg.model.checkpoint.layout import EVERY_PART, networks_of
 from cxrg.model.checkpoint.networks import first_line
 
+# Environment variables that say where the hub is and how it is reached.
+ADDRESSES = tuple(
+    name
+    for upper in ("HF_ENDPOINT", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+    for name in (upper, upper.lower())
+)
+# Weights that are there a second time in another precision, and those before averaging.
+VARIANTS, UNAVERAGED = ("*.fp16[.-]*", "*.bf16[.-]*"), "*non_ema*"
 KINDS = (".json", ".txt", ".model", ".safetensors")
 
 
@@ -27,17 +38,25 @@ def fetch(hub_id: str, *, revision: str | None, offline: bool) -> Path:
         RevisionNotFoundError,
     )
 
-    wanted = [f"{part}/*{kind}" for part in EVERY_PART for kind in KINDS]
-    try:
+    client, invalid = _client_errors(HfHubHTTPError)
+
+    def snapshot(parts: Sequence[str], ignored: Sequence[str]) -> Path:
+        wanted = [f"{part}/*{kind}" for part in parts for kind in KINDS]
         return Path(
             snapshot_download(
                 hub_id,
                 revision=revision,
                 local_files_only=offline,
                 allow_patterns=[*wanted, "cxrg.json", "model_index.json"],
-                ignore_patterns=["*.fp16.*", "*non_ema*"],
+                ignore_patterns=list(ignored),
             )
         )
+
+    try:
+        folder = snapshot(EVERY_PART, (*VARIANTS, UNAVERAGED))
+        if variants_only := _without_weights(folder):
+            snapshot(variants_only, (UNAVERAGED,))
+        return folder
     except GatedRepoError as error:
         raise ModelError(
             f"{hub_id}: its terms must be accepted at https://huggingface.co/{hub_id}, "
@@ -56,3 +75,31 @@ def fetch(hub_id: str, *, revision: str | None, offline: bool) -> Path:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(f"{hub_id}: {first_line(error)}; try again, or give a folder") from error
+    except (ImportError, ValueError, client, invalid) as error:
+        # The client refuses the address of the hub or of a proxy before it calls.
+        named = [name for name in ADDRESSES if os.environ.get(name)] or [ADDRESSES[0]]
+        # What the client says of an address it cannot parse may be part of a password.
+        why = "an address is not valid" if isinstance(error, invalid) else first_line(error)
+        raise ModelError(
+            f"{hub_id}: the hub cannot be called ({why}); correct or unset {', '.join(named)}, "
+            "or give a folder"
+        ) from error
+
+
+def _without_weights(folder: Path) -> list[str]:
+    """The parts of a folder that hold networks, but no weights."""
+    return [
+        part
+        for part in networks_of(EVERY_PART)
+        if (folder / part).is_dir() and not any((folder / part).glob("*.safetensors"))
+    ]
+
+
+def _client_errors(hub_error: type[Exception]) -> tuple[type[Exception], type[Exception]]:
+    """``HTTPError`` and ``InvalidURL`` of the client that the hub's library calls with.
+
+    The client is httpx, or httpx2 since the library's version 2.
+    """
+    base = next(kind for kind in hub_error.__mro__ if kind.__name__ == "HTTPError")
+    client = import_module(base.__module__.partition(".")[0])
+    return base, client.InvalidURL

@@ -9,13 +9,14 @@ text encoder with its tokenizer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cxrg.errors import ModelError
 from cxrg.model.families import FAMILIES, HANDLED, family_for
 from cxrg.model.families.base import Config, Family
+from cxrg.model.latent_scale import read_latent_scale
 
 DENOISERS = ("unet_ema", "unet", "transformer")
 COMMON = ("text_encoder", "tokenizer", "scheduler")
@@ -50,7 +51,7 @@ def folder_family(folder: Path) -> Family | None:
         return None  # reading the denoiser's configuration says what is wrong
 
 
-def networks_of(parts: Mapping[str, Any]) -> list[str]:
+def networks_of(parts: Iterable[str]) -> list[str]:
     """Those parts that have weights."""
     return [part for part in parts if part not in CONFIG_FILES]
 
@@ -97,13 +98,26 @@ def check_family(folder: Path, denoiser: Config) -> Family:
 
 
 def check_latents(folder: Path, denoiser: Config, vae: Config) -> None:
-    """Raise ModelError if the denoiser takes other latents than the autoencoder gives."""
+    """Raise ModelError if the denoiser takes other latents than the autoencoder gives.
+
+    Raises:
+        ModelError: so do the configurations say, or the autoencoder's scale cannot be read.
+    """
     wanted, given = denoiser.get("in_channels", 4), vae.get("latent_channels")
     if wanted != given:
         raise ModelError(
             f"{folder}: the denoiser takes {wanted} channels but the autoencoder gives {given}; "
             "inpainting and depth models are not handled, and parts must belong together"
         )
+    if vae.get("in_channels", 3) not in (1, 3):
+        raise ModelError(
+            f"{folder}: the autoencoder takes {vae['in_channels']} channels; grey or RGB images "
+            "are handled"
+        )
+    try:
+        read_latent_scale(vae)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
 
 
 def describe(configs: Mapping[str, Config]) -> str:

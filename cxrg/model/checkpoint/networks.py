@@ -10,8 +10,6 @@ from typing import Any
 from cxrg.errors import ModelError
 from cxrg.model.checkpoint import layout
 
-UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
-
 
 def network_class(folder: Path, part: str, config: Mapping[str, Any]) -> Any:
     """The class of a part that has weights.
@@ -77,19 +75,6 @@ def text_encoder_class(part: str, config: Mapping[str, Any]) -> Any:
     return transformers.AutoModel
 
 
-def weights_variant(part: Path) -> str | None:
-    """``fp16`` where a part comes in that variant only; its weights must be safetensors."""
-    names = [path.name for path in part.iterdir()]
-    safe = [name for name in names if name.endswith(".safetensors")]
-    if not safe:
-        unsafe = [name for name in names if name.endswith(UNSAFE)]
-        found = f"only {unsafe[0]}, which can run code when read" if unsafe else "no weights"
-        raise ModelError(
-            f"{part}: {found}; save the model with save_pretrained(..., safe_serialization=True)"
-        )
-    return "fp16" if all(".fp16" in name for name in safe) else None
-
-
 def read_network(kind: Any, part: Path, **how: Any) -> Any:
     """A network with its weights, on the CPU.
 
@@ -123,19 +108,19 @@ def quiet_libraries() -> Iterator[None]:
     import diffusers.utils.logging
     import transformers.utils.logging
 
-    text: Any = transformers.utils.logging
-    both: tuple[Any, ...] = (diffusers.utils.logging, text)
-    levels, bars = [each.get_verbosity() for each in both], text.is_progress_bar_enabled()
+    both: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [each.get_verbosity() for each in both]
+    bars = [each for each in both if each.is_progress_bar_enabled()]
     try:
         for each in both:
-            each.set_verbosity_error()
-        text.disable_progress_bar()
+            each.set_verbosity(each.CRITICAL)
+            each.disable_progress_bar()
         yield
     finally:
         for each, level in zip(both, levels, strict=True):
             each.set_verbosity(level)
-        if bars:
-            text.enable_progress_bar()
+        for each in bars:
+            each.enable_progress_bar()
 
 
 def first_line(error: Exception) -> str:

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 NAME = "UNet2DConditionModel"
 STAGES = ("down_blocks", "mid_block", "up_blocks")
+# Conditions beyond text, which a phrase does not give; attention to two texts at once; and the
+# guidance embedding of latent consistency models (arXiv 2310.04378), which are made for sampling.
+UNHANDLED = (
+    "class_embed_type",
+    "num_class_embeds",
+    "encoder_hid_dim_type",
+    "encoder_hid_dim",
+    "addition_embed_type",
+    "time_cond_proj_dim",
+    "dual_cross_attention",
+)
 
 
 class UNet(Family):
@@ -47,8 +58,8 @@ class UNet(Family):
         return UNet2DConditionModel
 
     def unhandled(self, config: Config) -> tuple[str, ...]:
-        # Conditions beyond text, which a phrase does not give.
-        names = ("class_embed_type", "encoder_hid_dim_type", "addition_embed_type")
+        several = isinstance(config.get("cross_attention_dim"), (list, tuple))
+        names = (*UNHANDLED, "cross_attention_dim") if several else UNHANDLED
         return tuple(name for name in names if config.get(name))
 
     def text_width(self, config: Config) -> int:
