@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_latents_are_those_of_diffusers_image_to_image(folder, folders, monkeypa
         tokenizer=model.tokenizer,
         tokenizer_2=model.second.tokenizer,
         unet=model.denoiser,
-        scheduler=None,
+        scheduler=cast(Any, None),
     )
     grey = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
     picture = (grey * 2 - 1).expand(1, 3, -1, -1)

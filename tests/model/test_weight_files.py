@@ -18,7 +18,11 @@ from cxrg.model.load import load
 from cxrg.plan import check_folder
 
 KINDS: dict[str, Any] = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
-PRECISIONS: dict[str, Any] = {"fp16": torch.float16, "bf16": torch.bfloat16, None: torch.float32}
+PRECISIONS: dict[str | None, Any] = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    None: torch.float32,
+}
 
 
 def save_again(folder: Path, part: str, variant: str | None, size: str) -> None:
