@@ -44,6 +44,7 @@ DECODERS: dict[str, str] = {
     **dict.fromkeys((HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K), "pylibjpeg"),
     **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), "gdcm"),
 }
+_JPEG = b"\xff\xd8"
 _LOSSY_JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 
 MAX_SCANNED = 2**31
@@ -100,7 +101,7 @@ def decode(ds: pydicom.Dataset) -> Cells:
         *(ds.Rows, ds.Columns, samples),
     ):
         raise MismatchError
-    if takes_too_long(frame, stated.rows * stated.columns):
+    if frame[:2] == _JPEG and takes_too_long(frame, stated.rows * stated.columns):
         raise ValueError("too many scans")
     if stated.bits < bits or stated.bits > int(ds.BitsAllocated):
         bits = stated.bits
@@ -181,7 +182,7 @@ def takes_too_long(jpeg: bytes, pixels: int) -> bool:
 
     Coded data never has the marker of a scan in it, so it is counted without a parser.
     """
-    return jpeg[:2] == b"\xff\xd8" and jpeg.count(b"\xff\xda") * pixels > MAX_SCANNED
+    return jpeg.count(b"\xff\xda") * pixels > MAX_SCANNED
 
 
 def read_codestream(frame: bytes) -> Codestream | None:
@@ -192,7 +193,7 @@ def read_codestream(frame: bytes) -> Codestream | None:
 
     Source: ITU-T T.81 B.1.1 and B.2.2 (SOFn), T.87 C.2.2 (SOF55), T.800 A.5.1 (SIZ).
     """
-    return _read_jpeg(frame) if frame[:2] == b"\xff\xd8" else _read_jpeg2000(frame)
+    return _read_jpeg(frame) if frame[:2] == _JPEG else _read_jpeg2000(frame)
 
 
 def _read_jpeg2000(frame: bytes) -> Codestream | None:

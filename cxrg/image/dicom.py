@@ -30,7 +30,7 @@ from pydicom.uid import (
 )
 
 from cxrg.image.codec import Cells, MismatchError, decode
-from cxrg.image.file import check_size, image_error, open_file, read_bytes
+from cxrg.image.file import MAX_BYTES, check_size, image_error, open_file, read_bytes
 from cxrg.image.grayscale import (
     VALUE_FAILURES,
     inverted,
@@ -44,7 +44,7 @@ from cxrg.image.grayscale import (
     text,
     voi,
 )
-from cxrg.image.orientation import UPRIGHT, from_patient, is_lateral
+from cxrg.image.orientation import UPRIGHT, Turn, from_patient, is_lateral
 from cxrg.image.samples import COLOURED, default_grey, refuse_constant
 
 _KEYWORDS = [
@@ -78,7 +78,7 @@ _TURNED = (
     "boxes are in pixels of the upright picture"
 )
 
-_CLASS_WITHIN = 2**16  # first bytes of a file that have its SOP class
+_CLASS_WITHIN, _LAYOUT_WITHIN = 2**16, 2**20  # first bytes that usually have these elements
 
 MAX_INFLATED = 2**29
 """Bytes that a deflated data set may have; the largest picture let in has 300 million."""
@@ -206,6 +206,19 @@ def _ends_in_pixels(data: bytes) -> bool:
                 return True
             at = data.find(tag, at + 4)
     return False
+
+
+def read_layout(path: Path) -> tuple[tuple[int, int], Turn] | None:
+    """Rows and Columns, and the turn that Patient Orientation asks for; None without a size."""
+    for most in (_LAYOUT_WITHIN, MAX_BYTES):  # the whole file only where it has to be
+        try:
+            with _quiet(), open_file(path) as file:
+                ds = read_elements(file.read(most), ["Rows", "Columns", "PatientOrientation"])
+                rows, columns = (int(numbers(ds, keyword)[0]) for keyword in ("Rows", "Columns"))
+                return (rows, columns), from_patient(directions(ds))
+        except _FAILURES:
+            continue
+    return None
 
 
 def states_other_class(path: Path) -> bool:

@@ -1,47 +1,25 @@
 """A chest X-ray file as the model sees it: float32 grey in a square, and the way back.
 
-DICOM goes through `cxrg.image.dicom`; PNG, JPEG and TIFF come without any instruction how to show
-them, so their grey is `cxrg.image.file.default_range`. Whatever the file, ``grey`` is bright where
-the body is dense.
+DICOM goes through `cxrg.image.dicom`, PNG, JPEG and TIFF through `cxrg.image.picture`; these come
+without any instruction how to show them, so their grey is that of `cxrg.image.samples`. Whatever
+the file, ``grey`` is upright, and bright where the body is dense.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cxrg.geometry import Fit, Frame
-from cxrg.image.dicom import DisplayGrey, read_dicom, states_other_class
-from cxrg.image.file import (
-    HEAD,
-    MAX_PIXELS,
-    Kind,
-    check_size,
-    image_error,
-    kind_of,
-    open_file,
-    read_bytes,
-)
-from cxrg.image.samples import default_grey
-
-# What Pillow raises on damaged files.
-_FAILURES = (
-    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-    *(EOFError, RuntimeError, OverflowError, MemoryError, struct.error, zlib.error, cv2.error),
-)
-_WHITE_IS_ZERO, _PHOTOMETRIC, _BITS_PER_SAMPLE = 0, 262, 258
-_ORIENTATION = 274
+from cxrg.image import dicom, picture
+from cxrg.image.file import HEAD, Kind, image_error, kind_of, open_file, read_bytes
+from cxrg.image.orientation import Turn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -89,7 +67,10 @@ def read_image(path: Path | str, *, side: int, fit: Fit = "pad") -> CxrImage:
     kind = kind_of(data[:HEAD])
     if kind is None:
         raise image_error(path, "is no image known here", "give DICOM, PNG, JPEG or TIFF")
-    read = read_dicom(path, data) if kind == "dicom" else _read_picture(path, data, kind)
+    if kind == "dicom":
+        read = dicom.read_dicom(path, data)
+    else:
+        read = picture.read_picture(path, data, kind)
     height, width = read.grey.shape
     frame = Frame.fit((height, width), side, fit, read.pixel_aspect)
     return CxrImage(
@@ -105,6 +86,39 @@ def read_image(path: Path | str, *, side: int, fit: Fit = "pad") -> CxrImage:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How a file stores its picture: ``(H, W)``, and the turn with which `read_image` reads it."""
+
+    kind: Kind
+    stored: tuple[int, int]
+    turn: Turn
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width of what `read_image` returns."""
+        return self.turn.shape(self.stored)
+
+
+def read_layout(path: Path | str) -> Layout | None:
+    """The layout from a file's header, None where it is no image or its header is damaged."""
+    path = Path(path)
+    kind = _kind(path)
+    if kind is None:
+        return None
+    if kind == "dicom":
+        found = dicom.read_layout(path)
+    else:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(path, formats=[kind.upper()]) as opened:
+                    found = picture.stored_layout(opened)
+        except (*picture.FAILURES, Image.DecompressionBombError):
+            return None
+    return Layout(kind=kind, stored=found[0], turn=found[1]) if found else None
+
+
 def is_image(path: Path | str) -> bool:
     """Whether a file starts like one of the four kinds; False where it cannot be read."""
     return _kind(Path(path)) is not None
@@ -113,7 +127,7 @@ def is_image(path: Path | str) -> bool:
 def is_other_object(path: Path | str) -> bool:
     """Whether a file is DICOM, but states that it is no image: a directory, a report."""
     path = Path(path)
-    return _kind(path) == "dicom" and states_other_class(path)
+    return _kind(path) == "dicom" and dicom.states_other_class(path)
 
 
 def _kind(path: Path) -> Kind | None:
@@ -125,64 +139,3 @@ def _kind(path: Path) -> Kind | None:
             return kind_of(file.read(HEAD))
     except (OSError, ValueError):
         return None
-
-
-def _read_picture(path: Path, data: bytes, kind: Kind) -> DisplayGrey:
-    """PNG, JPEG or TIFF as display grey."""
-    notes: list[str] = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=[kind.upper()]) as picture:
-                check_size(path, picture.height, picture.width)
-                _refuse_pages(path, picture, kind)
-                samples = _samples(picture, data, notes)
-    except Image.DecompressionBombError:
-        remedy = f"scale it below {MAX_PIXELS} pixels"
-        raise image_error(path, "is too large to be decompressed", remedy) from None
-    except _FAILURES:
-        problem = f"is a {kind.upper()} file that cannot be decoded (damaged, or a rare variant)"
-        raise image_error(path, problem, "copy it again, or save it as grey PNG") from None
-    if samples.dtype not in (np.uint8, np.uint16):
-        raise image_error(path, "has neither 8 nor 16 bits a pixel", "save it as 16-bit grey PNG")
-    grey, window, colour = default_grey(path, samples, 8 * samples.dtype.itemsize)
-    warned = (*notes, *colour)
-    return DisplayGrey(grey=grey, pixel_aspect=1.0, uid=None, window=window, warnings=warned)
-
-
-def _refuse_pages(path: Path, picture: Image.Image, kind: Kind) -> None:
-    """One file, one picture; a second frame in a JPEG is only ever a preview."""
-    if kind != "jpeg" and getattr(picture, "n_frames", 1) > 1:
-        raise image_error(path, "has more than one page or frame", "save the one to look at")
-
-
-def _samples(picture: Image.Image, data: bytes, notes: list[str]) -> NDArray[Any]:
-    """The decoded samples ``(H, W)`` or ``(H, W, 3 or 4)``, upright, in their full depth."""
-    orientation = picture.getexif().get(_ORIENTATION, 1)
-    tags = getattr(picture, "tag_v2", {})
-    white_is_zero = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    deep = 16 in tags.get(_BITS_PER_SAMPLE, ()) or (picture.format == "PNG" and data[24] == 16)
-    picture.load()
-    if orientation != 1:
-        notes.append("an orientation tag was applied; boxes are in pixels of the upright picture")
-    if deep and len(picture.getbands()) > 1 and orientation == 1:
-        return _deep_colour(data)
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I;16"):
-        samples = np.asarray(upright).astype(np.uint16)
-        # Pillow turns WhiteIsZero around for 8 bits, but not for 16.
-        return 65535 - samples if white_is_zero else samples
-    if upright.mode in ("1", "L"):
-        return np.asarray(upright.convert("L"))
-    if upright.mode in ("I", "F"):
-        return np.asarray(upright)
-    alpha = "transparency" in upright.info or upright.mode in ("LA", "PA", "RGBA", "La", "RGBa")
-    return np.asarray(upright.convert("RGBA" if alpha else "RGB"))
-
-
-def _deep_colour(data: bytes) -> NDArray[Any]:
-    """16-bit samples of more than one channel, RGB(A); Pillow would cut them to 8 bits."""
-    samples = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None or samples.ndim != 3 or samples.shape[-1] not in (3, 4):
-        raise ValueError("OpenCV cannot decode it")
-    return np.asarray(samples)[..., [2, 1, 0, 3][: samples.shape[-1]]]

@@ -10,14 +10,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
+from PIL import Image
 
 from cxrg.chest.categories import group_of, make_phrase, named_side, place
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.datasets import Dataset, read_dataset
-from cxrg.evaluate.datasets.common import image_size, merge_duplicates
+from cxrg.evaluate.datasets.common import merge_duplicates
 from cxrg.evaluate.sample import Polygons, Rle, Sample, encode
 from cxrg.geometry import Box, mask_boxes
+from cxrg.image.read import read_image, read_layout
 from cxrg.phantom.dx import write_dx
 
 
@@ -571,8 +574,8 @@ def test_sizes_come_from_headers(tmp_path: Path) -> None:
     (tmp_path / "bare").write_bytes(whole[132:])
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
     (tmp_path / "empty").touch()
-    sizes = {path.name: image_size(path) for path in tmp_path.iterdir()}
-    assert sizes == {
+    layouts = {path.name: read_layout(path) for path in tmp_path.iterdir()}
+    assert {name: layout and layout.upright for name, layout in layouts.items()} == {
         "wide.png": (30, 50),
         "film": (40, 20),
         "bare": (40, 20),
@@ -582,6 +585,59 @@ def test_sizes_come_from_headers(tmp_path: Path) -> None:
     row = 'broken.png,mass,Mass,"[[1, 1, 9, 9]]"'
     data = read_dataset(text(tmp_path / "m.csv", "image,phrase,category,boxes", row))
     assert kinds(data) == {"unreadable image": 1}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_sizes_are_those_of_the_upright_picture(tmp_path: Path, kind: str) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    smooth = np.tile(np.arange(0, 200, 5, dtype=np.uint8), (30, 1))
+    Image.fromarray(smooth).save(tmp_path / "a.png", kind, exif=exif)
+    row = 'a.png,mass,Mass,"[[1, 1, 9, 35]]"'
+    (sample,) = read_dataset(text(tmp_path / "m.csv", "image,phrase,category,boxes", row)).samples
+    assert sample.space == (40, 30) == read_image(tmp_path / "a.png", side=32).grey.shape
+    assert sample.boxes == (Box(1, 1, 9, 35),)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (["L", "F"], Box(2, 3, 8, 9)),
+        (["R", "F"], Box(12, 3, 18, 9)),
+        (["R", "H"], Box(12, 31, 18, 37)),
+        (["F", "L"], Box(3, 2, 9, 8)),
+        (["F", "R"], Box(31, 2, 37, 8)),
+    ],
+)
+def test_boxes_turn_with_a_dicom_picture(
+    tmp_path: Path, orientation: list[str], upright: Box
+) -> None:
+    pixels = np.ones((40, 20), np.uint16)
+    pixels[3:9, 2:8] = 4000
+    write_dx(tmp_path / "a.dcm", pixels, seed=1)
+    film = pydicom.dcmread(tmp_path / "a.dcm")
+    film.PatientOrientation = orientation
+    film.save_as(tmp_path / "a.dcm")
+    row = 'a.dcm,mass,Mass,"[[2, 3, 8, 9]]"'
+    (sample,) = read_dataset(text(tmp_path / "m.csv", "image,phrase,category,boxes", row)).samples
+    grey = read_image(tmp_path / "a.dcm", side=32).grey
+    assert sample.space == grey.shape
+    assert sample.boxes == (upright,)
+    # The box is where the bright pixels are.
+    rows, columns = np.nonzero(grey > 0.5)
+    assert (columns.min(), rows.min()) == (upright.x0, upright.y0)
+    assert (columns.max() + 1, rows.max() + 1) == (upright.x1, upright.y1)
+
+
+def test_outlines_of_a_turned_dicom_picture_are_counted_and_left_out(tmp_path: Path) -> None:
+    write_dx(tmp_path / "a.dcm", np.ones((40, 20), np.uint16), seed=1)
+    film = pydicom.dcmread(tmp_path / "a.dcm")
+    film.PatientOrientation = ["R", "F"]
+    film.save_as(tmp_path / "a.dcm")
+    mask = {"size": [40, 20], "counts": encode(np.eye(40, 20, dtype=bool)).counts}
+    row = {"image": "a.dcm", "phrase": "mass", "category": "Mass", "mask": mask}
+    data = read_dataset(text(tmp_path / "m.jsonl", json.dumps(row)))
+    assert kinds(data) == {"turned image": 1}
 
 
 def test_same_phrase_twice_keeps_both_apart(tmp_path: Path) -> None:

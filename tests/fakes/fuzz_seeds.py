@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import tifffile
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -29,8 +30,8 @@ from pydicom.uid import (
 )
 
 SECRET = "Canary^Fuzz"
-# The same 16 x 16 ramp of 12 bits twice. No encoder of these two is among the test's requirements,
-# so they were made once, with imagecodecs' htj2k_encode and ljpeg_encode.
+# The same 16 x 16 ramp of 12 bits three times, made once with imagecodecs: htj2k_encode,
+# ljpeg_encode and jpeg8_encode.
 _HTJ2K = (
     "/0//UQApQAAAAAAQAAAAEAAAAAAAAAAAAAAAEAAAABAAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB"
     "/1wAEyCIkJCQkJCQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAPMAAf+TwAAm0/gFB3QA"
@@ -46,11 +47,16 @@ _LOSSLESS_JPEG = (
     "nWJViWppU6xKsSp1iVYlTrEqynLEqdYlWJU6xKsSp1iWppViVOsSrEqdYlWJU6ynLEqxKnWJViVOsSrEqenJ1iVYlTrE"
     "qxKnWJViUP/Z"
 )
+_TWELVE_BIT_JPEG = (
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsL"
+    "EBYQERMUFRUVDA8XGBYUGBIUFRT/wQALDAAQABABAREA/8QAFgABAQEAAAAAAAAAAAAAAAAACQwN/8QAGxAAAAcBAAAA"
+    "AAAAAAAAAAAAAAgMKDRFUeL/2gAIAQEAAD8AklC2puOK1zKLgKsW1NxxWuZRcDUAC2puOK1zKLgKqW1NxxWuZRcD/9k="
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Where one element lies: its header from ``start``, its value from ``value`` to ``end``."""
+    """Where one element is: its header from ``start``, its value from ``value`` to ``end``."""
 
     start: int
     value: int
@@ -122,6 +128,9 @@ def _made() -> dict[str, bytes]:
         "progressive": _framed(grey, progressive.getvalue(), JPEGExtended12Bit),
         "high throughput": _framed(small, base64.b64decode(_HTJ2K), HTJ2KLossless),
         "lossless": _framed(small, base64.b64decode(_LOSSLESS_JPEG), JPEGLossless),
+        "lossy of 12 bits": _framed(small, base64.b64decode(_TWELVE_BIT_JPEG), JPEGExtended12Bit),
+        "palette": dataset(grey, PhotometricInterpretation="PALETTE COLOR", **_palette()),
+        "mirrored": dataset(ramp, PatientOrientation=["R", "F"]),
     }
     return {name: as_bytes(ds) for name, ds in made.items()}
 
@@ -155,6 +164,13 @@ def _lut(first: int, count: int) -> Dataset:
     item.add_new("LUTDescriptor", "US", [count, first, 12])
     item.add_new("LUTData", "OW", np.arange(count, dtype="<u2").tobytes())
     return item
+
+
+def _palette() -> dict[str, Any]:
+    ramp = np.arange(256, dtype="<u2").tobytes()
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    tables = {f"{name}Data": ramp for name in names}
+    return tables | {f"{name}Descriptor": [256, 0, 16] for name in names}
 
 
 def _framed(pixels: np.ndarray, frame: bytes, syntax: UID) -> Dataset:
@@ -225,8 +241,36 @@ def picture_seeds() -> tuple[Seed, ...]:
         ("lzw tiff", "TIFF", colour, {"compression": "tiff_lzw"}),
         ("jpeg tiff", "TIFF", grey, {"compression": "jpeg"}),
         ("packbits tiff", "TIFF", grey, {"compression": "packbits"}),
+        ("turned jpeg", "JPEG", grey, {"exif": _turned()}),
+        ("pages of tiff", "TIFF", grey, {"save_all": True, "append_images": [_thumbnail(grey)]}),
     ]
-    return tuple(_picture(*kind) for kind in kinds)
+    signed = (ramp.astype(np.int32) - 32768).astype(np.int16)
+    return (
+        *(_picture(*kind) for kind in kinds),
+        _tiff("signed tiff", signed, rowsperstrip=7),
+        _tiff("deep colour tiff in tiles", np.dstack([ramp] * 3), tile=(16, 16)),
+        _tiff("tiff in planes", colour.transpose(2, 0, 1), planarconfig="separate"),
+    )
+
+
+def _tiff(name: str, samples: np.ndarray, **options: Any) -> Seed:
+    file = io.BytesIO()
+    photometric = "rgb" if samples.ndim == 3 else "minisblack"
+    tifffile.imwrite(file, samples, photometric=photometric, metadata=None, **options)
+    return Seed(name=name, data=file.getvalue())
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = 6
+    return exif
+
+
+def _thumbnail(grey: np.ndarray) -> Image.Image:
+    """A reduced picture, as which a further page is marked by NewSubfileType 1."""
+    small = Image.fromarray(grey[::4, ::4])
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    return small
 
 
 def _picture(name: str, format: str, samples: np.ndarray, options: dict[str, Any]) -> Seed:

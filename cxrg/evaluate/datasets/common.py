@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
 from cxrg.chest.categories import make_phrase, place
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.sample import Polygons, Problems, Sample, encloses_area
 from cxrg.geometry import Box
-from cxrg.image.file import HEAD, SUFFIXES, kind_of
+from cxrg.image.file import SUFFIXES
+from cxrg.image.orientation import UPRIGHT
+from cxrg.image.read import read_layout
 
 TEMPLATE = "{location} {finding}"
 Row = dict[str, str]
@@ -90,15 +90,25 @@ class Reading:
         the file without one, and are cleaned here. ``absent``: the phrase names something
         that isn't there; ``anywhere`` is as in :meth:`Images.find`. Without a phrase one is made
         from the template. ``more`` are further fields of the sample; None leaves one as it is.
+
+        Samples are in pixels of the upright picture, as images are read. Labels of DICOM are in
+        stored pixels, so the boxes of a mirrored or turned one are turned with it.
         """
         where = more.pop("id", None) or f"{name} {phrase or category}"
         image = self.images.find(name, anywhere=anywhere)
         if image is None:
             self.problems.add("missing image", where, f"no {name} below {self.images.root.name}/")
             return None
-        space = space or image_size(image)
+        layout = read_layout(image)
+        turn = layout.turn if layout and layout.kind == "dicom" else UPRIGHT
         if space is None:
-            self.problems.add("unreadable image", where, f"{image.name} is no image")
+            if layout is None:
+                self.problems.add("unreadable image", where, f"{image.name} is no image")
+                return None
+            space = layout.stored if layout.kind == "dicom" else layout.upright
+        if turn != UPRIGHT and more.get("region"):
+            words = "its outline or mask would have to be turned with it; export the image upright"
+            self.problems.add("turned image", where, words)
             return None
         if not all(math.isfinite(side) and side > 0 for side in space):
             self.problems.add("bad size", where, "width and height are not above 0")
@@ -107,6 +117,8 @@ class Reading:
         if not (clean or absent or more.get("region")):
             self.problems.add("no box", where, "no usable box is left")
             return None
+        clean = tuple(turn.box(box, space) for box in clean)
+        space = turn.shape(space)
         side, zone = place(clean, space) if clean else (None, None)
         given = {key: value for key, value in more.items() if value is not None}
         more = {"patient": PurePosixPath(name).stem, "side": side, "zone": zone, **given}
@@ -278,27 +290,3 @@ def merge_duplicates(boxes: Sequence[Box], overlap: float = 0.55) -> tuple[Box, 
         for i, box in enumerate(largest_first)
         if all(box.iou(larger) < overlap for larger in largest_first[:i])
     )
-
-
-def image_size(path: Path) -> tuple[int, int] | None:
-    """Height and width from a file's header, or None where it is unknown."""
-    with path.open("rb") as file:
-        kind = kind_of(file.read(HEAD))
-    if kind == "dicom":
-        return _dicom_size(path)
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises on damaged headers
-        return None
-
-
-def _dicom_size(path: Path) -> tuple[int, int] | None:
-    import pydicom
-
-    # Forced, because a file without preamble was recognised by its first element.
-    tags = ["Rows", "Columns"]
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
-    if "Rows" not in header or "Columns" not in header:
-        return None
-    return int(header.Rows), int(header.Columns)

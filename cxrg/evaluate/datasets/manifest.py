@@ -1,9 +1,9 @@
 """cxrg's own manifest, CSV or JSONL: ``image, phrase[, category, boxes, ...]``.
 
-``boxes`` is a JSON list of ``[x0, y0, x1, y1]`` in pixels of the image file; ``[]`` means that the
-phrase names something that isn't there, as does a category that ends in " absent". Further columns
-that are used where they exist: ``id, patient, side, zone, width, height, mask`` (``mask`` a COCO
-run-length object).
+``boxes`` is a JSON list of ``[x0, y0, x1, y1]`` in pixels of the picture (of DICOM as it is stored,
+of other files with their orientation tag applied); ``[]`` means that the phrase names something
+that isn't there, as does a category that ends in " absent". Further columns that are used where
+they exist: ``id, patient, side, zone, width, height, mask`` (``mask`` a COCO run-length object).
 """
 
 from __future__ import annotations
