@@ -83,6 +83,16 @@ class Model:
         return family_of(self.denoiser)
 
     @property
+    def text_encoders(self) -> tuple[Any, ...]:
+        """The networks that encode text: one, or the two of Stable Diffusion XL."""
+        return (self.text_encoder, self.second.network) if self.second else (self.text_encoder,)
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """The tokenizers of `text_encoders`, in their order."""
+        return (self.tokenizer, self.second.tokenizer) if self.second else (self.tokenizer,)
+
+    @property
     def text_length(self) -> int:
         """Tokens of a padded prompt, start and end tokens included."""
         places = getattr(self.text_encoder.config, "max_position_embeddings", UNLIMITED)

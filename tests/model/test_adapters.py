@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import numpy as np
@@ -285,6 +285,69 @@ def test_words_for_another_encoder_are_refused_by_its_name(folders, tmp_path: Pa
         attach(model, path)
 
 
+def xl_pipeline(folder: Path) -> Any:
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
+        StableDiffusionXLPipeline,
+    )
+
+    model = fresh(folder)
+    assert model.second is not None
+    return StableDiffusionXLPipeline(
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        text_encoder_2=model.second.network,
+        tokenizer=model.tokenizer,
+        tokenizer_2=model.second.tokenizer,
+        unet=model.denoiser,
+        scheduler=cast(Any, None),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_word_for_two_encoders_is_embedded_as_by_diffusers(count, folders, tmp_path) -> None:
+    word, path = "basalstreak", tmp_path / "basalstreak.safetensors"
+    generator = torch.Generator().manual_seed(5)
+    learnt = {
+        "clip_l": torch.randn(count, WIDTH, generator=generator),
+        "clip_g": torch.randn(count, 48, generator=generator),
+    }
+    save_file(learnt, path)
+    pipe = xl_pipeline(folders["sdxl"])
+    for key, part in (("clip_l", ""), ("clip_g", "_2")):
+        pipe.load_textual_inversion(
+            learnt[key],
+            token=word,
+            text_encoder=getattr(pipe, f"text_encoder{part}"),
+            tokenizer=getattr(pipe, f"tokenizer{part}"),
+        )
+    text = "small basalstreak left"
+    embeds, _, pooled, _ = pipe.encode_prompt(text, device="cpu")
+    tuned = fresh(folders["sdxl"], path)
+    found = tuned.encode_text([text])
+    torch.testing.assert_close(found.embeds, embeds)
+    torch.testing.assert_close(found.pooled, pooled)
+    assert not torch.allclose(fresh(folders["sdxl"]).encode_text([text]).embeds, embeds)
+    image = samples.image(side=tuned.side, options=resolve("fast"))
+    result = ground(image, text, model=tuned, draws=1, tokens=f"word:{word}")
+    assert len(result.tokens) == count
+
+
+def test_a_word_must_be_for_as_many_encoders_as_there_are(folders, tmp_path: Path) -> None:
+    model, path = fresh(folders["sdxl"]), tmp_path / "w.safetensors"
+    for tensors, message in (
+        (
+            {"<w>": torch.zeros(1, WIDTH)},
+            "for one text encoder, and sdxl has two; give a file with",
+        ),
+        ({"clip_l": torch.zeros(1, WIDTH), "clip_g": torch.zeros(2, 48)}, "hold 1 and 2 vectors"),
+        ({"clip_l": torch.zeros(1, WIDTH), "clip_g": torch.zeros(1, 1280)}, "width 1280 .*not 48"),
+    ):
+        save_file(tensors, path)
+        with pytest.raises(ModelError, match=message):
+            attach(model, path)
+    assert len(model.tokenizer) == len(fresh(folders["sdxl"]).tokenizer)
+
+
 # --- LoRA -----------------------------------------------------------------------------------------
 
 QUERY = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"
@@ -354,7 +417,10 @@ def test_merged_weights_do_what_low_rank_branches_do(folders, tmp_path: Path) ->
     assert not torch.allclose(untouched[0], outputs(tuned.denoiser, tuned)[0], atol=1e-3)
 
 
-@pytest.mark.skipif(find_spec("peft") is None, reason="diffusers loads LoRA with peft only")
+needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="peft is the oracle")
+
+
+@needs_peft
 @pytest.mark.filterwarnings("ignore")  # peft's and its dependencies' own
 def test_a_lora_gives_what_diffusers_gives(folders, tmp_path: Path) -> None:
     of = {k: v for k, v in changes(fresh(folders["sd1"])).items() if k.startswith("unet")}
@@ -430,3 +496,137 @@ def test_a_lora_that_does_not_fit_changes_nothing(folders, tmp_path: Path) -> No
             attach(model, path)
     for name, value in model.denoiser.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+# --- LoRA configurations --------------------------------------------------------------------------
+
+
+@needs_peft
+@pytest.mark.filterwarnings("ignore")  # peft's and its dependencies' own
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lora_alpha": 3, "use_rslora": True},
+        {"alpha_pattern": {r".*attn2\.to_k": 32, "^down_blocks.*to_q": 16}, "lora_alpha": 2},
+        {"alpha_pattern": {"attn2.to_q": 5, ".*to_q": 11}},
+        {"rank_pattern": {r"mid_block.*": 3, "to_k": 5}, "r": 2},
+        {
+            "alpha_pattern": {"to_q": 1, "up_blocks.1.attentions.0.transformer_blocks.0.attn1": 9},
+            "rank_pattern": {"attn1.to_k": 1},
+            "use_rslora": True,
+        },
+        {"layers_to_transform": [0], "layers_pattern": "attentions", "lora_dropout": 0.3},
+        {"init_lora_weights": "gaussian", "fan_in_fan_out": True},
+        {"exclude_modules": ["mid_block.attentions.0.transformer_blocks.0.attn2.to_q"]},
+    ],
+)
+def test_configured_loras_are_merged_as_by_peft(settings, folders, tmp_path: Path) -> None:
+    import peft
+
+    model = fresh(folders["sd1"])
+    config = peft.LoraConfig(**{"target_modules": ["to_q", "to_k", "conv1"], **settings})
+    wrapped = peft.get_peft_model(fresh(folders["sd1"]).denoiser, config)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, weight in wrapped.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
+    wrapped.save_pretrained(str(tmp_path))
+    tuned = fresh(folders["sd1"], tmp_path).denoiser.state_dict()
+    # Read back: in the file patterns are in alphabetical order, whatever they were before.
+    read = peft.PeftModel.from_pretrained(fresh(folders["sd1"]).denoiser, str(tmp_path))
+    expected = cast(Any, read).merge_and_unload().state_dict()
+    assert tuned.keys() == expected.keys()
+    for name, value in tuned.items():
+        torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)
+    assert not torch.equal(tuned[f"{QUERY}.weight"], model.denoiser.state_dict()[f"{QUERY}.weight"])
+
+
+def configured(path: Path, model: Model, config: dict[str, Any]) -> Path:
+    """A folder as peft writes one, of rank 2, with a configuration."""
+    down, up = changes(model)[f"unet.{QUERY}"]
+    tensors = {f"base_model.model.{QUERY}.lora_{k}.weight": v for k, v in (("A", down), ("B", up))}
+    path.mkdir(exist_ok=True)
+    save_file(tensors, path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"peft_type": "LOHA"}, "peft_type is not handled; train a plain LoRA"),
+        ({"bias": "all"}, "bias is not handled"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is not handled"),
+        ({"init_lora_weights": {"loftq": 1}}, "init_lora_weights is not handled"),
+        ({"use_dora": True}, "use_dora is not handled"),
+        ({"lora_bias": True}, "lora_bias is not handled"),
+        ({"modules_to_save": ["conv_in"]}, "modules_to_save is not handled"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication is not handled"),
+        ({"target_parameters": ["weight"]}, "target_parameters is not handled"),
+        ({"a_setting_of_tomorrow": 1}, "a_setting_of_tomorrow is not handled"),
+        ({"r": 4}, "has rank 2, but its configuration says 4; copy both files again"),
+        ({"r": 2, "rank_pattern": {"to_q": 3}}, "its configuration says 3"),
+        ({"lora_alpha": [1, 2]}, r"lora_alpha or a pattern of its configuration cannot be read"),
+        ({"alpha_pattern": {"(": 1}}, "a pattern of its configuration cannot be read"),
+        ({"alpha_pattern": [1]}, "a pattern of its configuration cannot be read"),
+    ],
+)
+def test_configurations_that_change_what_tensors_mean_are_refused(
+    config: dict[str, Any], message: str, folders, tmp_path: Path
+) -> None:
+    model = fresh(folders["sd1"])
+    before = model.denoiser.get_submodule(QUERY).weight.clone()
+    with pytest.raises(ModelError, match=message):
+        attach(model, configured(tmp_path / "peft", model, config))
+    assert torch.equal(model.denoiser.get_submodule(QUERY).weight, before)
+
+
+@needs_peft
+def test_no_default_of_peft_is_refused(folders, tmp_path: Path) -> None:
+    """Whatever settings its version has: of those a plain LoRA was trained with none matters."""
+    import peft
+
+    model = fresh(folders["sd1"])
+    plain = {**peft.LoraConfig().to_dict(), "r": 2, "target_modules": ["to_q"], "revision": "main"}
+    plain = json.loads(json.dumps(plain, default=str))
+    attach(model, configured(tmp_path / "peft", model, plain))
+
+
+@needs_peft
+@pytest.mark.filterwarnings("ignore")  # peft's and its dependencies' own
+def test_a_lora_of_both_text_encoders_gives_what_diffusers_gives(folders, tmp_path: Path) -> None:
+    pipe = xl_pipeline(folders["sdxl"])
+    generator = torch.Generator().manual_seed(6)
+    tensors = {}
+    for name, inside, outside in (
+        (f"unet.{QUERY}", 16, 16),
+        (f"text_encoder.{TEXT}", WIDTH, WIDTH),
+        (f"text_encoder_2.{TEXT}", 48, 48),
+    ):
+        tensors[f"{name}.lora_A.weight"] = torch.randn(2, inside, generator=generator) * 0.3
+        tensors[f"{name}.lora_B.weight"] = torch.randn(outside, 2, generator=generator) * 0.3
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+    save_file(tensors, path, metadata={"format": "pt"})
+    pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
+    embeds, _, pooled, _ = pipe.encode_prompt(PHRASE, device="cpu")
+    tuned, plain = fresh(folders["sdxl"], path), fresh(folders["sdxl"])
+    found, before = (each.encode_text([PHRASE]) for each in (tuned, plain))
+    torch.testing.assert_close(found.embeds, embeds, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found.pooled, pooled, atol=2e-5, rtol=1e-4)
+    assert before.pooled is not None
+    for part in (slice(0, WIDTH), slice(WIDTH, None)):
+        assert not torch.allclose(found.embeds[..., part], before.embeds[..., part], atol=1e-3)
+    with pytest.raises(ModelError, match="with a second text encoder; give such a model"):
+        fresh(folders["sd1"], path)
+
+
+def test_a_layer_that_both_text_encoders_have_must_be_named(folders, tmp_path: Path) -> None:
+    model = fresh(folders["sdxl"])
+    down, up = torch.zeros(2, WIDTH), torch.zeros(WIDTH, 2)
+    tensors = {f"base_model.model.{TEXT}.lora_A.weight": down}
+    tensors[f"base_model.model.{TEXT}.lora_B.weight"] = up
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match="is in both text encoders; save the adapter with"):
+        attach(model, tmp_path / "a.safetensors")

@@ -3,13 +3,12 @@ r"""LoRA (Hu et al., ICLR 2022): low-rank changes, merged into the weights they 
 .. math:: W' = W + \frac{\alpha}{r} B A
 
 with ``A`` (r, in) and ``B`` (out, r), or the same as convolutions. Read are diffusers' files (old
-and new names, through diffusers' own renaming) and peft's, for the denoiser and the text encoder.
+and new names, through diffusers' own renaming) and peft's, for the denoiser and the text encoders.
 Merging needs no further package and leaves plain layers, which attention can be watched in.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,17 +19,16 @@ from torch import Tensor, nn
 
 from cxrg.errors import ModelError
 from cxrg.model.adapters.file import AdapterFile
+from cxrg.model.adapters.lora_config import read_settings
 
 if TYPE_CHECKING:
     from cxrg.model.model import Model
 
-METADATA = "lora_adapter_metadata"  # diffusers' name for what peft keeps in adapter_config.json
 _MARK = re.compile(r"lora", re.IGNORECASE)
 _KEY = re.compile(
     r"(?P<module>.+?)\.(?:lora_(?P<part>[AB])(?:\.default)?\.weight|(?P<alpha>alpha))"
 )
-_NETWORKS = ("unet", "transformer", "text_encoder")
-_UNMERGEABLE = ("use_dora", "use_rslora", "lora_bias")
+_NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 
 
 @dataclass(slots=True)
@@ -54,12 +52,11 @@ def merge(model: Model, file: AdapterFile) -> None:
     Raises:
         ModelError: a key is not known, or a change does not fit the model.
     """
-    changes = _changes(file)
-    _settings(file, changes)
     networks = {"unet": model.denoiser, "transformer": model.denoiser}
-    networks["text_encoder"] = model.text_encoder
+    networks |= zip(("text_encoder", "text_encoder_2"), model.text_encoders, strict=False)
     ready = [
-        (layer, _delta(file, each, layer)) for each, layer in _fitting(file, changes, networks)
+        (layer, _delta(file, each, layer))
+        for each, layer in _fitting(file, _changes(file), networks)
     ]
     with torch.no_grad():
         for layer, delta in ready:
@@ -84,7 +81,7 @@ def _changes(file: AdapterFile) -> dict[str, _Change]:
         own = old.removeprefix("base_model.model.")
         network = next((n for n in _NETWORKS if own.startswith(f"{n}.")), "")
         rename = convert_unet_state_dict_to_peft
-        if network == "text_encoder" and "_linear_layer" in own:
+        if network.startswith("text_encoder") and "_linear_layer" in own:
             rename = convert_state_dict_to_peft
         (key,) = rename({own: tensor})
         match = _KEY.fullmatch(key.removeprefix(f"{network}.") if network else key)
@@ -99,30 +96,6 @@ def _changes(file: AdapterFile) -> dict[str, _Change]:
     return changes
 
 
-def _settings(file: AdapterFile, changes: Mapping[str, _Change]) -> None:
-    """Fill in what stands beside the tensors: the alphas, and kinds that cannot be merged."""
-    facts: dict[str, Any] = dict(file.config)
-    if METADATA in file.metadata:
-        try:
-            facts |= json.loads(file.metadata[METADATA])
-        except ValueError as error:
-            raise ModelError(f"{file.path}: its metadata cannot be read; copy it again") from error
-    for key, value in facts.items():
-        name = key.rsplit(".", 1)[-1]
-        if name in _UNMERGEABLE and value:
-            raise ModelError(f"{file.path}: {name} is not handled; train a plain LoRA")
-    for change in changes.values():
-        prefix = f"{change.network}." if f"{change.network}.lora_alpha" in facts else ""
-        alpha = facts.get(f"{prefix}lora_alpha")
-        pattern = facts.get(f"{prefix}alpha_pattern") or {}
-        for name, own in pattern.items():
-            # peft matches a pattern against the end of a module's name.
-            if change.module == name or change.module.endswith(f".{name}"):
-                alpha = own
-        if change.alpha is None and alpha is not None:
-            change.alpha = float(alpha)
-
-
 def _fitting(
     file: AdapterFile, changes: Mapping[str, _Change], networks: Mapping[str, nn.Module]
 ) -> Iterator[tuple[_Change, Any]]:
@@ -133,19 +106,31 @@ def _fitting(
             raise ModelError(
                 f"{file.path}: {change.module} lacks lora_{min(missing)}; copy it again"
             )
-        asked = [change.network] if change.network else ["unet", "text_encoder"]
+        if change.network and change.network not in networks:
+            raise ModelError(
+                f"{file.path}: made for Stable Diffusion XL, with a second text encoder; give such "
+                "a model as --model"
+            )
+        searched = (
+            [change.network] if change.network else [n for n in networks if n != "transformer"]
+        )
         # transformers 5 has no text_model around CLIP's layers any more.
         names = dict.fromkeys((change.module, change.module.removeprefix("text_model.")))
         found = [
             layer
-            for network in asked
+            for network in searched
             for name in names
             if (layer := _layer(networks[network], name)) is not None
         ]
-        if len(found) != 1:
+        if not found:
             raise ModelError(
                 f"{file.path}: made for another model, one with {change.module} in its "
                 f"{change.network or 'unet'}; give that as --model"
+            )
+        if len(found) > 1:
+            raise ModelError(
+                f"{file.path}: {change.module} is in both text encoders; save the adapter with "
+                "diffusers' save_lora_weights(), which names them"
             )
         yield change, found[0]
 
@@ -169,5 +154,13 @@ def _delta(file: AdapterFile, change: _Change, layer: nn.Linear | nn.Conv2d) -> 
             f"{file.path}: made for another model, one whose {change.module} is "
             f"{(up.shape[0], down.shape[1])} and not {has}; give that as --model"
         )
-    scale = 1.0 if change.alpha is None else change.alpha / rank
+    settings = read_settings(file, change.network)
+    configured = settings.rank(change.module)
+    if configured is not None and configured != rank:
+        raise ModelError(
+            f"{file.path}: {change.module} has rank {rank}, but its configuration says "
+            f"{configured}; copy both files again"
+        )
+    # What the file says of the module itself counts before its configuration.
+    scale = settings.scale(change.module, rank) if change.alpha is None else change.alpha / rank
     return scale * (up.flatten(1) @ down.flatten(1)).view(layer.weight.shape)
