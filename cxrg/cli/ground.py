@@ -122,8 +122,9 @@ def ground(
 ) -> None:
     """Find where phrases are in chest X-rays: heatmap, boxes, picture.
 
-    Boxes are in pixels of the original file; left and right are the patient's. A stopped run
-    continues when started again: finished results are read from the ledger in --out.
+    Boxes are in pixels of the original file, brought upright where it says that it is mirrored or
+    turned; left and right are the patient's. A stopped run continues when started again: finished
+    results are read from the ledger in --out.
 
     \b
     Examples:

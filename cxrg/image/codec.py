@@ -8,7 +8,12 @@ which was checked before.
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +50,7 @@ DECODERS: dict[str, str] = {
     **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), "gdcm"),
 }
 _JPEG = b"\xff\xd8"
+_RED_FIRST = re.compile(rb"\xff[\xc0-\xc2]\x00\x11\x08.{4}\x03R..G..B", re.DOTALL)
 _LOSSY_JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 
 MAX_SCANNED = 2**31
@@ -109,9 +115,13 @@ def decode(ds: pydicom.Dataset) -> Cells:
             raise ValueError("lossy JPEG has no signed pixels of another depth")
     if syntax in _LOSSY_JPEG and stated.bits == 12:
         pixels = _twelve_bit_jpeg(ds, frame)
+    elif syntax in _LOSSY_JPEG and samples == 3 and _states_colour_space(frame):
+        with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+            pixels = np.asarray(image.convert("RGB"))
     else:
         allocated = 8 if stated.bits <= 8 else 16
-        pixels = _read_pixels(ds, bits_stored=min(bits, allocated), bits_allocated=allocated)
+        with _silent_stderr() if DECODERS.get(syntax) == "gdcm" else nullcontext():
+            pixels = _read_pixels(ds, bits_stored=min(bits, allocated), bits_allocated=allocated)
     if not ds.PixelRepresentation and int(pixels.max()) >= 2**bits:
         bits = stated.bits
     notes = (_DEPTH.format(stated.bits, ds.BitsStored, bits),) if bits != ds.BitsStored else ()
@@ -168,13 +178,40 @@ def _twelve_bit_jpeg(ds: pydicom.Dataset, frame: bytes) -> NDArray[np.generic]:
     image.SetDataElement(element)
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
     image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-    # 16 bits allocated would make gdcm try its 8-bit decoder first, which writes to stderr.
     image.SetPixelFormat(gdcm.PixelFormat(1, 12, 12, 11, 0))
-    data = image.GetBuffer()
+    with _silent_stderr():
+        data = image.GetBuffer()
     if int(ds.SamplesPerPixel) != 1 or data is None:
         raise ValueError("gdcm cannot decode it")
     pixels = np.frombuffer(data.encode("utf-8", "surrogateescape"), dtype="<u2")
     return pixels.reshape(ds.Rows, ds.Columns)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """No output to file descriptor 2, where gdcm's JPEG decoder writes remarks on odd headers."""
+    try:
+        before = os.dup(2)
+    except OSError:  # closed: nothing can be written
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _states_colour_space(jpeg: bytes) -> bool:
+    """Whether a JPEG itself states if it is RGB or YCbCr: as JFIF, by Adobe, by components R, G, B.
+
+    Then it is decoded as it states. Otherwise the header's Photometric Interpretation decides,
+    which is often wrong about those that state it.
+    """
+    start = jpeg[: jpeg.find(b"\xff\xda")]
+    return b"JFIF\0" in start or b"\xff\xee\0\x0eAdobe" in start or bool(_RED_FIRST.search(start))
 
 
 def takes_too_long(jpeg: bytes, pixels: int) -> bool:

@@ -28,14 +28,14 @@ class CxrImage:
 
     Attributes:
         pixels: float32 ``(S, S)`` in [0, 1], what the model sees; 0 beyond the picture.
-        frame: leads from the square to the pixels of the file and back.
-        grey: float32 ``(H, W)`` in [0, 1], the picture in its own display grey.
+        frame: leads from the square to the pixels of the upright picture and back.
+        grey: float32 ``(H, W)`` in [0, 1], the upright picture in its own display grey.
         path: the file as named.
         sha256: of the file's bytes, hexadecimal.
         kind: ``dicom``, ``png``, ``jpeg`` or ``tiff``.
         uid: SOP Instance UID of a DICOM object.
         window: how the grey came about, e.g. ``VOI LUT``, ``window LINEAR 2048/4096``,
-            ``full range``, ``percentile 0.5-99.5``.
+            ``palette``, ``full range``, ``percentile 0.5-99.5``.
         warnings: what to know about the file, one sentence each.
     """
 

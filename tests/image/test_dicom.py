@@ -594,6 +594,35 @@ def test_luma_and_chroma_become_luminance(syntax: pydicom.uid.UID) -> None:
     np.testing.assert_allclose(read(ds).grey, smooth / 255, atol=1.5 / 255)
 
 
+JFIF = b"\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
+ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"  # and then 0 for RGB, 1 for YCbCr
+
+
+@pytest.mark.parametrize("header", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize("stated", ["JFIF", "Adobe", "nothing"])
+@pytest.mark.parametrize("space", ["RGB", "YCBCR"])
+def test_colour_space_of_a_jpeg_is_what_it_states(header: str, stated: str, space: str) -> None:
+    codecs = pytest.importorskip("imagecodecs", reason="the encoder imagecodecs is not installed")
+    ramp = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (32, 1))
+    colour = np.dstack([ramp, ramp, np.full_like(ramp, 120)])
+    frame = codecs.jpeg8_encode(
+        colour, level=98, colorspace="RGB", outcolorspace=space, subsampling="444"
+    )
+    # The encoder's own segment of either kind is taken out, and the wanted one put in its place.
+    at, length = frame.index(b"\xff", 2), int.from_bytes(frame[4:6], "big")
+    assert frame[at + 1] in (0xE0, 0xEE)
+    segment = {"JFIF": JFIF, "Adobe": ADOBE + bytes([space == "YCBCR"]), "nothing": b""}[stated]
+    frame = frame[:2] + segment + frame[4 + length :]
+    if (stated == "JFIF" and space == "RGB") or (
+        stated == "nothing" and (header == "RGB") != (space == "RGB")
+    ):
+        return  # the file contradicts the standard, and nothing in it tells
+    ds = baseline(colour, frame)
+    ds.PhotometricInterpretation = header
+    result = read(ds)
+    np.testing.assert_allclose(result.grey, luminance(colour) / 255, atol=4 / 255)
+
+
 def palette_of(tables: list[np.ndarray], bits: int) -> dict[str, Any]:
     made: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     for colour, table in zip(("Red", "Green", "Blue"), tables, strict=True):
@@ -620,6 +649,24 @@ def test_palette_in_colour_becomes_luminance_with_a_warning() -> None:
     expected = luminance(np.stack(tables, -1) / 65535)[index]
     np.testing.assert_allclose(result.grey, expected, atol=1e-6)
     assert "luminance" in result.warnings[0]
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("slope", ["1", "1e30", "-1e30", "1e-30", "1e-308"])
+@pytest.mark.parametrize("center", ["0", "1e308", "-1e308", "1e-308"])
+@pytest.mark.parametrize("width", ["1", "1e308", "1e-308", "-1e308"])
+def test_extreme_numbers_give_grey_or_one_line(
+    function: str, slope: str, center: str, width: str
+) -> None:
+    ds = make(RescaleSlope=slope, RescaleIntercept="1e30", VOILUTFunction=function)
+    ds.WindowCenter, ds.WindowWidth = center, width
+    try:
+        grey = read(ds).grey
+    except ImageError:
+        return
+    assert np.isfinite(grey).all()
+    assert grey.min() >= 0
+    assert grey.max() <= 1
 
 
 def test_missing_samples_per_pixel_and_high_bit_are_filled_in() -> None:
@@ -673,6 +720,14 @@ def test_depth_of_a_codestream_is_its_own(
     np.testing.assert_allclose(result.grey, pixels / (2**depth - 1), atol=tolerance)
     assert result.window == "full range"
     assert ["its header says" in note for note in result.warnings] == [True] * (depth != stored)
+
+
+def test_decoders_write_nothing_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    # gdcm remarks on the scan header that this encoder writes for 12 bits.
+    for codec, depth in (("lossy", 12), ("lossless", 12), ("jpeg 2000", 8), ("jpeg-ls", 8)):
+        pixels = SQUARE if depth == 12 else (SQUARE >> 4).astype(np.uint8)
+        read(with_frame(*frame_of(pixels, codec), 16, 12))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("codec", CODECS[2:])
