@@ -18,7 +18,7 @@ from cxrg.errors import UsageError
 if find_spec("spacy") is None or find_spec("negspacy") is None:
     raise UsageError("reading report text needs spaCy and negspacy; pip install 'cxrg[reports]'")
 
-from cxrg.reports.read import statements
+from cxrg.reports.read import Reading, read, statements
 from cxrg.reports.statement import Certainty, Side, Statement
 
-__all__ = ["Certainty", "Side", "Statement", "statements"]
+__all__ = ["Certainty", "Reading", "Side", "Statement", "read", "statements"]

@@ -44,9 +44,13 @@ class Clause:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sentence:
-    """A sentence and its clauses; ``tokens`` are all words of its passage, in lower case."""
+    """A sentence and its clauses.
 
-    text: str
+    ``chars`` are its characters ``[start, stop)`` of the passage, ``tokens`` all words of the
+    passage, in lower case.
+    """
+
+    chars: tuple[int, int]
     tokens: list[str]
     clauses: tuple[Clause, ...]
 

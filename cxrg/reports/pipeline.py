@@ -24,6 +24,7 @@ from spacy.tokens import Doc, Span
 
 from cxrg.chest.findings import entries, read_as
 from cxrg.chest.places import organ_names, zone_names
+from cxrg.reports.answers import answers
 from cxrg.reports.clauses import starts
 from cxrg.reports.markup import Clause, Sentence, Word
 from cxrg.reports.vocabulary import vocabulary
@@ -43,7 +44,7 @@ def mark_up(texts: Iterable[str]) -> Iterator[list[Sentence]]:
         clauses = [_clause(clause.start, clause.end, words) for clause in doc.sents]
         yield [
             Sentence(
-                text=sentence.text,
+                chars=(sentence.start_char, sentence.end_char),
                 tokens=tokens,
                 clauses=tuple(c for c in clauses if sentence.start <= c.start < sentence.end),
             )
@@ -79,12 +80,23 @@ def _pipeline() -> Language:
         termset = {
             "preceding_negations": cues["before"],
             "following_negations": cues["after"],
-            "pseudo_negations": cues["pseudo"],
+            "pseudo_negations": _pseudo(name),
             "termination": [],
         }
         config = {"neg_termset": termset, "extension_name": f"cxrg_{name}", "span_keys": ["said"]}
         nlp.add_pipe("negex", name=name, config=config)
+    nlp.add_pipe("cxrg_answers")
     return nlp
+
+
+def _pseudo(name: str) -> list[str]:
+    """The pseudo cues of a table: those listed, "without change" as "no change", and distances."""
+    listed: list[str] = vocabulary()[name]["pseudo"]
+    without = [f"without {cue.removeprefix('no ')}" for cue in listed if cue.startswith("no ")]
+    moved = vocabulary()["moved"]
+    by = [*moved["by"], *(f"{n}{half}" for n in range(1, 16) for half in ("", ".5"))]
+    distances = [f"{verb} {how}" for verb in moved["verbs"] for how in by]
+    return [*listed, *without, *(distances if name == "denied" else ())]
 
 
 def _word(span: Span) -> Word:
@@ -117,8 +129,35 @@ def _split(doc: Doc) -> Doc:
     said = [(span.start, span.end) for span in doc.spans["said"]]
     ends = {span.start for span in doc.spans["ends"]}
     for sentence in doc.spans["sentences"]:
+        ends |= set(_breaks(doc, words, sentence))
+    for sentence in doc.spans["sentences"]:
         for start in starts(words, said, ends, sentence.start, sentence.end):
             doc[start].is_sent_start = True
+    return doc
+
+
+def _breaks(doc: Doc, words: Sequence[str], sentence: Span) -> Iterator[int]:
+    """Tokens that begin a clause: behind an answer, and at a dash between statements."""
+    for answer in answers(words, sentence.start, sentence.end):
+        if answer.stop < sentence.end:
+            yield answer.stop
+    said = [span.start for span in doc.spans["said"]]
+    for index in range(sentence.start + 1, sentence.end):
+        dash = words[index] in ("-", "--") and doc[index].whitespace_ and doc[index - 1].whitespace_
+        before = any(sentence.start <= at < index for at in said)
+        if dash and before and any(index < at < sentence.end for at in said):
+            yield index
+
+
+@Language.component("cxrg_answers")
+def _answer(doc: Doc) -> Doc:
+    """Deny what an answer is about: everything said before it in its clause."""
+    words = [token.lower_ for token in doc]
+    for clause in doc.sents:
+        for answer in answers(words, clause.start, clause.end):
+            for span in doc.spans["said"]:
+                if clause.start <= span.start < answer.start:
+                    span._.cxrg_denied = True
     return doc
 
 

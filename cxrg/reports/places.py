@@ -154,7 +154,9 @@ def _added(places: tuple[Place, ...], more: tuple[Place, ...]) -> tuple[Place, .
 def _joined(tokens: Sequence[str], findings: Sequence[Range], index: int) -> bool:
     """Whether a finding and the next are members of one list."""
     between = tokens[findings[index][1] : findings[index + 1][0]]
-    return len(between) <= 4 and any(word in ("and", "or", "/", "versus") for word in between[:2])
+    return len(between) <= 4 and any(
+        word in ("and", "or", "/", "versus", "vs", "vs.") for word in between[:2]
+    )
 
 
 def _listed(tokens: Sequence[str], start: int, stop: int) -> bool:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import cast
 
+from cxrg.chest.characters import plain_characters
+from cxrg.reports.language import is_foreign
 from cxrg.reports.markup import Sentence, Word
 from cxrg.reports.mentions import mentions
 from cxrg.reports.organs import normals
 from cxrg.reports.places import Place
 from cxrg.reports.sections import Passage, passages
 from cxrg.reports.statement import Certainty, Side, Statement, phrase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """What is read from a report: statements, and characters that are not in English, unread."""
+
+    statements: tuple[Statement, ...]
+    foreign: tuple[tuple[int, int], ...]
 
 
 def statements(text: str) -> tuple[Statement, ...]:
@@ -21,21 +32,43 @@ def statements(text: str) -> tuple[Statement, ...]:
     findings, or a finding in several places, gives several statements, in the order of the text.
 
     Args:
-        text: free text in English, of any length; an empty one states nothing.
+        text: free text in English, of any length; an empty one states nothing, and so does text in
+            another language (see `read`).
+    """
+    return read(text).statements
+
+
+def read(text: str) -> Reading:
+    """What a report states, and which of its passages are in another language.
+
+    Args:
+        text: as `statements` takes it.
     """
     from cxrg.reports.pipeline import mark_up  # spaCy takes seconds to load
 
-    parts = list(passages(text))
+    plain, where = plain_characters(text)
+    parts = [
+        replace(part, offsets=tuple(where[offset] for offset in part.offsets))
+        for part in passages(plain)
+    ]
+    # Before words are corrected: "normale" is no misspelt "normal".
+    foreign = [part for part in parts if is_foreign(text[slice(*part.source(0, len(part.text)))])]
+    parts = [part for part in parts if part not in foreign]
     marked = mark_up(part.text for part in parts)
-    return tuple(
-        statement
-        for part, sentences in zip(parts, marked, strict=True)
-        for sentence in sentences
-        for statement in _statements(part, sentence)
+    return Reading(
+        statements=tuple(
+            statement
+            for part, sentences in zip(parts, marked, strict=True)
+            for sentence in sentences
+            for statement in _statements(text, part, sentence)
+        ),
+        foreign=tuple(part.source(0, len(part.text)) for part in foreign),
     )
 
 
-def _statements(part: Passage, sentence: Sentence) -> Iterator[Statement]:
+def _statements(text: str, part: Passage, sentence: Sentence) -> Iterator[Statement]:
+    start, stop = part.source(*sentence.chars)
+    written = " ".join(text[start:stop].split())
     said: list[tuple[Word, str | None, Certainty, Place]] = [
         (mention.word, mention.finding, mention.certainty, place)
         for mention in mentions(sentence)
@@ -50,7 +83,7 @@ def _statements(part: Passage, sentence: Sentence) -> Iterator[Statement]:
         side, zone = cast("tuple[Side | None, str | None]", place)
         grounds = finding is not None and certainty in ("present", "uncertain")
         yield Statement(
-            sentence=sentence.text,
+            sentence=written,
             finding=finding,
             side=side,
             zone=zone,
