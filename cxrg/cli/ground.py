@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,11 +17,13 @@ from cxrg.batch.sources import Entry, from_arguments, from_lines, from_manifest,
 from cxrg.batch.task import Job, Outcome, Task
 from cxrg.cli.inputs import (
     STDIN,
+    ReportText,
+    describe,
     read_phrases,
     read_report,
     split_arguments,
+    statement_line,
     stdin_lines,
-    told,
 )
 from cxrg.cli.knobs import (
     Adapter,
@@ -43,9 +45,6 @@ from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PhraseError, UsageError
 from cxrg.options import DEFAULT_PRESET, read_settings, resolve
 from cxrg.output.formats import FORMATS
-
-if TYPE_CHECKING:
-    from cxrg.reports import Statement
 
 
 def ground(
@@ -69,6 +68,12 @@ def ground(
         Path | None,
         typer.Option(metavar="FILE", help="Report; findings that it says are present."),
     ] = None,
+    report_sentences: Annotated[
+        bool,
+        typer.Option(
+            "--report-sentences", help="Repeat sentences not grounded; they may name the patient."
+        ),
+    ] = False,
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV or JSON lines: image and phrase.")
     ] = None,
@@ -134,7 +139,7 @@ def ground(
     cxrg ground --manifest pairs.csv --image-root images/ --device cuda:0,cuda:1
     cxrg ground /shared/in "cardiomegaly" --out /shared/out --engine ray
     """
-    given, statements = _phrases(phrase or [], phrases, report)
+    given, text = _phrases(phrase or [], phrases, report)
     listed = phrases is not None or report is not None or manifest is not None
     arguments, asked = split_arguments(inputs or [], given, elsewhere=listed)
     if not (arguments or manifest):
@@ -165,11 +170,13 @@ def ground(
     items, alone = _alone(
         tasks(entries, asked), sole=len(arguments) == 1 and not (manifest or STDIN in arguments)
     )
-    for statement in statements:
+    for warning in text.warnings:
+        complain(warning)
+    for statement in text.statements:
         if as_json:
-            write(told(statement))
+            write(statement_line(statement, sentence=report_sentences))
         elif not quiet:
-            complain(f"report: {statement.sentence!r}: {statement.certainty}, not grounded")
+            complain(describe(statement, sentence=report_sentences))
     with stopping() as halt:
         where = choose_engine(job, devices, halt=halt, name=engine, address=ray_address)
         total = _total(arguments, manifest)
@@ -203,15 +210,17 @@ def ground(
 
 def _phrases(
     given: Sequence[str], file: Path | None, report: Path | None
-) -> tuple[list[str], list[Statement]]:
-    """The phrases of all images, and what a report says that cannot be grounded."""
+) -> tuple[list[str], ReportText]:
+    """The phrases of all images, and what else a report states."""
     found = [*given, *(read_phrases(file) if file else ())]
     if report is None:
-        return found, []
-    groundable, others = read_report(report)
-    if not (found or groundable):
-        raise PhraseError(f"{report}: says of nothing that it is present; give a phrase")
-    return [*found, *groundable], others
+        return found, ReportText()
+    text = read_report(report)
+    if not (found or text.phrases):
+        raise PhraseError(
+            "; ".join(text.warnings) or f"{report}: states no finding as present; give a phrase"
+        )
+    return [*found, *text.phrases], text
 
 
 def _entries(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,31 +59,54 @@ def read_phrases(path: Path) -> list[str]:
     return phrases
 
 
-def read_report(path: Path) -> tuple[list[str], list[Statement]]:
-    """The phrases of a report that can be grounded, and the statements that cannot.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportText:
+    """What a report gives: phrases, statements that are not grounded, and warnings."""
+
+    phrases: tuple[str, ...] = ()
+    statements: tuple[Statement, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def read_report(path: Path) -> ReportText:
+    """Read the phrases of a report that can be grounded, and the statements that cannot.
 
     Raises:
         InputError: it cannot be read.
         UsageError: the package for reports is not installed.
     """
-    from cxrg.reports import statements
+    from cxrg.reports import read
 
-    found = statements(_text(path))
-    phrases = list(dict.fromkeys(each.phrase for each in found if each.phrase))
-    return phrases, [each for each in found if not each.phrase]
+    found = read(_text(path))
+    return ReportText(
+        phrases=tuple(dict.fromkeys(each.phrase for each in found.statements if each.phrase)),
+        statements=tuple(each for each in found.statements if not each.phrase),
+        warnings=tuple(
+            f"{path}: characters {start} to {stop} are not in English, so they are not read; "
+            "give phrases with --phrase"
+            for start, stop in found.foreign
+        ),
+    )
 
 
-def told(statement: Statement) -> str:
-    """A statement that is not grounded, as a line of JSON."""
+def statement_line(statement: Statement, *, sentence: bool) -> str:
+    """A statement that is not grounded, as a line of JSON, with its sentence on request."""
     line = {
-        "schema": "cxrg.statement/1",
-        "sentence": statement.sentence,
+        "schema": "cxrg.statement/2",
         "finding": statement.finding,
         "side": statement.side,
         "zone": statement.zone,
         "certainty": statement.certainty,
     }
-    return json.dumps(line)
+    return json.dumps(line | ({"sentence": statement.sentence} if sentence else {}))
+
+
+def describe(statement: Statement, *, sentence: bool) -> str:
+    """A statement that is not grounded, for people to read, with its sentence on request."""
+    subject = statement.finding or "chest"
+    named = " ".join(filter(None, (statement.side, statement.zone, subject)))
+    quoted = f" ({statement.sentence!r})" if sentence else ""
+    return f"report: {named}: {statement.certainty}, not grounded{quoted}"
 
 
 def stdin_lines() -> Iterator[str]:

@@ -113,16 +113,46 @@ def test_a_report_gives_phrases_and_says_what_is_not_grounded(
         pytest.importorskip("cxrg.reports", reason="reading reports is not there")
     except UsageError as error:
         pytest.skip(str(error))
-    Path("report.txt").write_text("There is a left pleural effusion. No pneumothorax.\n")
-    code, out, _ = run("ground", "DOE^JANE.png", "--report", "report.txt", "--json")
+    Path("report.txt").write_text(
+        "There is a left pleural effusion. No right pneumothorax in Mrs Doe.\n"
+    )
+    code, out, err = run("ground", "DOE^JANE.png", "--report", "report.txt", "--json")
     assert code == 0
     ((_, phrases),) = asked(library)
     assert len(phrases) == 1
     assert "effusion" in phrases[0]
     first, *others = [json.loads(line) for line in out.splitlines()]
-    assert first["schema"] == "cxrg.statement/1"
-    assert (first["finding"], first["certainty"]) == ("pneumothorax", "absent")
+    assert first == {
+        "schema": "cxrg.statement/2",
+        "finding": "pneumothorax",
+        "side": "right",
+        "zone": None,
+        "certainty": "absent",
+    }
     assert len(others) == 1
+    command = ["ground", "DOE^JANE.png", "--report", "report.txt"]
+    _, seen, told = run(*command)
+    assert "cxrg: report: right pneumothorax: absent, not grounded\n" in told
+    assert "Mrs" not in out + err + seen + told
+    _, out, _ = run(*command, "--json", "--report-sentences")
+    first = json.loads(out.splitlines()[0])
+    assert first["sentence"] == "No right pneumothorax in Mrs Doe."
+    _, _, told = run(*command, "--report-sentences")
+    assert "absent, not grounded ('No right pneumothorax in Mrs Doe.')" in told
+
+
+def test_a_report_in_another_language_is_named(run: Run, library: Library, place: Path) -> None:
+    try:
+        pytest.importorskip("cxrg.reports", reason="reading reports is not there")
+    except UsageError as error:
+        pytest.skip(str(error))
+    Path("report.txt").write_text("Kein Pneumothorax.\n")
+    code, out, err = run("ground", "DOE^JANE.png", "--report", "report.txt")
+    assert (code, out) == (3, "")
+    assert err.startswith("cxrg: report.txt: characters 0 to 18 are not in English, so they are")
+    code, _, err = run("ground", "DOE^JANE.png", "-p", "heart", "--report", "report.txt", "-q")
+    assert code == 0
+    assert "are not in English" in err
 
 
 # --- what is told ---------------------------------------------------------------------------------
