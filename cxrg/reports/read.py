@@ -62,7 +62,7 @@ def read(text: str) -> Reading:
             for sentence in sentences
             for statement in _statements(text, part, sentence)
         ),
-        foreign=tuple(part.source(0, len(part.text)) for part in foreign),
+        foreign=tuple(part.source(0, len(part.text.rstrip())) for part in foreign),
     )
 
 

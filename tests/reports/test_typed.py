@@ -199,7 +199,7 @@ def test_typographic_signs_are_those_of_a_keyboard() -> None:
     ],
 )
 def test_another_language_is_named_and_not_guessed(text: str) -> None:
-    found = read(f"Left mass.\n\n{text}")
+    found = read(f"Left mass.\n\n{text}\n")
     assert [statement.finding for statement in found.statements] == ["mass"]
     assert found.foreign == ((12, 12 + len(text)),)
 
