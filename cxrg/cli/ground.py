@@ -70,9 +70,7 @@ def ground(
     ] = None,
     report_sentences: Annotated[
         bool,
-        typer.Option(
-            "--report-sentences", help="Repeat sentences not grounded; they may name the patient."
-        ),
+        typer.Option("--report-sentences", help="Repeat sentences that are not grounded."),
     ] = False,
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV or JSON lines: image and phrase.")
@@ -128,8 +126,7 @@ def ground(
     """Find where phrases are in chest X-rays: heatmap, boxes, picture.
 
     Boxes are in pixels of the original file, brought upright where it says that it is mirrored or
-    turned; left and right are the patient's. A stopped run continues when started again: finished
-    results are read from the ledger in --out.
+    turned; left and right are the patient's. A stopped run continues when started again.
 
     \b
     Examples:
