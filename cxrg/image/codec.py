@@ -21,7 +21,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.processing import convert_color_space
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
@@ -120,8 +120,15 @@ def decode(ds: pydicom.Dataset) -> Cells:
             pixels = np.asarray(image.convert("RGB"))
     else:
         allocated = 8 if stated.bits <= 8 else 16
-        with _silent_stderr() if DECODERS.get(syntax) == "gdcm" else nullcontext():
-            pixels = _read_pixels(ds, bits_stored=min(bits, allocated), bits_allocated=allocated)
+        gdcm = DECODERS.get(syntax) == "gdcm"
+        # gdcm ends the process over pixels with bits beyond those stored.
+        kept = allocated if gdcm else min(bits, allocated)
+        if gdcm:
+            ds.PixelData = encapsulate([_without_remarks(frame)])
+            for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+                ds.pop(keyword, None)
+        with _silent_stderr() if gdcm else nullcontext():
+            pixels = _read_pixels(ds, bits_stored=kept, bits_allocated=allocated)
     if not ds.PixelRepresentation and int(pixels.max()) >= 2**bits:
         bits = stated.bits
     notes = (_DEPTH.format(stated.bits, ds.BitsStored, bits),) if bits != ds.BitsStored else ()
@@ -165,7 +172,7 @@ def _twelve_bit_jpeg(ds: pydicom.Dataset, frame: bytes) -> NDArray[np.generic]:
     import gdcm
 
     fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(frame)
+    fragment.SetByteStringValue(_without_remarks(frame))
     fragments = gdcm.SequenceOfFragments.New()
     fragments.AddFragment(fragment)
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
@@ -212,6 +219,21 @@ def _states_colour_space(jpeg: bytes) -> bool:
     """
     start = jpeg[: jpeg.find(b"\xff\xda")]
     return b"JFIF\0" in start or b"\xff\xee\0\x0eAdobe" in start or bool(_RED_FIRST.search(start))
+
+
+def _without_remarks(jpeg: bytes) -> bytes:
+    """A JPEG without application segments and comments: gdcm ends the process over odd ones.
+
+    No pixel depends on them in what gdcm reads here. `read_codestream` has walked the segments.
+    """
+    kept, at = [jpeg[:2]], 2
+    while jpeg[at + 1] != 0xDA:
+        fill = jpeg[at + 1] == 0xFF
+        end = at + (1 if fill else 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big"))
+        if not fill and not 0xE0 <= jpeg[at + 1] <= 0xEF and jpeg[at + 1] != 0xFE:
+            kept.append(jpeg[at:end])
+        at = end
+    return b"".join([*kept, jpeg[at:]])
 
 
 def takes_too_long(jpeg: bytes, pixels: int) -> bool:

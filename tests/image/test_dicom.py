@@ -485,6 +485,7 @@ def test_files_without_preamble(syntax: pydicom.uid.UID, keep: str) -> None:
     np.testing.assert_allclose(result.grey, RAMP / 4095, atol=1e-6)
 
 
+JFIF = b"\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 # 4096 grey values in a size that JPEG 2000 can halve five times.
 SQUARE = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -594,7 +595,6 @@ def test_luma_and_chroma_become_luminance(syntax: pydicom.uid.UID) -> None:
     np.testing.assert_allclose(read(ds).grey, smooth / 255, atol=1.5 / 255)
 
 
-JFIF = b"\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"  # and then 0 for RGB, 1 for YCbCr
 
 
@@ -723,11 +723,29 @@ def test_depth_of_a_codestream_is_its_own(
 
 
 def test_decoders_write_nothing_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    # gdcm remarks on the scan header that this encoder writes for 12 bits.
-    for codec, depth in (("lossy", 12), ("lossless", 12), ("jpeg 2000", 8), ("jpeg-ls", 8)):
-        pixels = SQUARE if depth == 12 else (SQUARE >> 4).astype(np.uint8)
-        read(with_frame(*frame_of(pixels, codec), 16, 12))
+    frame, syntax = frame_of(SQUARE, "lossy")
+    # Spectral selection 0 to 0 instead of 0 to 63: gdcm remarks on it, and decodes.
+    end = frame.rindex(b"\xff\xda") + 8
+    odd = frame[:end] + b"\0" + frame[end + 1 :]
+    assert frame[end] == 63
+    assert np.array_equal(
+        read(with_frame(odd, syntax, 16, 12)).grey, read(with_frame(frame, syntax, 16, 12)).grey
+    )
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("codec", "bits"), [("lossless", 12), ("lossy", 12), ("lossless", 8)])
+def test_what_would_make_gdcm_end_the_process_is_kept_from_it(codec: str, bits: int) -> None:
+    pixels = SQUARE if bits == 12 else (SQUARE >> 4).astype(np.uint8)
+    frame, syntax = frame_of(pixels, codec)
+    version_17 = JFIF.replace(b"\0\x01\x01", b"\0\x11\x01")
+    odd = frame[:2] + version_17 + b"\xff\xfe\0\x04no" + b"\xff" + frame[2:]
+    expected = read(with_frame(frame, syntax, 16, bits)).grey
+    np.testing.assert_array_equal(read(with_frame(odd, syntax, 16, bits)).grey, expected)
+    # Pixels of more bits than are stored.
+    result = read(with_frame(frame, syntax, 8 if bits == 8 else 16, 2))
+    np.testing.assert_array_equal(result.grey, expected)
+    assert f"{bits} were taken" in result.warnings[0]
 
 
 @pytest.mark.parametrize("codec", CODECS[2:])
