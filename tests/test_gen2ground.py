@@ -277,7 +277,7 @@ def test_the_check_of_a_folder_tells_how_the_preset_reads(model: Model) -> None:
     from cxrg.plan import _describe_preset
 
     told = _describe_preset(model, PRESETS["gen2ground"])
-    assert told.startswith("draws latent and noise afresh at 40 of 50 DDIM steps (t = 1 to 781)")
+    assert told.startswith("resamples latent and noise at 40 of 50 DDIM steps (t = 1 to 781)")
     assert told.count("attentions") == 16
 
 

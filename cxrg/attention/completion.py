@@ -1,4 +1,4 @@
-"""Self-attention completion: a map spread over the image positions that look alike.
+"""Self-attention completion: a map is spread over image positions that resemble each other.
 
 DiffSegmenter (Wang et al., arXiv 2309.02773): with ``S`` the self-attention at the finest
 resolution, mean over layers and heads, and ``c`` a cross-attention map enlarged to it::
@@ -98,7 +98,7 @@ def _matrix(layer: Projections) -> Tensor:
 def _sharpened(matrix: Tensor) -> Tensor:
     """``S`` of lower entropy, rows of sum 1."""
     matrix = matrix / matrix.amax(dim=1, keepdim=True)
-    # log10(2.718 x) as the released code has it; where x is 0 the sum is cut off at 0 anyhow.
+    # log10(2.718 x) as in the released code; where x is 0, the sum is clamped to 0.
     lowered = (matrix + ENTROPY * torch.log10(2.718 * matrix)).clamp_min(0)
     return lowered / lowered.sum(dim=-1, keepdim=True)
 

@@ -1,4 +1,4 @@
-"""What the words alone make the model look at: sampling an image from the phrase, and watching.
+"""Attention to a phrase without an image: recorded while an image is sampled from it.
 
 Ordinary text-to-image sampling (`cxrg.latents.sample`) with guidance 16, as the text bias of
 Generate to Ground needs it (Nützel, Dombrowski, Kainz, arXiv 2507.12236, released code). No image
@@ -34,9 +34,10 @@ _runs: WeakKeyDictionary[Model, OrderedDict[object, FreeRun]] = WeakKeyDictionar
 def free_run(
     model: Model, prompt: Prompt, layers: Sequence[str], options: Options, microbatch: Microbatch
 ) -> FreeRun:
-    """A free run's attention to the phrase's chosen tokens, at all steps, the cleanest first.
+    """Sample an image from a phrase and record attention to its chosen tokens at all steps.
 
-    The runs of the phrases used last are remembered: most calls read many images.
+    The steps are in order of noise, the cleanest first. Runs of the phrases used last are kept:
+    most calls read many images.
 
     Args:
         model: the model.
@@ -89,7 +90,7 @@ def _watched(
     how: ReadSettings,
     microbatch: Microbatch,
 ) -> tuple[Tensor, Layers]:
-    """The network's outputs ``(2, 1, C, h, w)`` for no words and for the phrase, and its maps."""
+    """Outputs ``(2, 1, C, h, w)`` for the empty prompt and the phrase, and the phrase's maps."""
     weights = token_weights(prompt, how).to(model.device)
     seen: list[Layers] = []
 

@@ -15,31 +15,31 @@ def cross_attention_layers(denoiser: Any, latent_side: int) -> tuple[Layer, ...]
     return family_of(denoiser).layers(denoiser, latent_side)
 
 
-def choose_layers(model: Model, wanted: str | int | tuple[str, ...]) -> tuple[str, ...]:
+def choose_layers(model: Model, choice: str | int | tuple[str, ...]) -> tuple[str, ...]:
     """Full names of the layers to read, in the order of the forward pass.
 
     Args:
         model: the model.
-        wanted: ``card``, ``paper``, ``all``, the side of the maps, or names (full, or of a parent
+        choice: ``card``, ``paper``, ``all``, the side of the maps, or names (full, or of a parent
             module).
 
     Raises:
         UsageError: no layer has that name or side.
     """
     layers = cross_attention_layers(model.denoiser, model.side // model.factor)
-    if wanted == "card":
-        wanted = model.card.layers or "paper"
-    if wanted == "paper":
+    if choice == "card":
+        choice = model.card.layers or "paper"
+    if choice == "paper":
         return model.family.published([layer.name for layer in layers])
-    if wanted == "all":
+    if choice == "all":
         return tuple(layer.name for layer in layers)
-    if isinstance(wanted, int):
-        chosen = [layer.name for layer in layers if layer.side == wanted]
+    if isinstance(choice, int):
+        chosen = [layer.name for layer in layers if layer.side == choice]
         if not chosen:
             sides = sorted({layer.side for layer in layers})
-            raise UsageError(f"no attention map is {wanted} wide; use {', '.join(map(str, sides))}")
+            raise UsageError(f"no attention map is {choice} wide; use {', '.join(map(str, sides))}")
         return tuple(chosen)
-    names = (wanted,) if isinstance(wanted, str) else wanted
+    names = (choice,) if isinstance(choice, str) else choice
     for name in names:
         if not any(_within(layer.name, name) for layer in layers):
             known = ", ".join(dict.fromkeys(block_of(layer.name) for layer in layers))
@@ -57,7 +57,7 @@ def block_of(name: str) -> str:
 
 
 def self_attention_layers(model: Model) -> tuple[str, ...]:
-    """Full names of the self-attention layers with the finest maps, beside the cross-attention."""
+    """Full names of the self-attention layers of the finest resolution with cross-attention."""
     layers = cross_attention_layers(model.denoiser, model.side // model.factor)
     finest = max(layer.side for layer in layers)
     return tuple(

@@ -1,7 +1,7 @@
-"""Reading phrases at latents: many rows per network evaluation, one set of maps per phrase.
+"""Read attention of phrases at latents: many rows per evaluation, one set of maps per phrase.
 
-A row is one latent with one phrase. Rows of several phrases and images share an evaluation; what is
-kept of each are maps with its tokens already joined.
+A row is one latent with one phrase. Rows of several phrases and images share an evaluation; of
+each, only maps with its tokens already joined are kept.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ReadSettings:
         readout: scores to probabilities, see `cxrg.attention.sparse`.
         completion: how self-attention completes the maps, see `cxrg.attention.completion`.
         self_attention: the self-attention layers that complete them.
-        extra: what is read beside the chosen tokens, see `AttentionMaps`.
+        extra: what is read in addition to the chosen tokens, see `AttentionMaps`.
     """
 
     reduce: Reduce = "mean"
@@ -48,7 +48,7 @@ class ReadSettings:
 
     @classmethod
     def of(cls, model: Model, options: Options) -> ReadSettings:
-        """What the options ask for."""
+        """The settings that the options select."""
         start: tuple[Extra, ...] = ("start",) if options.bbm != "off" else ()
         span: tuple[Extra, ...] = ("span",) if options.normalise == "competition" else ()
         parts: tuple[Extra, ...] = PARTS if options.evidence == "template" else ()
@@ -99,8 +99,8 @@ def read_each(
 ) -> Iterator[tuple[Prompt, AttentionMaps]]:
     """Read phrases; rows of several share a network evaluation.
 
-    Lazy in both directions: requests are taken when their rows are read, and a phrase's maps are
-    handed over as soon as they are complete. So memory does not grow with the requests.
+    Lazy in both directions: requests are consumed when their rows are read, and a phrase's maps are
+    yielded as soon as they are complete, so memory does not grow with the requests.
 
     Args:
         model: the model.
@@ -136,7 +136,7 @@ def read_each(
 def as_maps(
     joined: Layers, timesteps: tuple[int, ...], how: ReadSettings, prompt: Prompt
 ) -> AttentionMaps:
-    """Maps ``(K, T, h, w)`` per layer, of the chosen tokens and what is read beside them."""
+    """Maps ``(K, T, h, w)`` per layer, of the chosen tokens, then of the extra ones."""
     first, *more = (
         {name: maps[k] for name, maps in joined.items()} for k in range(1 + len(how.extra))
     )
@@ -177,7 +177,7 @@ def _read(
 
 
 def read_maps(recorder: Recorder, layers: Sequence[str], how: ReadSettings) -> Layers:
-    """What a forward pass left, ``(B, K, h, w)`` per layer, completed where that was asked for."""
+    """The maps of a forward pass, ``(B, K, h, w)`` per layer, completed if so set."""
     maps = {name: recorder.maps[name] for name in layers}
     if how.completion != "off":
         finish = complete if how.completion == "self-attention" else complete_iterated
@@ -186,9 +186,9 @@ def read_maps(recorder: Recorder, layers: Sequence[str], how: ReadSettings) -> L
 
 
 def token_weights(prompt: Prompt, how: ReadSettings) -> Tensor:
-    """Weights ``(K, L)``: of the chosen tokens, then of what is read beside them.
+    """Weights ``(K, L)`` of the chosen tokens, then of the extra ones.
 
-    A part that the prompt has not, because it is no template, has weights 0.
+    A part that the prompt lacks, because it is no template, has weights 0.
 
     Raises:
         ModelError: the start token is to be read, and the tokenizer sets none.

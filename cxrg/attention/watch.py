@@ -1,14 +1,14 @@
-"""Where a phrase's tokens look: cross-attention probabilities, observed and not replaced.
+"""Record cross-attention probabilities to a phrase's tokens, without replacing the attention.
 
 For one layer with queries ``Q`` (image positions) and keys ``K`` (tokens), per head::
 
     A[p, k] = softmax_k(Q[p] . K[k] * scale + bias[k])        (Vaswani et al. 2017, equation 1)
 
 with the bias by which transformers hide padding, and none in U-Nets. Forward hooks on ``to_q`` and
-``to_k`` hand over ``Q`` and ``K``; the softmax is taken outside, so the network keeps its fused
-kernel and its output is bit-identical. Heads are averaged and the phrase's tokens joined on the
-spot: what stays is one ``(h, w)`` map per layer and row, and where they are wanted, one of the
-start token, one of all the phrase's tokens, one of the finding's and one of the location's.
+``to_k`` pass on ``Q`` and ``K``; the softmax is computed outside, so the network keeps its fused
+kernel and its output is bit-identical. Heads are averaged and the phrase's tokens joined at once:
+what remains is one ``(h, w)`` map per layer and row, and on request one of the start token, one of
+all the phrase's tokens, one of the finding's and one of the location's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AttentionMaps:
         layers: of the chosen tokens, joined.
         timesteps: where they were read.
         extra: of the start token (``start``), and of all the phrase's tokens, summed (``span``),
-            where these were asked for; of a template's ``finding`` and ``location``, each joined.
+            where requested; of a template's ``finding`` and ``location``, each joined.
     """
 
     layers: Layers
@@ -81,7 +81,7 @@ class Recorder:
     _biases: dict[str, Tensor | None] = field(default_factory=dict)
 
     def clear(self) -> None:
-        """Forget what the last forward pass left."""
+        """Discard the maps of the last forward pass."""
         self.maps.clear()
         self.self_attention.clear()
         self._queries.clear()
@@ -174,7 +174,7 @@ def watch(
     readout: Readout = "softmax",
     stop_early: bool = False,
 ) -> Iterator[Recorder]:
-    """Watch cross-attention layers while the block runs; no hook is left behind.
+    """Record cross-attention layers while the block runs, with hooks that are always removed.
 
     Args:
         unet: the network.
@@ -186,7 +186,7 @@ def watch(
         stop_early: end a pass after its last watched layer, with `AllRead`.
 
     Raises:
-        ModelError: a layer's probabilities cannot be had from its projections.
+        ModelError: a layer's probabilities cannot be computed from its projections.
     """
     wanted = len(names) + len(self_attention)
     recorder = Recorder(wanted=wanted, weights=weights, stop_early=stop_early, readout=readout)

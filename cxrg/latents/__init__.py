@@ -1,1 +1,3 @@
-"""Image -> noisy latents at chosen timesteps: inversion, added noise, or noise drawn afresh."""
+"""Image -> noisy latents at chosen timesteps: inversion, added noise, or noise resampled at every
+step.
+"""

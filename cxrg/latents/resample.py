@@ -65,7 +65,7 @@ class Resampling:
         listed = self._list()
         start, stop = self._window()
         return (
-            f"draws latent and noise afresh at {stop - start} of {len(listed)} DDIM steps "
+            f"resamples latent and noise at {stop - start} of {len(listed)} DDIM steps "
             f"(t = {listed[start]} to {listed[stop - 1]})"
         )
 

@@ -1,8 +1,8 @@
 """Sampling: from noise alone to the latent of an image, by DDIM without added noise.
 
 Song et al., ICLR 2021, equation 12, over the timesteps of `leading_timesteps`, as Stable Diffusion
-1.5 samples: below the last timestep lies the schedule's first ``abar``
-(``set_alpha_to_one=False``). Classifier-free guidance (Ho and Salimans, arXiv 2207.12598)::
+1.5 samples: the last step ends at the schedule's first ``abar`` (``set_alpha_to_one=False``).
+Classifier-free guidance (Ho and Salimans, arXiv 2207.12598)::
 
     output = output_empty + scale (output_phrase - output_empty)
 """

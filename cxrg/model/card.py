@@ -1,8 +1,8 @@
 """Facts about a checkpoint, kept as data: ``cxrg.json`` in its folder, or ``models.toml`` here.
 
-A card says what a diffusers folder does not: which range its autoencoder takes, how long its
-prompts are, which attention layers to read, what it was trained on and under which terms it may
-be used. Code asks the card; it never asks for a model's name.
+A card holds what a diffusers folder does not contain: the range that the autoencoder takes, the
+length of prompts, the attention layers to read, the training data and the terms of use. Code reads
+the card and never tests for a model's name.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ CARD_FILE = "cxrg.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """What is known about one checkpoint; an empty string or None means not known.
+    """Facts about one checkpoint; an empty string or None means unknown.
 
     Attributes:
         weights: how the weights come: in this package, from the hub, on request from their
             authors, in another format that must be converted first, or by ``cxrg train``.
         image_range: the range that the autoencoder takes and gives.
-        side: pixels of the model's square; None: the denoiser's sample size says it.
-        text_length: tokens of a padded prompt; None: the tokenizer says it (300 for transformers).
+        side: pixels of the model's square; None: the denoiser's sample size.
+        text_length: tokens of a padded prompt; None: the tokenizer's limit (300 for transformers).
         pass_attention_mask: hide padding from a U-Net's text encoder (never from the U-Net; a
             transformer and its text encoder never see padding).
         layers: cross-attention modules to read, full names or parents; empty: the published rule.
@@ -68,13 +68,13 @@ def card_from(facts: Mapping[str, Any], *, origin: str) -> Card:
     """Build a card from a parsed file.
 
     Raises:
-        ModelError: a fact is not one that cxrg knows, or has a value that cannot be meant.
+        ModelError: a fact is unknown or has an invalid value.
     """
     known = {item.name for item in fields(Card)}
-    strange = sorted(set(facts) - known)
-    if strange:
+    unknown = sorted(set(facts) - known)
+    if unknown:
         raise ModelError(
-            f"{origin}: unknown fact {', '.join(strange)}; known are {', '.join(sorted(known))}"
+            f"{origin}: unknown fact {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
     for key, allowed in _ALLOWED.items():
         if key in facts and facts[key] not in allowed:

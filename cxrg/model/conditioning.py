@@ -1,4 +1,4 @@
-"""What a denoiser is conditioned on: text embeddings, and what else its family takes.
+"""What a denoiser is conditioned on: text embeddings, and other inputs of its family.
 
 U-Nets take the embeddings, padding included. Diffusion transformers (PixArt, Sana) also take a mask
 and give padding no attention. Stable Diffusion XL also takes an embedding pooled over the prompt.

@@ -1,4 +1,4 @@
-"""What a model's folder is, and whether it is complete.
+"""Inspect a model's folder: what it is, and whether it is complete.
 
 Nothing is loaded: networks are built without memory (torch's ``meta`` device) from their
 configurations, and their names and shapes are compared with the headers of the weight files.
@@ -34,7 +34,7 @@ class PartReport:
         parameters: numbers in its weight files; None where it has none.
         size: bytes of its weight files.
         precision: of the weights in the files.
-        notes: what is odd but does no harm.
+        notes: unusual but harmless facts, one line each.
     """
 
     name: str
@@ -47,14 +47,14 @@ class PartReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What a folder is, part by part.
+    """The result of an inspection.
 
     Attributes:
         folder: the folder.
-        family: what the networks are, in words.
-        card: what ``cxrg.json`` says, if there is one.
-        parts: what was found of each part.
-        problems: all that is wrong, one line each.
+        family: the kind of model, in words.
+        card: the content of ``cxrg.json``; None where there is none.
+        parts: one report per part.
+        problems: everything that is wrong, one line each.
         model: the model, built without memory; None where there is a problem.
     """
 
@@ -67,7 +67,7 @@ class Inspection:
 
 
 def inspect_folder(folder: Path) -> Inspection:
-    """Look through a model's folder; all that is wrong is found, not only the first thing.
+    """Inspect a model's folder and collect all problems, not only the first one.
 
     Raises:
         ModelError: there is no such folder.
@@ -80,31 +80,31 @@ def inspect_folder(folder: Path) -> Inspection:
             family="not a diffusers folder",
             card=None,
             parts=(),
-            problems=(_stranger(folder),),
+            problems=(_explain_other_folder(folder),),
             model=None,
         )
-    look, model = _Look(folder), None
-    with look.gather():
-        look.card = read_card(folder)
+    inspector, model = _Inspector(folder), None
+    with inspector.collect_problems():
+        inspector.card = read_card(folder)
     with quiet_libraries():
-        look.take_configs()
-        if look.handled:
-            look.take_parts()
-        if not look.problems:
-            with look.gather():
-                model = look.model()
+        inspector.read_configs()
+        if inspector.handled:
+            inspector.build_parts()
+        if not inspector.problems:
+            with inspector.collect_problems():
+                model = inspector.model()
     return Inspection(
         folder=folder,
-        family=layout.describe(look.configs),
-        card=look.card,
-        parts=tuple(look.parts),
-        problems=tuple(dict.fromkeys(look.problems)),
+        family=layout.describe(inspector.configs),
+        card=inspector.card,
+        parts=tuple(inspector.parts),
+        problems=tuple(dict.fromkeys(inspector.problems)),
         model=model,
     )
 
 
-class _Look:
-    """What was found so far; every step adds what is wrong and goes on."""
+class _Inspector:
+    """Collects what is found; a step that fails adds its problem, and the others still run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,16 +117,16 @@ class _Look:
         self.problems: list[str] = []
 
     @contextmanager
-    def gather(self) -> Iterator[None]:
+    def collect_problems(self) -> Iterator[None]:
         try:
             yield
         except (ModelError, UsageError) as error:
             self.problems.append(str(error))
 
-    def take_configs(self) -> None:
-        """Read the configurations; of a family that is not handled the denoiser's is enough."""
-        with self.gather():
-            self._take_config(self.denoiser)
+    def read_configs(self) -> None:
+        """Read the configurations; of a family that is not handled, only the denoiser's."""
+        with self.collect_problems():
+            self._read_config(self.denoiser)
             self.handled = False
             layout.check_family(self.folder, self.configs[self.denoiser])
             self.handled = True
@@ -134,38 +134,38 @@ class _Look:
             return
         self.configs.clear()  # and read again, in the order of the parts
         for part in layout.part_names(self.folder):
-            with self.gather():
-                self._take_config(part)
+            with self.collect_problems():
+                self._read_config(part)
         if {self.denoiser, "vae"} <= self.configs.keys():
-            with self.gather():
+            with self.collect_problems():
                 layout.check_latents(self.folder, self.configs[self.denoiser], self.configs["vae"])
         if "scheduler" in self.configs:
-            with self.gather():
+            with self.collect_problems():
                 read_schedule(self.configs["scheduler"])
 
-    def _take_config(self, part: str) -> None:
+    def _read_config(self, part: str) -> None:
         self.configs[part] = layout.part_config(self.folder, part)
 
-    def take_parts(self) -> None:
-        """Build networks and tokenizers, and see whether they belong together."""
+    def build_parts(self) -> None:
+        """Build networks and tokenizers, and check that they belong together."""
         for part, config in self.configs.items():
-            with self.gather():
+            with self.collect_problems():
                 if part == "scheduler":
                     kind = str(config.get("_class_name", ""))
                     self.parts.append(PartReport(name=part, kind=kind))
                 elif part.startswith("tokenizer"):
-                    self._take_tokenizer(part)
+                    self._read_tokenizer(part)
                 else:
-                    self._take_network(part)
+                    self._build_network(part)
         if self.loaded.keys() >= set(layout.part_names(self.folder)) - {"scheduler"}:
-            with self.gather():
+            with self.collect_problems():
                 check_text(self.folder, self.loaded)
 
-    def _take_tokenizer(self, part: str) -> None:
+    def _read_tokenizer(self, part: str) -> None:
         self.loaded[part] = read_tokenizer(self.folder / part, self.configs[part])
         self.parts.append(PartReport(name=part, kind=type(self.loaded[part]).__name__))
 
-    def _take_network(self, part: str) -> None:
+    def _build_network(self, part: str) -> None:
         """Read the files' headers, build without memory, compare."""
         place, config = self.folder / part, self.configs[part]
         headers = read_headers(place)
@@ -212,8 +212,8 @@ def _ignored(kind: Any, config: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"settings that {kind.__name__} ignores: {', '.join(unknown)}",) if unknown else ()
 
 
-def _stranger(folder: Path) -> str:
-    """What to do with a folder that has none of the parts."""
+def _explain_other_folder(folder: Path) -> str:
+    """What a folder without any of the parts holds, and what to do with it."""
     places = (folder, folder / "models")
     if any((place / "diffusion_model.pth").is_file() for place in places):
         return f"{folder}: MONAI's files; write a folder of them with `cxrg models import monai`"

@@ -32,16 +32,16 @@ def load(
     Args:
         name_or_path: a name that ``cxrg models`` lists, a diffusers folder, or a hub id
             ``OWNER/NAME``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        dtype: ``auto`` (what the card says was checked), ``float32``, ``bfloat16``, ``float16``.
-        revision: branch, tag or commit on the hub; a card's own revision is the default.
-        offline: never touch the network, like the environment variable ``HF_HUB_OFFLINE=1``.
-        adapter: a safetensors file that ``cxrg tune`` wrote, a LoRA or a textual inversion.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. dtype: ``auto`` (the precision
+        checked for the model), ``float32``, ``bfloat16``, ``float16``. revision: branch, tag or
+        commit on the hub; a card's own revision is the default. offline: never use the network,
+        like the environment variable ``HF_HUB_OFFLINE=1``. adapter: a safetensors file that ``cxrg
+        tune`` wrote, a LoRA or a textual inversion.
 
     Raises:
         ModelError: the model cannot be found or fetched, is incomplete, or is not handled, or the
             adapter is not for it.
-        UsageError: the device or precision is not there.
+        UsageError: the device or precision is not available.
     """
     place = choose_device(device)
     folder, card = find(str(name_or_path), revision=revision, offline=offline)
@@ -72,7 +72,7 @@ def load(
 
 
 def find(name: str, *, revision: str | None, offline: bool) -> tuple[Path, Card | None]:
-    """The folder of a model, fetched from the hub where it must be, and the package's card of it.
+    """Find a model's folder, fetched from the hub where needed, and the package's card of it.
 
     Raises:
         ModelError: there is no such model here, or it cannot be fetched.
@@ -103,7 +103,7 @@ def choose_device(device: str) -> torch.device:
     """The device of that name; ``auto`` takes an accelerator where there is one.
 
     Raises:
-        UsageError: the device is not there.
+        UsageError: the device is not available.
     """
     if device == "auto":
         if torch.cuda.is_available():

@@ -1,9 +1,9 @@
-"""How many rows go into one network evaluation, and what happens when that was too many.
+"""Microbatches: as many rows per network evaluation as fit the memory.
 
-A row is one latent with one prompt. More rows keep the machine busier until its arithmetic or its
-memory is full, so the number is chosen from the memory that is free, up to where more did not pay
-in measurement. The guess may be wrong, or another program may take the memory: then the rows are
-halved and tried again, so that nothing but time is lost.
+A row is one latent with one prompt. More rows use the machine better until its arithmetic or its
+memory is exhausted, so the number is chosen from the free memory, up to a limit beyond which more
+rows gained nothing in measurement. The estimate may be wrong, or another program may take the
+memory: then the rows are halved and tried again, which costs time only.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 
 # Beyond these, rows cost memory and gain nothing: a CPU's cores are busy with a few.
 MOST = {"cuda": 64, "mps": 16, "cpu": 8}
-SHARE = 0.5  # of the free memory; the rest is for what the estimate does not know
-# What allocators of CPU, CUDA and MPS say; a RuntimeError says anything else, too.
+SHARE = 0.5  # of the free memory; the rest is a reserve for what the estimate leaves out
+# In messages of allocators of CPU, CUDA and MPS, whose errors are of a general class.
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
@@ -37,7 +37,7 @@ class Microbatch:
 
     @classmethod
     def of(cls, model: Model, batch: int | Literal["auto"]) -> Microbatch:
-        """The number asked for, or for ``auto`` what fits the device's free memory."""
+        """The requested size, or for ``auto`` what fits the device's free memory."""
         return cls(fitting_rows(model) if batch == "auto" else batch)
 
     def run(self, rows: Iterable[Row], work: Callable[[list[Row]], Result]) -> Iterator[Result]:
@@ -61,7 +61,7 @@ class Microbatch:
                 if not is_out_of_memory(error):
                     raise
                 self._lower(len(part), error)
-                continue  # and not here: the error's traceback would keep the tensors alive
+                continue  # retried outside this block: the error's traceback keeps tensors alive
             waiting = waiting[len(part) :]
             yield result
 
@@ -77,7 +77,7 @@ class Microbatch:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory did not suffice, on whatever device."""
+    """Whether an error means that memory did not suffice, on any device."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(sign in str(error).lower() for sign in SIGNS)
@@ -98,13 +98,13 @@ def row_bytes(model: Model) -> int:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes on a device; None where the system does not say."""
+    """Free bytes on a device; None where the system does not report them."""
     if device.type == "cuda":
         # What torch holds and does not use is free for torch.
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + idle
-    told = Path("/proc/meminfo")  # Linux; SC_AVPHYS_PAGES leaves out what caches would give back
-    if not told.is_file():
+    report = Path("/proc/meminfo")  # Linux; SC_AVPHYS_PAGES leaves out what caches would give back
+    if not report.is_file():
         return None
-    lines = dict(line.split(":") for line in told.read_text().splitlines())
+    lines = dict(line.split(":") for line in report.read_text().splitlines())
     return int(lines["MemAvailable"].split()[0]) * 1024

@@ -13,9 +13,9 @@ ICML 2024, arXiv 2403.03206, that moves timesteps to more noise)::
 
     sigma_t = shift u / (1 + (shift - 1) u)  with  u = (t + 1) / T,   alpha_t = 1 - sigma_t
 
-whose network answers with the velocity ``v = dz / dsigma = eps - z_0`` and is told ``T sigma_t`` as
-its timestep. With Sana's shift of 3 a timestep ``t`` so means about the noise that it means in the
-backbone of arXiv 2404.12920. From a latent and the network's output follow image and noise::
+whose network predicts the velocity ``v = dz / dsigma = eps - z_0`` and takes ``T sigma_t`` as its
+timestep. With Sana's shift of 3, a timestep ``t`` then means about as much noise as in the backbone
+of arXiv 2404.12920. Image and noise follow from a latent and the network's output::
 
     epsilon        z_0 = (z - sigma eps) / alpha
     v-prediction   z_0 = alpha z - sigma v,   eps = alpha v + sigma z   (arXiv 2202.00512)
@@ -39,7 +39,7 @@ Prediction = Literal["epsilon", "v_prediction", "flow"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Schedule:
-    """Shares of image and noise per training timestep.
+    """Factors of image and noise per training timestep.
 
     Attributes:
         prediction_type: what the network's output means.
@@ -75,7 +75,7 @@ class Schedule:
         Args:
             z: noisy latents.
             output: the network's output for them.
-            timestep: where ``z`` lies.
+            timestep: of ``z``.
         """
         alpha, sigma = self.shares(timestep)
         if self.prediction_type == "epsilon":
@@ -85,7 +85,7 @@ class Schedule:
         return z - sigma * output, z + alpha * output
 
     def labels(self, timesteps: Tensor) -> Tensor:
-        """What the network is told of timesteps: of a flow ``T sigma_t``, and 0 at -1."""
+        """The network's input for timesteps: for a flow ``T sigma_t``, which is 0 at -1."""
         if not self.is_flow:
             return timesteps
         ladder = torch.cat([self.sigma.new_zeros(1), self.sigma]) * len(self)
@@ -110,7 +110,7 @@ class Defaults:
 _PLAIN, _RESCALING = Defaults(), Defaults(rescales=True)
 _HEUN = Defaults(beta_start=0.00085, beta_end=0.012)
 _LCM = Defaults(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescales=True)
-# Classes whose noise is that of `Schedule`; what else they say concerns their own sampling.
+# Classes whose noise is that of `Schedule`; their other settings concern their own sampling.
 DIFFUSION = {
     "DDIMInverseScheduler": _RESCALING,
     "DDIMParallelScheduler": _RESCALING,
@@ -145,7 +145,7 @@ def read_schedule(config: Mapping[str, Any]) -> Schedule:
     """The schedule of a scheduler's configuration; a DDPM's where no class is named.
 
     Raises:
-        ModelError: a schedule or prediction that is not handled.
+        ModelError: the schedule or the prediction is not handled.
     """
     name = str(config.get("_class_name") or "DDPMScheduler")
     if name in FLOW:

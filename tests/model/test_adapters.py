@@ -189,7 +189,7 @@ def test_what_is_no_safetensors_file_is_refused(folders, tmp_path: Path) -> None
     save_file({"x": torch.zeros(1, WIDTH), "y": torch.zeros(1)}, tmp_path / "d.safetensors")
     for name, told in (
         ("a.pt", "can run code"),
-        ("b.safetensors", "no readable safetensors"),
+        ("b.safetensors", "not a readable safetensors"),
         ("c.safetensors", "holds nothing"),
         ("d.safetensors", "2 tensors, such as 'x'"),
         ("none.safetensors", "no such adapter"),

@@ -341,7 +341,7 @@ def test_a_text_encoder_that_does_not_fit_is_refused(files, text_encoder, tmp_pa
     empty.mkdir()
     for folder, complaint in (
         (other, "48 wide but the U-Net wants 32"),
-        (pickles, "pickles could run code"),
+        (pickles, "can run code when read"),
         (empty, "no text_encoder/config.json"),
     ):
         with pytest.raises(ModelError, match=complaint):

@@ -416,8 +416,12 @@ def narrow_text(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "spoil", "complaint"),
     [
-        ("sana", edit("transformer/config.json", qk_norm="rms"), "also wants qk_norm"),
-        ("sana", edit("transformer/config.json", guidance_embeds=True), "wants guidance_embeds"),
+        ("sana", edit("transformer/config.json", qk_norm="rms"), "with qk_norm is not handled"),
+        (
+            "sana",
+            edit("transformer/config.json", guidance_embeds=True),
+            "with guidance_embeds is not handled",
+        ),
         ("pixart", narrow_text, "width 32 but the text encoder gives 16"),
         ("sana", edit("transformer/config.json", in_channels=4), "takes 4 channels"),
         (
@@ -428,7 +432,7 @@ def narrow_text(folder: Path) -> None:
         (
             "pixart",
             edit("transformer/config.json", use_additional_conditions=True),
-            "also wants use_additional_conditions",
+            "with use_additional_conditions is not handled",
         ),
         (
             "pixart",

@@ -318,10 +318,10 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["stable-diffusion-1.5", "some-owner/some-model"])
 def test_offline_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="offline was asked for and it is not in the cache"):
+    with pytest.raises(ModelError, match="the run is offline and it is not in the cache"):
         load(name, offline=True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ModelError, match="offline was asked for"):
+    with pytest.raises(ModelError, match="the run is offline"):
         load(name)
 
 

@@ -86,7 +86,7 @@ def test_shards_need_their_index(folders, tmp_path) -> None:
     for content in ("[]", "{}", '{"weight_map": 3}', "{"):
         index.write_text(content)
         (problem,) = check_folder(folder).problems
-        assert "index.fp16.json: missing or not an index of shards; copy it" in problem
+        assert "index.fp16.json: missing or not an index of shards; copy it again" in problem
     index.unlink()
     with pytest.raises(ModelError, match="missing or not an index of shards"):
         load(folder)

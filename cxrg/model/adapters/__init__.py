@@ -1,8 +1,8 @@
-"""Adapters: small files that change what a model attends to, its own weights kept apart.
+"""Adapters: small files that change what a model attends to.
 
-Three kinds are told apart by what the file holds: vectors that ``cxrg tune`` learnt, textual
-inversion (new words for the text encoder) and LoRA (low-rank changes of weights). Only safetensors.
-An adapter is part of the model's identity, so that no result is taken for another's.
+A file's content shows its kind: vectors learnt by ``cxrg tune``, textual inversion (new words for
+the text encoder) or LoRA (low-rank changes of weights). Only safetensors are read. The adapter is
+part of the model's identity, so results with and without it are never confused.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from cxrg.model.adapters.prompt_vectors import PromptVectors, read_card, read_ve
 if TYPE_CHECKING:
     from cxrg.model.model import Model
 
-NO_PADDING = "prompt vectors take the place of padding, which diffusion transformers never look at"
+NO_PADDING = "prompt vectors replace padding, which diffusion transformers do not attend to"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Adapter:
-    """What was attached to a model.
+    """An adapter that is attached to a model.
 
     Attributes:
         name: the file's name, less its suffix.
-        vectors: what goes into the text embeddings; None where networks were changed instead.
+        vectors: added to the text embeddings; None where networks were changed instead.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Adapter:
 
 
 def attach(model: Model, path: Path) -> Model:
-    """A model with an adapter, whose identity is both of theirs.
+    """Attach an adapter; the identity of the model that is returned covers both.
 
     Textual inversion and LoRA change the given model's networks in place: give one just loaded.
 
@@ -55,7 +55,9 @@ def attach(model: Model, path: Path) -> Model:
     file = read_adapter(path.expanduser())
     name = file.path.stem
     if model.adapter is not None:
-        raise ModelError(f"{file.path}: the model has adapter {model.adapter.name}; load it afresh")
+        raise ModelError(
+            f"{file.path}: the model has adapter {model.adapter.name}; load it again without"
+        )
     vectors = _attach(model, file)
     return replace(
         model,
@@ -82,9 +84,9 @@ def _tuned(model: Model, file: AdapterFile, card: dict[str, object]) -> PromptVe
     base = card.get("base")
     facts = base if isinstance(base, dict) else {}
     if facts.get("identity") != model.identity:
-        wanted = f"{facts.get('name')} ({facts.get('identity')})"
+        base_model = f"{facts.get('name')} ({facts.get('identity')})"
         raise ModelError(
-            f"{file.path}: made for model {wanted}, not {model.card.name} ({model.identity}); "
+            f"{file.path}: made for model {base_model}, not {model.card.name} ({model.identity}); "
             "give that as --model"
         )
     if not model.family.attends_to_padding:

@@ -1,4 +1,4 @@
-"""The bytes of an adapter: safetensors and nothing else, since other formats can run code."""
+"""Read an adapter's file: safetensors only, since other formats can run code."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ IN_FOLDER = ("adapter_model", "pytorch_lora_weights", "learned_embeds")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AdapterFile:
-    """What a file holds.
+    """The content of an adapter's file.
 
     Attributes:
         tensors: by key, on the CPU.
-        metadata: the text that safetensors keeps beside them.
-        config: peft's ``adapter_config.json`` beside the file; empty where there is none.
+        metadata: the file's text metadata.
+        config: the content of peft's ``adapter_config.json`` in its folder; empty without one.
         digest: ``sha256:`` and 16 hexadecimal digits of the file's content and that configuration.
     """
 
@@ -40,9 +40,9 @@ def read_adapter(path: Path) -> AdapterFile:
     """Read an adapter's file, or the one in the folder that peft or diffusers wrote.
 
     Raises:
-        ModelError: it is not there, or it is no safetensors file.
+        ModelError: there is no such file, or it is not in safetensors.
     """
-    file = _the_file(path)
+    file = _find_file(path)
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -51,7 +51,7 @@ def read_adapter(path: Path) -> AdapterFile:
             metadata = opened.metadata() or {}
         digest = hashlib.sha256(file.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file}: no readable safetensors file; copy it again") from error
+        raise ModelError(f"{file}: not a readable safetensors file; copy it again") from error
     config = file.with_name("adapter_config.json")
     facts: dict[str, Any] = {}
     if file.stem == "adapter_model" and config.is_file():
@@ -66,13 +66,13 @@ def read_adapter(path: Path) -> AdapterFile:
     )
 
 
-def _the_file(path: Path) -> Path:
+def _find_file(path: Path) -> Path:
     if path.is_dir():
         found = [path / f"{name}.safetensors" for name in IN_FOLDER]
         several = [file for file in found if file.is_file()]
         if len(several) != 1:
             names = ", ".join(file.name for file in found)
-            raise ModelError(f"{path}: not one of {names} in this folder; give the adapter's file")
+            raise ModelError(f"{path}: holds none or several of {names}; give the adapter's file")
         return several[0]
     if path.suffix in UNSAFE:
         raise ModelError(f"{path}: {path.suffix} can run code when read; save it as safetensors")

@@ -2,9 +2,9 @@ r"""LoRA (Hu et al., ICLR 2022): low-rank changes, merged into the weights they 
 
 .. math:: W' = W + \frac{\alpha}{r} B A
 
-with ``A`` (r, in) and ``B`` (out, r), or the same as convolutions. Read are diffusers' files (old
-and new names, through diffusers' own renaming) and peft's, for the denoiser and the text encoders.
-Merging needs no further package and leaves plain layers, which attention can be watched in.
+with ``A`` (r, in) and ``B`` (out, r), or the same as convolutions. diffusers' files (old and new
+names, through its own renaming) and peft's are read, for the denoiser and the text encoders.
+Merging needs no further package and leaves plain layers, whose attention can be recorded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 
 @dataclass(slots=True)
 class _Change:
-    """What a file says of one module."""
+    """The tensors for one module."""
 
     network: str
     module: str
@@ -65,7 +65,7 @@ def merge(model: Model, file: AdapterFile) -> None:
 
 
 def _changes(file: AdapterFile) -> dict[str, _Change]:
-    """What the file says, by network and module."""
+    """Sort the file's tensors by network and module."""
     from diffusers.utils.state_dict_utils import (
         convert_state_dict_to_peft,
         convert_unet_state_dict_to_peft,
@@ -86,7 +86,7 @@ def _changes(file: AdapterFile) -> dict[str, _Change]:
         (key,) = rename({own: tensor})
         match = _KEY.fullmatch(key.removeprefix(f"{network}.") if network else key)
         if match is None:
-            raise ModelError(f"{file.path}: unknown tensor {old}; it is no LoRA that cxrg reads")
+            raise ModelError(f"{file.path}: unknown tensor {old}; it is not a LoRA that cxrg reads")
         name = f"{network}:{match['module']}"
         change = changes.setdefault(name, _Change(network, match["module"], {}))
         if match["alpha"]:
@@ -144,11 +144,11 @@ def _layer(network: nn.Module, name: str) -> Any:
 
 
 def _delta(file: AdapterFile, change: _Change, layer: nn.Linear | nn.Conv2d) -> Tensor:
-    """What is added to a layer's weight, of its shape."""
+    """The change of a layer's weight, of the same shape."""
     down, up = change.parts["A"], change.parts["B"]
     rank = down.shape[0]
-    wanted = (tuple(layer.weight.shape[1:]), layer.weight.shape[0], rank)
-    if (tuple(down.shape[1:]), up.shape[0], up.shape[1]) != wanted:
+    expected = (tuple(layer.weight.shape[1:]), layer.weight.shape[0], rank)
+    if (tuple(down.shape[1:]), up.shape[0], up.shape[1]) != expected:
         has = f"{tuple(layer.weight.shape)[:2]}"
         raise ModelError(
             f"{file.path}: made for another model, one whose {change.module} is "
@@ -161,6 +161,6 @@ def _delta(file: AdapterFile, change: _Change, layer: nn.Linear | nn.Conv2d) -> 
             f"{file.path}: {change.module} has rank {rank}, but its configuration says "
             f"{configured}; copy both files again"
         )
-    # What the file says of the module itself counts before its configuration.
+    # An alpha among the tensors takes precedence over the configuration's.
     scale = settings.scale(change.module, rank) if change.alpha is None else change.alpha / rank
     return scale * (up.flatten(1) @ down.flatten(1)).view(layer.weight.shape)

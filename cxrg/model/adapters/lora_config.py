@@ -1,4 +1,4 @@
-r"""What a LoRA's configuration says of the change of one module: by how much to scale it.
+r"""A LoRA's configuration: the factor by which the change of each module is scaled.
 
 .. math:: s = \alpha / r,   or with ``use_rslora``   s = \alpha / \sqrt{r}
 
@@ -22,8 +22,8 @@ from cxrg.model.adapters.file import AdapterFile
 
 T = TypeVar("T", int, float)
 METADATA = "lora_adapter_metadata"  # diffusers' name for what peft keeps in adapter_config.json
-# Settings of peft that change nothing once the tensors are there: where they came from, how they
-# were trained, and which modules they are of, which their names say.
+# Settings of peft that change nothing once there are tensors: their origin, their training, and the
+# choice of modules, which the tensors' names repeat.
 NEUTRAL = frozenset(
     {
         "auto_mapping",
@@ -46,8 +46,8 @@ NEUTRAL = frozenset(
         "task_type",
     }
 )
-# How the tensors began; other kinds, such as "pissa", also change the model's own weights.
-BEGINNINGS = ("gaussian", "eva", "orthogonal")
+# Initial values of the tensors; other kinds, such as "pissa", also change the model's own weights.
+INITIAL_VALUES = ("gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +109,7 @@ def _is_handled(name: str, value: Any) -> bool:
         case "bias":
             return bool(value == "none")
         case "init_lora_weights":
-            return value is True or value in BEGINNINGS
+            return value is True or value in INITIAL_VALUES
     return False
 
 

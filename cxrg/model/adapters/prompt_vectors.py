@@ -9,7 +9,7 @@ For encoder outputs :math:`c_k` of a phrase, :math:`k` its tokens::
 :math:`r_w` are residuals, one per word; :math:`p_i` is a soft prefix that all phrases share, each
 vector behind a gate :math:`g_i`. Cross-attention does not know the order of its tokens, so a prefix
 is no different in the place of padding than after the start token; and there it takes the place of
-a token that was attended to anyway. Adding tokens would change every softmax, whatever they are;
+a token that was attended to anyway. Additional tokens of any kind would change every softmax;
 with :math:`g = r = 0` this changes nothing at all, bit for bit (zero-initialised gates: Zhang et
 al., LLaMA-Adapter, ICLR 2024, section 3.2). A phrase that leaves fewer than M padding positions
 has the last vectors of the prefix only. The empty prompt, which inversion follows, stays as it is.
@@ -51,13 +51,13 @@ class TokenSlots:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PromptVectors:
-    """The vectors and the words that they belong to.
+    """Learnt vectors and the words that they belong to.
 
     Attributes:
         prefix: float32 ``(M, D)``; M is 0 where there is none.
         gate: float32 ``(M,)``.
         residuals: float32 ``(K, D)``, in the order of the tables' names.
-        terms: tables ``locations`` and ``findings``: name and what it is called; K names in all.
+        terms: tables ``locations`` and ``findings``: names and their wordings; K names in all.
     """
 
     prefix: Tensor
@@ -105,26 +105,26 @@ class PromptVectors:
 
 
 def write_vectors(path: Path, vectors: PromptVectors, card: Mapping[str, Any]) -> None:
-    """Write an adapter file, whole or not at all.
+    """Write an adapter file atomically.
 
     Args:
         path: the file.
-        vectors: what was learnt.
-        card: facts beside the vocabulary: ``base`` (``name``, ``identity`` and ``width``) and
-            whatever tells how it was made.
+        vectors: the learnt vectors.
+        card: facts to store: ``base`` (``name``, ``identity`` and ``width``) and how the vectors
+            were made.
 
     Raises:
         WriteError: it cannot be written.
     """
     from safetensors.torch import save
 
-    told = {"format": FORMAT, **card, "terms": {t: dict(vectors.terms[t]) for t in TABLES}}
+    facts = {"format": FORMAT, **card, "terms": {t: dict(vectors.terms[t]) for t in TABLES}}
     tensors = {
         name: getattr(vectors, name).detach().cpu().contiguous()
         for name in ("prefix", "gate", "residuals")
     }
     with atomic_write(path) as file:
-        file.write(save(tensors, metadata={CARD: json.dumps(told, ensure_ascii=False)}))
+        file.write(save(tensors, metadata={CARD: json.dumps(facts, ensure_ascii=False)}))
 
 
 def read_card(file: AdapterFile) -> dict[str, Any] | None:

@@ -1,9 +1,10 @@
 """Textual inversion (Gal et al., ICLR 2023): a new word whose embedding was learnt.
 
-Read are diffusers' files (one key, the word), AUTOMATIC1111's (key ``emb_params``; the word is the
-file's name) and those for Stable Diffusion XL (keys ``clip_l`` and ``clip_g``, one for each text
-encoder; the word is the file's name). The word may stand for several vectors; wherever a phrase has
-it, the tokenizer sees as many tokens, which is what diffusers makes of it before tokenising.
+Files that are read: diffusers' (one key, the word), AUTOMATIC1111's (key ``emb_params``; the word
+is the file's name) and those for Stable Diffusion XL (keys ``clip_l`` and ``clip_g``, one for each
+text encoder; the word is the file's name). The word may stand for several vectors; wherever a
+phrase has it, the tokenizer sees as many tokens, which is what diffusers makes of it before
+tokenising.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ WIDTHS = {
 
 
 def add_words(model: Model, file: AdapterFile) -> None:
-    """Teach a model the word of a file, each of its text encoders by vectors of its own.
+    """Add the word of a file to a model, with vectors for each of its text encoders.
 
     Raises:
         ModelError: the file is of another kind, for another text encoder, or its word is taken.
@@ -93,7 +94,7 @@ def _vectors(file: AdapterFile, key: str) -> Tensor:
     vectors = file.tensors[key].float()
     vectors = vectors[None] if vectors.ndim == 1 else vectors
     if vectors.ndim != 2 or not len(vectors):
-        raise ModelError(f"{file.path}: {key!r} is no list of vectors; copy it again")
+        raise ModelError(f"{file.path}: {key!r} is not a list of vectors; copy it again")
     return vectors
 
 

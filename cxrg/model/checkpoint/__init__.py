@@ -1,6 +1,6 @@
-"""The files of a diffusers folder: completeness, networks, identity, fetching.
+"""Read a diffusers folder: its parts, their networks and weights, its identity, fetching it.
 
-Whatever this version does not handle is refused by name, before any weight is read.
+What is not handled is refused by name, before any weight is read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Parts", "quiet_libraries", "read_folder"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """What a folder holds, on the CPU; ``scheduler`` is its configuration."""
+    """The parts of a folder, on the CPU; ``scheduler`` is a configuration."""
 
     vae: Any
     denoiser: Any
@@ -38,13 +38,13 @@ class Parts:
 
 
 def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Parts:
-    """Read a diffusers folder, all but the denoiser in float32.
+    """Read a diffusers folder; all parts but the denoiser in float32.
 
     Raises:
         ModelError: a part is missing, not in safetensors, broken, or of a kind not handled.
     """
     denoiser = layout.denoiser_part(folder)
-    # The denoiser first: where it is of a kind that is not handled, so are the other parts.
+    # The denoiser first: where its family is not handled, neither are the other parts.
     family = layout.check_family(folder, layout.part_config(folder, denoiser))
     configs = {part: layout.part_config(folder, part) for part in layout.part_names(folder)}
     layout.check_latents(folder, configs[denoiser], configs["vae"])
@@ -54,7 +54,7 @@ def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Pa
     with quiet_libraries():
         for part in networks:
             kind = network_class(folder, part, configs[part])
-            how = _how(part, denoiser_dtype if part == denoiser else torch.float32)
+            how = _loading(part, denoiser_dtype if part == denoiser else torch.float32)
             parts[part] = read_network(kind, folder / part, variant=variants[part], **how)
         for part in (name for name in configs if name.startswith("tokenizer")):
             parts[part] = read_tokenizer(folder / part, configs[part], lower=family.lowers_text)
@@ -69,8 +69,8 @@ def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Pa
     )
 
 
-def _how(part: str, dtype: torch.dtype) -> dict[str, Any]:
-    """How a network's own library is told its precision."""
+def _loading(part: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments by which a network's own library loads it in a precision."""
     if part.startswith("text_encoder"):
         return {"dtype": dtype, "trust_remote_code": False}
     return {"torch_dtype": dtype}

@@ -1,4 +1,4 @@
-"""Whether weight files fit a configuration, without loading them.
+"""Compare weight files with a configuration without loading them.
 
 Networks are built without memory (torch's ``meta`` device) from their configurations, and their
 names and shapes are compared with the headers of the files.
@@ -19,14 +19,14 @@ from cxrg.model.checkpoint.networks import first_line, network_class
 from cxrg.model.checkpoint.weight_files import find_weights
 
 Shapes = dict[str, tuple[int, ...]]
-# What saved encoders often lack and nothing here reads, and what old ones have too much.
+# Not read here: poolers, which saved encoders often lack, and positions, which old ones have.
 UNREAD = ("pooler", "position_ids")
 PRECISIONS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headers:
-    """What a part's weight files hold: names and shapes, bytes, precisions."""
+    """What a part's weight files contain: names and shapes, bytes, precisions."""
 
     shapes: Shapes
     size: int
@@ -38,7 +38,7 @@ class Headers:
 
 
 def read_headers(place: Path) -> Headers:
-    """Names and shapes in a part's weight files, without their numbers.
+    """Read names and shapes from a part's weight files, without the numbers.
 
     Raises:
         ModelError: a file is missing, misnamed or broken.
@@ -63,7 +63,7 @@ def read_headers(place: Path) -> Headers:
 
 
 def without_memory(place: Path, config: Mapping[str, Any]) -> Any:
-    """The network that a part's configuration describes, on the ``meta`` device.
+    """Build the network that a part's configuration describes, on the ``meta`` device.
 
     Raises:
         ModelError: the configuration describes none.
@@ -86,7 +86,7 @@ def without_memory(place: Path, config: Mapping[str, Any]) -> Any:
 
 
 def compare(network: Any, given: Shapes) -> tuple[str, tuple[str, ...]]:
-    """What is wrong with the weights of a network, and what is only odd."""
+    """Problems of a network's weights, empty where there are none, and harmless notes."""
     rename = getattr(network, "_fix_state_dict_keys_on_load", None)
     given = dict(given)
     if rename:
@@ -104,14 +104,14 @@ def compare(network: Any, given: Shapes) -> tuple[str, tuple[str, ...]]:
     missing = sorted(needed - given.keys())
     extra = sorted(name for name in given.keys() - wanted.keys() if not _unread(name))
     shapes = [name for name in sorted(needed & given.keys()) if wanted[name] != given[name]]
-    told = []
+    problems = []
     if missing:
-        told.append(f"{len(missing)} weights are missing, such as {missing[0]}")
+        problems.append(f"{len(missing)} weights are missing, such as {missing[0]}")
     if shapes:
         name = shapes[0]
-        told.append(f"{name} is {given[name]} and should be {wanted[name]}")
+        problems.append(f"{name} is {given[name]} and should be {wanted[name]}")
     notes = (f"{len(extra)} weights are not used, such as {extra[0]}",) if extra else ()
-    return "; ".join(told), notes
+    return "; ".join(problems), notes
 
 
 def _unread(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Fetching a diffusers folder from the hub."""
+"""Fetch a diffusers folder from the hub."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from cxrg.errors import ModelError
 from cxrg.model.checkpoint.layout import EVERY_PART, networks_of
 from cxrg.model.checkpoint.networks import first_line
 
-# Environment variables that say where the hub is and how it is reached.
+# Environment variables with addresses of the hub and of proxies.
 ADDRESSES = tuple(
     name
     for upper in ("HF_ENDPOINT", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
     for name in (upper, upper.lower())
 )
-# Weights that are there a second time in another precision, and those before averaging.
+# Copies of the weights in another precision, and weights before averaging.
 VARIANTS, UNAVERAGED = ("*.fp16[.-]*", "*.bf16[.-]*"), "*non_ema*"
 KINDS = (".json", ".txt", ".model", ".safetensors")
 
 
 def fetch(hub_id: str, *, revision: str | None, offline: bool) -> Path:
-    """The local folder of a hub repository, downloaded where it must be and may be.
+    """Return the local folder of a hub repository, and download it where needed and allowed.
 
     Raises:
         ModelError: it is not in the cache and cannot be fetched.
@@ -41,13 +41,13 @@ def fetch(hub_id: str, *, revision: str | None, offline: bool) -> Path:
     client, invalid = _client_errors(HfHubHTTPError)
 
     def snapshot(parts: Sequence[str], ignored: Sequence[str]) -> Path:
-        wanted = [f"{part}/*{kind}" for part in parts for kind in KINDS]
+        patterns = [f"{part}/*{kind}" for part in parts for kind in KINDS]
         return Path(
             snapshot_download(
                 hub_id,
                 revision=revision,
                 local_files_only=offline,
-                allow_patterns=[*wanted, "cxrg.json", "model_index.json"],
+                allow_patterns=[*patterns, "cxrg.json", "model_index.json"],
                 ignore_patterns=list(ignored),
             )
         )
@@ -69,7 +69,7 @@ def fetch(hub_id: str, *, revision: str | None, offline: bool) -> Path:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(f"{hub_id}: no such repository on the hub; check the spelling") from error
     except LocalEntryNotFoundError as error:
-        why = "offline was asked for and it" if offline else "the hub cannot be reached and it"
+        why = "the run is offline and it" if offline else "the hub cannot be reached and it"
         raise ModelError(
             f"{hub_id}: {why} is not in the cache; fetch it once online, or give a folder"
         ) from error
@@ -78,7 +78,7 @@ def fetch(hub_id: str, *, revision: str | None, offline: bool) -> Path:
     except (ImportError, ValueError, client, invalid) as error:
         # The client refuses the address of the hub or of a proxy before it calls.
         named = [name for name in ADDRESSES if os.environ.get(name)] or [ADDRESSES[0]]
-        # What the client says of an address it cannot parse may be part of a password.
+        # The client's message on an address that it cannot parse may contain part of a password.
         why = "an address is not valid" if isinstance(error, invalid) else first_line(error)
         raise ModelError(
             f"{hub_id}: the hub cannot be called ({why}); correct or unset {', '.join(named)}, "

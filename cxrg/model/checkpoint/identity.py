@@ -1,4 +1,4 @@
-"""Which weights a folder holds, told by a short fingerprint."""
+"""A short fingerprint of the weights and configurations in a folder."""
 
 from __future__ import annotations
 

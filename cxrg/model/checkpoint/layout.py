@@ -1,9 +1,9 @@
-"""What a diffusers folder is: its parts, its family, and whether that family is handled.
+"""The layout of a diffusers folder: its parts, its family, and whether that family is handled.
 
 Every folder holds ``vae/``, ``text_encoder/``, ``tokenizer/``, ``scheduler/`` and a denoiser, in
-``unet/`` or ``transformer/``; where training left averaged weights beside the last ones, in
-``unet_ema/`` (diffusers' ``EMAModel``), those are taken. Stable Diffusion XL has a second
-text encoder with its tokenizer.
+``unet/`` or ``transformer/``; where training left averaged weights, in ``unet_ema/`` (diffusers'
+``EMAModel``), those are taken instead of the last ones. Stable Diffusion XL has a second text
+encoder with its tokenizer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def denoiser_part(folder: Path) -> str:
 
 
 def part_names(folder: Path) -> tuple[str, ...]:
-    """The parts that a folder of its kind must have."""
+    """The parts that a folder of its family must have."""
     denoiser = denoiser_part(folder)
     family = folder_family(folder)
     return ("vae", denoiser, *COMMON, *(family.more_parts if family else ()))
@@ -48,7 +48,7 @@ def folder_family(folder: Path) -> Family | None:
     try:
         return family_for(part_config(folder, denoiser_part(folder)))
     except ModelError:
-        return None  # reading the denoiser's configuration says what is wrong
+        return None  # reading the denoiser's configuration raises the error again
 
 
 def networks_of(parts: Iterable[str]) -> list[str]:
@@ -91,17 +91,16 @@ def check_family(folder: Path, denoiser: Config) -> Family:
         raise ModelError(f"{folder}: denoiser {name or '?'} is not handled; use one of {HANDLED}")
     if unhandled := family.unhandled(denoiser):
         raise ModelError(
-            f"{folder}: the {name} also wants {', '.join(unhandled)}, not handled yet; "
-            f"use one of {HANDLED}"
+            f"{folder}: {name} with {', '.join(unhandled)} is not handled; use one of {HANDLED}"
         )
     return family
 
 
 def check_latents(folder: Path, denoiser: Config, vae: Config) -> None:
-    """Raise ModelError if the denoiser takes other latents than the autoencoder gives.
+    """Check that the autoencoder gives the latents that the denoiser takes.
 
     Raises:
-        ModelError: so do the configurations say, or the autoencoder's scale cannot be read.
+        ModelError: the configurations differ, or the autoencoder's scale cannot be read.
     """
     wanted, given = denoiser.get("in_channels", 4), vae.get("latent_channels")
     if wanted != given:

@@ -15,7 +15,7 @@ def network_class(folder: Path, part: str, config: Mapping[str, Any]) -> Any:
     """The class of a part that has weights.
 
     Raises:
-        ModelError: it is none that is handled.
+        ModelError: the class is not handled.
     """
     if part == "vae":
         return autoencoder_class(folder, config)
@@ -24,14 +24,14 @@ def network_class(folder: Path, part: str, config: Mapping[str, Any]) -> Any:
     return text_encoder_class(part, config)
 
 
-# Imported where they are needed: they take seconds, and a usage error does not need them.
+# Classes are imported inside functions: that takes seconds, which a usage error need not wait for.
 
 
 def autoencoder_class(folder: Path, config: Mapping[str, Any]) -> Any:
     """The autoencoder's class.
 
     Raises:
-        ModelError: it is none that is handled.
+        ModelError: the class is not handled.
     """
     name = config.get("_class_name")
     if name == "AutoencoderKL":
@@ -68,15 +68,15 @@ def text_encoder_class(part: str, config: Mapping[str, Any]) -> Any:
     if name == "CXRBertModel":
         return transformers.BertModel  # a BERT with heads that nothing here reads
     if config.get("model_type") == "t5":
-        return transformers.T5EncoderModel  # its decoder is not asked
-    # Heads on top ("...ForMaskedLM") would answer with logits where embeddings are wanted.
+        return transformers.T5EncoderModel  # without its decoder
+    # With a head on top ("...ForMaskedLM") the output would be logits, not embeddings.
     if name.endswith("Model") and hasattr(transformers, name):
         return getattr(transformers, name)
     return transformers.AutoModel
 
 
 def read_network(kind: Any, part: Path, **how: Any) -> Any:
-    """A network with its weights, on the CPU.
+    """Load a network with its weights, on the CPU.
 
     Raises:
         ModelError: the files are broken, or weights are missing.
@@ -104,7 +104,7 @@ def read_network(kind: Any, part: Path, **how: Any) -> Any:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep the libraries' progress bars and advice off the screen: a library does not print."""
+    """Silence the libraries' progress bars and messages: this library does not print."""
     import diffusers.utils.logging
     import transformers.utils.logging
 
@@ -124,6 +124,6 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without what follows its first line."""
+    """The first line of an error's message."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")

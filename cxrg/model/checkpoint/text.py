@@ -12,15 +12,15 @@ from cxrg.model.checkpoint import layout
 from cxrg.model.checkpoint.networks import first_line
 from cxrg.model.families import family_of
 
-# What transformers reads by itself, and what it reads with the package sentencepiece only.
+# Vocabularies that transformers reads by itself, and those that need the package sentencepiece.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 SENTENCEPIECE = ("spiece.model", "tokenizer.model")
-# Published classes that are remote code: they only rename the one that is known.
+# Published classes that would be remote code, and the known class that they only rename.
 RENAMED = {"CXRBertTokenizer": "BertTokenizer"}
 
 
 def read_tokenizer(part: Path, config: Mapping[str, Any], *, lower: bool = False) -> Any:
-    """The tokenizer in a folder.
+    """Read the tokenizer in a folder.
 
     Args:
         part: the folder.
@@ -46,7 +46,7 @@ def read_tokenizer(part: Path, config: Mapping[str, Any], *, lower: bool = False
 
 
 def _check_vocabulary(part: Path) -> None:
-    """Without its vocabulary a tokenizer loads all the same, and knows no word."""
+    """Check that the vocabulary is there: without it a tokenizer loads, but knows no word."""
     if any((part / name).is_file() for name in VOCABULARIES):
         return
     if not any((part / name).is_file() for name in SENTENCEPIECE):
@@ -66,7 +66,7 @@ def _lower(tokenizer: Any) -> None:
 
 
 def check_text(folder: Path, parts: Mapping[str, Any]) -> None:
-    """Complain of a text encoder that does not fit the denoiser or the tokenizer.
+    """Check that the text encoders fit the denoiser and the tokenizers.
 
     Args:
         folder: the model's folder, for the message.
@@ -82,7 +82,7 @@ def check_text(folder: Path, parts: Mapping[str, Any]) -> None:
     given = sum(parts[part].config.hidden_size for part in encoders)
     if wanted != given:
         raise ModelError(
-            f"{folder}: the denoiser wants text embeddings of width {wanted} but the text "
+            f"{folder}: the denoiser takes text embeddings of width {wanted} but the text "
             f"{'encoders give' if len(encoders) > 1 else 'encoder gives'} {given}; "
             "parts must belong together"
         )

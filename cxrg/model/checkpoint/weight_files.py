@@ -25,10 +25,17 @@ NOT_READ = "non_ema"  # weights before averaging, beside the averaged ones
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightFiles:
-    """The files of one variant; ``variant`` is None for the files without a variant's name."""
+    """The files of one variant.
+
+    Attributes:
+        variant: such as ``fp16``; None for files whose names have none.
+        paths: one whole file, or all shards.
+        index: the file that lists the shards; None for a whole file.
+    """
 
     variant: str | None
     paths: Sequence[Path]
+    index: Path | None
 
 
 def find_weights(part: Path) -> WeightFiles:
@@ -61,18 +68,23 @@ def find_weights(part: Path) -> WeightFiles:
     variant = min(by_variant, key=lambda name: (name != "", name != "fp16", name))
     chosen = by_variant[variant]
     whole = [match.string for match in chosen if not match["shard"]]
+    index = part / f"{base}.safetensors.index{variant and '.'}{variant}.json"
     if not whole:
-        _check_shards(part, f"{base}.safetensors.index{variant and '.'}{variant}.json")
-    files = whole or [match.string for match in chosen]
-    return WeightFiles(variant=variant or None, paths=[part / name for name in files])
+        _check_shards(index)
+    return WeightFiles(
+        variant=variant or None,
+        paths=[part / name for name in whole or [match.string for match in chosen]],
+        index=None if whole else index,
+    )
 
 
-def _check_shards(part: Path, index: str) -> None:
+def _check_shards(index: Path) -> None:
     """Raise ModelError unless the index is there, and all shards that it lists."""
+    part = index.parent
     try:
-        shards = json.loads((part / index).read_text(encoding="utf-8"))["weight_map"].values()
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         missing = sorted({str(name) for name in shards if not (part / str(name)).is_file()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{part / index}: missing or not an index of shards; copy it") from error
+        raise ModelError(f"{index}: missing or not an index of shards; copy it again") from error
     if missing:
         raise ModelError(f"{part}: {missing[0]} is missing; copy it again")

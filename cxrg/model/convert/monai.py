@@ -1,15 +1,15 @@
-"""MONAI's chest X-ray latent diffusion model as a diffusers-format folder.
+"""Import MONAI's chest X-ray latent diffusion model as a folder in diffusers' format.
 
-The authors publish two state dicts, ``autoencoder.pth`` and ``diffusion_model.pth``, and take the
-text encoder of Stable Diffusion 2.1 base. Every weight keeps its value; only names change, and the
-two 1x1 convolutions of the posterior are put on top of each other. The U-Net becomes diffusers'
+The authors publish two state dicts, ``autoencoder.pth`` and ``diffusion_model.pth``, and use the
+text encoder of Stable Diffusion 2.1 base. Weights keep their values; only names change, and the two
+1x1 convolutions of the posterior are joined into one. The U-Net becomes diffusers'
 `UNet2DConditionModel` with an epsilon of 1e-6, the autoencoder
 `cxrg.model.families.monai_autoencoder`'s.
 
-A state dict does not tell the number of attention heads, the groups of the normalisations or the
-noise schedule. They are the published configuration's: one head, 32 groups, 1000 steps with betas
-from 0.0015 to 0.0205 linear in their root, v-prediction, latents scaled by 0.3 (arXiv 2404.12920;
-Project-MONAI/model-zoo, cxr_image_synthesis_latent_diffusion_model).
+A state dict contains neither the number of attention heads, the groups of the normalisations nor
+the noise schedule. They are taken from the published configuration: one head, 32 groups, 1000 steps
+with betas from 0.0015 to 0.0205 linear in their root, v-prediction, latents scaled by 0.3 (arXiv
+2404.12920; Project-MONAI/model-zoo, cxr_image_synthesis_latent_diffusion_model).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SCHEDULER: Mapping[str, Any] = {
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
 }
-# What of the two configurations makes the published model.
+# The settings by which the published model is recognised.
 PUBLISHED_AUTOENCODER: Mapping[str, Any] = {
     "in_channels": 1,
     "out_channels": 1,
@@ -73,11 +73,11 @@ PUBLISHED_UNET: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
-    """What was written.
+    """An imported model.
 
     Attributes:
         folder: the diffusers-format folder.
-        writer: the package whose names the U-Net's file has, ``monai-generative`` or ``monai``.
+        writer: the package that wrote the U-Net's file, ``monai-generative`` or ``monai``.
         parameters: numbers in the autoencoder and the U-Net together.
         published: whether both have the published sizes.
     """
@@ -108,8 +108,8 @@ def import_monai(
         heads: attention heads, or those of each level; the published model has one everywhere.
 
     Raises:
-        ModelError: a file cannot be read safely, has a weight too many, too few or of another
-            shape, or the parts do not belong together; the folder exists or cannot be written.
+        ModelError: a file cannot be read safely, or lacks weights, or has others or of other
+            shapes; the parts do not belong together; the folder exists or cannot be written.
     """
     if out.exists():
         raise ModelError(f"{out}: exists already; choose a new folder")
@@ -139,7 +139,7 @@ def import_monai(
 
 
 def _write(part: Part, folder: Path) -> tuple[Mapping[str, Any], int]:
-    """Write a part; what stays of it is its configuration and its number of parameters."""
+    """Write a part, and return its configuration and number of parameters."""
     write_part(part, folder)
     return part.config, part.parameters
 
@@ -152,7 +152,7 @@ def map_autoencoder(state: Mapping[str, Tensor], *, origin: str) -> Part:
         origin: the file's name for messages.
 
     Raises:
-        ModelError: it has a weight that cannot be placed, or not all of them.
+        ModelError: a weight has no place in the network, or weights are missing.
     """
     from cxrg.model.families.monai_autoencoder import MonaiAutoencoderKL
 
@@ -194,7 +194,7 @@ def map_unet(state: Mapping[str, Tensor], *, origin: str, heads: int | Sequence[
         heads: attention heads, or those of each level.
 
     Raises:
-        ModelError: it has a weight that cannot be placed, or not all of them.
+        ModelError: a weight has no place in the network, or weights are missing.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -205,7 +205,7 @@ def map_unet(state: Mapping[str, Tensor], *, origin: str, heads: int | Sequence[
     levels = _count(weights, "down_blocks.{}.resnets.0.conv1.weight")
     attended = [f"down_blocks.{i}.attentions.0.norm.weight" in weights for i in range(levels)]
     if True not in attended:
-        raise ModelError(f"{origin}: no cross-attention, so no phrase can be looked for")
+        raise ModelError(f"{origin}: no cross-attention, so it cannot ground phrases")
     block = f"down_blocks.{attended.index(True)}.attentions.0.transformer_blocks"
     config = {
         "sample_size": SIDE >> 3,
@@ -219,7 +219,7 @@ def map_unet(state: Mapping[str, Tensor], *, origin: str, heads: int | Sequence[
         ],
         "transformer_layers_per_block": _count(weights, f"{block}.{{}}.norm1.weight"),
         "cross_attention_dim": _size(weights, f"{block}.0.attn2.to_k.weight", 1, origin=origin),
-        # diffusers took this name for the count of heads, and kept it.
+        # By mistake diffusers named the number of heads so, and kept the name.
         "attention_head_dim": heads if isinstance(heads, int) else list(heads),
         "norm_num_groups": GROUPS,
         "norm_eps": 1e-6,
@@ -260,7 +260,7 @@ def _check_together(
         )
     if unet["cross_attention_dim"] != width:
         raise ModelError(
-            f"{text_encoder}: embeddings are {width} wide but the U-Net wants "
+            f"{text_encoder}: embeddings are {width} wide but the U-Net takes "
             f"{unet['cross_attention_dim']}; the published one is Stable Diffusion 2.1 base's"
         )
 
@@ -275,7 +275,7 @@ def is_published(vae: Mapping[str, Any], unet: Mapping[str, Any]) -> bool:
 
 
 def _card_facts(name: str, writer: str, *, published: bool) -> dict[str, Any]:
-    """The card of the written folder: the known one, less what another size does not share."""
+    """The card of the written folder; of other sizes than the published ones without its layers."""
     known = known_cards()[CARD]
     note = f"imported from files that {writer} wrote"
     card = replace(

@@ -1,10 +1,10 @@
-"""Which of MONAI's weights is which of diffusers': names only, no arithmetic.
+"""Map the names of MONAI's weights to diffusers'; no arithmetic.
 
 Two packages write the same networks with different names: ``monai-generative`` 0.2, which wrote
 the published files, and MONAI itself since 1.4. They differ in the attention's last projection
 (``to_out.0``, ``out_proj``) and in the convolution after upsampling (``conv``, ``postconv``). The
-latter's way to read the former left weights out without a word (Project-MONAI/MONAI, issues
-8029 and 8030); here every name has one meaning, and a name without one is refused.
+latter's reader of the former's files silently skipped weights (Project-MONAI/MONAI, issues 8029
+and 8030); here every name has one meaning, and an unknown name is refused.
 """
 
 from __future__ import annotations

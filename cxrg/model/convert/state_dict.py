@@ -1,4 +1,4 @@
-"""Reading other packages' weights without running anything, and writing parts of a folder."""
+"""Read other packages' weights without running code in them, and write parts of a folder."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cxrg.errors import ModelError
+from cxrg.model.checkpoint.weight_files import find_weights
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
-# What a text encoder's folder needs; weights in other formats stay behind.
+# What is copied of a text encoder's folder; weights in other formats are left out.
 COPIED = (".json", ".txt", ".safetensors", ".model")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """One network as diffusers would have it.
+    """One network in diffusers' terms.
 
     Attributes:
         kind: the network's class, with `save_config`.
         config: its configuration.
-        weights: tensors under its own names, every one there and of its shape.
+        weights: all of its tensors, by its own names.
     """
 
     kind: Any
@@ -42,7 +43,7 @@ class Part:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A file's state dict, without running anything in it.
+    """Read a file's state dict without running code in it.
 
     Raises:
         ModelError: the file is not there, holds more than tensors, or is no state dict.
@@ -56,11 +57,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         )
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: more than tensors, and what else it holds could run code; "
+            f"{path}: holds more than tensors, which could run code; "
             "save it with torch.save(network.state_dict(), FILE)"
         ) from error
     except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ModelError(f"{path}: not a file of torch.save, or broken; copy it again") from error
+        raise ModelError(f"{path}: broken, or not written by torch.save; copy it again") from error
     if not isinstance(content, Mapping) or not content:
         raise ModelError(f"{path}: not a state dict; use torch.save(network.state_dict(), FILE)")
     other = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
@@ -75,10 +76,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def checked_part(
     kind: Any, config: Mapping[str, Any], weights: Mapping[str, Tensor], *, origin: str
 ) -> Part:
-    """A part whose every weight was compared with the network's own.
+    """Make a part, after comparing all weights with the network's own.
 
     Raises:
-        ModelError: no network can have the configuration, or not these weights.
+        ModelError: the configuration describes no network, or one with other weights.
     """
     try:
         with torch.device("meta"):
@@ -86,7 +87,7 @@ def checked_part(
     except (ValueError, RuntimeError, AssertionError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"{origin}: sizes that cannot be built ({reason}); copy it again"
+            f"{origin}: no network has these sizes ({reason}); copy it again"
         ) from error
     compare_shapes(
         {name: tuple(value.shape) for name, value in network.state_dict().items()},
@@ -97,21 +98,22 @@ def checked_part(
 
 
 def compare_shapes(
-    wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], *, origin: str
+    expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], *, origin: str
 ) -> None:
-    """Refuse weights that are not exactly a network's.
+    """Check that weights are exactly a network's.
 
     Raises:
-        ModelError: a name is missing or left over, or a shape is another.
+        ModelError: names are missing or left over, or shapes differ.
     """
-    both = wanted.keys() & given.keys()
-    missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    both = expected.keys() & given.keys()
+    missing = sorted(expected.keys() - given.keys())
+    extra = sorted(given.keys() - expected.keys())
     shapes = [
-        f"{name} {given[name]} instead of {wanted[name]}"
+        f"{name} {given[name]} instead of {expected[name]}"
         for name in sorted(both)
-        if wanted[name] != given[name]
+        if expected[name] != given[name]
     ]
-    told = [
+    differences = [
         f"{len(names)} weights {what}, such as {names[0]}"
         for names, what in (
             (missing, "are missing"),
@@ -120,12 +122,14 @@ def compare_shapes(
         )
         if names
     ]
-    if told:
-        raise ModelError(f"{origin}: {'; '.join(told)}; give the whole state dict as published")
+    if differences:
+        raise ModelError(
+            f"{origin}: {'; '.join(differences)}; give the whole state dict as published"
+        )
 
 
 def write_part(part: Part, folder: Path) -> None:
-    """Write configuration and float32 weights; no network is made."""
+    """Write configuration and float32 weights, without building the network."""
     with torch.device("meta"):
         part.kind(**part.config).save_config(folder)
     weights = {name: value.float().contiguous() for name, value in part.weights.items()}
@@ -138,10 +142,10 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def text_width(folder: Path) -> int:
-    """The width of the embeddings of the text encoder in a Stable Diffusion folder.
+    """Width of the embeddings of the text encoder in a Stable Diffusion folder.
 
     Raises:
-        ModelError: encoder or tokenizer is not there, or its weights are pickles.
+        ModelError: encoder or tokenizer is missing, or its weights are not in safetensors.
     """
     encoder = folder / "text_encoder"
     for part in ("text_encoder/config.json", "tokenizer/tokenizer_config.json"):
@@ -150,11 +154,7 @@ def text_width(folder: Path) -> int:
                 f"{folder}: no {part}; give a folder with text_encoder/ and tokenizer/, "
                 "such as a copy of Stable Diffusion 2.1 base"
             )
-    if not list(encoder.glob("*.safetensors")):
-        raise ModelError(
-            f"{encoder}: no .safetensors file, and pickles could run code; "
-            "save it with save_pretrained(..., safe_serialization=True)"
-        )
+    find_weights(encoder)
     try:
         config = json.loads((encoder / "config.json").read_text(encoding="utf-8"))
         return int(config["hidden_size"])
@@ -164,12 +164,11 @@ def text_width(folder: Path) -> int:
 
 def copy_text(folder: Path, out: Path) -> None:
     """Copy text encoder and tokenizer, in full precision where there is a choice."""
+    weights = find_weights(folder / "text_encoder")
+    kept = {*weights.paths, weights.index}
     for part in ("text_encoder", "tokenizer"):
         (out / part).mkdir()
-        files = [path for path in sorted((folder / part).iterdir()) if path.suffix in COPIED]
-        full = [path for path in files if ".fp16." not in path.name]
-        only_half = part == "text_encoder" and not any(
-            path.suffix == ".safetensors" for path in full
-        )
-        for path in files if only_half else full:
-            shutil.copyfile(path, out / part / path.name)
+        for path in sorted((folder / part).iterdir()):
+            of_weights = path.suffix == ".safetensors" or ".index." in path.name
+            if path.suffix in COPIED and (path in kept or not of_weights):
+                shutil.copyfile(path, out / part / path.name)

@@ -1,4 +1,4 @@
-"""What a model family has to say: its network, its text, its attention layers, its memory."""
+"""What a model family defines: its network, text encoding, attention layers and memory."""
 
 from __future__ import annotations
 
@@ -71,17 +71,20 @@ class Family(ABC):
     def check_parts(  # noqa: B027 - most families have nothing of their own to check
         self, folder: Path, config: Config, parts: Mapping[str, Any]
     ) -> None:
-        """Raise ModelError if networks and tokenizers do not fit in a way particular to the family.
+        """Check what is particular to the family of networks and tokenizers.
 
         Args:
             folder: the checkpoint, for the message.
             config: of the denoiser.
             parts: networks and tokenizers by name.
+
+        Raises:
+            ModelError: they do not belong together.
         """
 
     @abstractmethod
     def encode(self, model: Model, texts: list[str]) -> Conditioning:
-        """What the denoiser is conditioned on for prompts, padded or cut to the text length."""
+        """Encode prompts, padded or cut to the text length."""
 
     def conditions(self, model: Model, conditioning: Conditioning) -> dict[str, Any]:
         """Arguments of the denoiser besides the text embeddings, by its own names."""

@@ -45,7 +45,7 @@ class StableDiffusionXL(UNet):
     """See this module."""
 
     more_parts = ("text_encoder_2", "tokenizer_2")
-    more_files = (INDEX,)  # says what the empty prompt is
+    more_files = (INDEX,)  # defines the empty prompt
 
     def includes(self, name: str, config: Config) -> bool:
         return super().includes(name, config) and config.get("addition_embed_type") == "text_time"
@@ -63,7 +63,7 @@ class StableDiffusionXL(UNet):
         given = parts["text_encoder_2"].config.projection_dim
         if wanted != given:
             raise ModelError(
-                f"{folder}: the UNet wants a pooled embedding of width {wanted} but text_encoder_2 "
+                f"{folder}: the UNet takes a pooled embedding of width {wanted} but text_encoder_2 "
                 f"gives {given}; refiners are not handled, and parts must belong together"
             )
         # One embedding per token is made of both encoders', so they must read the same tokens.
