@@ -501,24 +501,28 @@ def test_a_lora_that_does_not_fit_changes_nothing(folders, tmp_path: Path) -> No
 # --- LoRA configurations --------------------------------------------------------------------------
 
 
+MORE_SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"lora_alpha": 3, "use_rslora": True},
+    {"alpha_pattern": {"attn2.to_q": 5, ".*to_q": 11}},
+    {
+        "alpha_pattern": {"to_q": 1, "up_blocks.1.attentions.0.transformer_blocks.0.attn1": 9},
+        "rank_pattern": {"attn1.to_k": 1},
+    },
+    {"layers_to_transform": [0], "layers_pattern": "attentions", "lora_dropout": 0.3},
+    {"init_lora_weights": "gaussian", "fan_in_fan_out": True},
+    {"exclude_modules": ["mid_block.attentions.0.transformer_blocks.0.attn2.to_q"]},
+]
+
+
 @needs_peft
 @pytest.mark.filterwarnings("ignore")  # peft's and its dependencies' own
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
-        {"lora_alpha": 3, "use_rslora": True},
         {"alpha_pattern": {r".*attn2\.to_k": 32, "^down_blocks.*to_q": 16}, "lora_alpha": 2},
-        {"alpha_pattern": {"attn2.to_q": 5, ".*to_q": 11}},
-        {"rank_pattern": {r"mid_block.*": 3, "to_k": 5}, "r": 2},
-        {
-            "alpha_pattern": {"to_q": 1, "up_blocks.1.attentions.0.transformer_blocks.0.attn1": 9},
-            "rank_pattern": {"attn1.to_k": 1},
-            "use_rslora": True,
-        },
-        {"layers_to_transform": [0], "layers_pattern": "attentions", "lora_dropout": 0.3},
-        {"init_lora_weights": "gaussian", "fan_in_fan_out": True},
-        {"exclude_modules": ["mid_block.attentions.0.transformer_blocks.0.attn2.to_q"]},
+        {"rank_pattern": {r"mid_block.*": 3, "to_k": 5}, "r": 2, "use_rslora": True},
+        *(pytest.param(settings, marks=pytest.mark.slow) for settings in MORE_SETTINGS),
     ],
 )
 def test_configured_loras_are_merged_as_by_peft(settings, folders, tmp_path: Path) -> None:

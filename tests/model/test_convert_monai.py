@@ -318,7 +318,10 @@ def test_other_files_are_refused(files, text_encoder, tmp_path) -> None:
     broken = tmp_path / "broken.pth"
     broken.write_bytes(files["diffusion"].read_bytes()[:5000])
     out = tmp_path / "out"
-    for path, complaint in ((broken, "broken; copy it again"), (tmp_path / "no.pth", "no such")):
+    for path, complaint in (
+        (broken, "broken, or not written by torch.save; copy it again"),
+        (tmp_path / "no.pth", "no such"),
+    ):
         with pytest.raises(ModelError, match=complaint):
             import_monai(**files | {"diffusion": path}, text_encoder=text_encoder, out=out)
     swapped: dict[str, Any] = {"autoencoder": files["diffusion"], "diffusion": files["autoencoder"]}
@@ -340,7 +343,7 @@ def test_a_text_encoder_that_does_not_fit_is_refused(files, text_encoder, tmp_pa
     weights.rename(weights.with_name("pytorch_model.bin"))
     empty.mkdir()
     for folder, complaint in (
-        (other, "48 wide but the U-Net wants 32"),
+        (other, "48 wide but the U-Net takes 32"),
         (pickles, "can run code when read"),
         (empty, "no text_encoder/config.json"),
     ):

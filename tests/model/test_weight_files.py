@@ -36,7 +36,7 @@ def save_again(folder: Path, part: str, variant: str | None, size: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16", None])
-@pytest.mark.parametrize("size", ["40KB", "1GB"])
+@pytest.mark.parametrize("size", ["40KB", pytest.param("1GB", marks=pytest.mark.slow)])
 def test_check_and_load_read_what_the_libraries_write(variant, size, folders, tmp_path, capfd):
     folder = shutil.copytree(folders["sd1"], tmp_path / "sd1")
     for part in KINDS:
