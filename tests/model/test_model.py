@@ -264,7 +264,7 @@ def joint_transformer(folder: Path) -> None:
         (lambda f: edit(f / "unet" / "config.json", _class_name="UNetX"), "denoiser UNetX"),
         (
             lambda f: edit(f / "unet" / "config.json", addition_embed_type="text_image"),
-            "addition_embed_type, not handled",
+            "with addition_embed_type is not handled",
         ),
         (
             lambda f: edit(f / "unet" / "config.json", addition_embed_type="text_time"),
