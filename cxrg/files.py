@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 from cxrg.errors import WriteError
 
+_PARTIAL = ".cxrg-part"
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
@@ -22,7 +24,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         WriteError: the folder cannot be made or the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -34,13 +36,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         finally:
             part.unlink(missing_ok=True)  # nothing is left there after the rename
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(f"{path}: cannot be written ({reason}); choose another folder") from error
+        raise cannot_write(path, error.strerror or str(error)) from error
+
+
+def cannot_write(path: Path | None, reason: str) -> WriteError:
+    """Return the error of a file that cannot be written, in the same words wherever it happens."""
+    return WriteError(f"{path}: cannot be written ({reason}); choose another folder")
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what writers that were killed have left; only while nobody writes to the folder."""
-    for part in folder.glob(".*.part"):
+    """Remove what killed writers of cxrg have left; only while nobody writes to the folder."""
+    for part in folder.glob(f".*{_PARTIAL}"):
         with suppress(OSError):
             part.unlink()
 

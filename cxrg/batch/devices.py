@@ -2,8 +2,8 @@
 
 Each process loads the model on its device and does the tasks that come through its pipe; outcomes
 come back the same way. A process that dies (killed, out of memory, crashed in a driver) is replaced
-and what it had in hand is tried again, one at a time, each with a process to itself: what ends that
-one too is certainly to blame and is set aside.
+and its unfinished tasks are tried again, each alone in a process: a task that ends that one too is
+the cause and is set aside.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cxrg.batch.work import open_worker, poisoned
 from cxrg.errors import CxrgError, ModelError, UsageError
 
 DEPTH = 2  # tasks in one process: one with the network, one being read
-_PATIENCE = 0.01  # seconds that a process with work in hand waits for more
+_PATIENCE = 0.01  # seconds that a process with unfinished tasks waits for more
 _TICK = 0.25  # seconds between two looks at whether the user wants to stop
-_FAREWELL = 2.0  # seconds that an idle process gets to end by itself
+_GRACE = 2.0  # seconds that an idle process gets to end by itself
 
 
 @dataclass(slots=True)
 class DeviceProcess:
-    """One process, and what it has been given and not given back."""
+    """One process and its unfinished tasks."""
 
     job: Job
     process: SpawnProcess
@@ -44,7 +44,7 @@ class DeviceProcess:
     def give(self, task: Task, *, alone: bool = False) -> None:
         self.tasks.append(task)
         self.alone = alone
-        with suppress(OSError):  # it died; that is noticed where its answer is awaited
+        with suppress(OSError):  # it died, which `_receive` notices
             self.pipe.send(task)
 
 
@@ -54,16 +54,16 @@ class PerDevice:
     def __init__(self, job: Job, devices: Sequence[str], *, halt: Halt = lambda: False) -> None:
         self._jobs = [replace(job, device=device) for device in devices]
         self._halt = halt
-        self._hands: list[DeviceProcess] = []
+        self._children: list[DeviceProcess] = []
         self._setting: Setting | None = None
         self._suspects: deque[Task] = deque()
 
     def start(self) -> Setting:
         if self._setting:
             return self._setting
-        # All are begun before the first is waited for: loading takes seconds.
-        self._hands = [_begin(job) for job in self._jobs]
-        settings = [_greet(hand) for hand in self._hands]
+        # Start all before waiting for the first: loading takes seconds.
+        self._children = [_begin(job) for job in self._jobs]
+        settings = [_await_setting(child) for child in self._children]
         if any(setting != settings[0] for setting in settings):
             names = ", ".join(job.device for job in self._jobs)
             raise UsageError(
@@ -81,62 +81,62 @@ class PerDevice:
         waiting, more = chain([first], waiting), True
         while True:
             if not self._halt():
-                more = self._hand_out(waiting, more)
-            busy = [hand for hand in self._hands if hand.tasks]
+                more = self._give_out(waiting, more)
+            busy = [child for child in self._children if child.tasks]
             if not busy and (self._halt() or not (more or self._suspects)):
                 self._suspects.clear()
                 return
-            for ready in connection.wait([hand.pipe for hand in busy], _TICK):
-                hand = next(each for each in self._hands if each.pipe is ready)
-                yield from self._receive(hand)
+            for ready in connection.wait([child.pipe for child in busy], _TICK):
+                child = next(each for each in self._children if each.pipe is ready)
+                yield from self._receive(child)
 
     def close(self) -> None:
-        for hand in self._hands:
-            hand.pipe.close()
-        for hand in self._hands:
-            hand.process.join(_FAREWELL)
-            hand.process.kill()
-            hand.process.join()
-        self._hands.clear()
+        for child in self._children:
+            child.pipe.close()
+        for child in self._children:
+            child.process.join(_GRACE)
+            child.process.kill()
+            child.process.join()
+        self._children.clear()
 
-    def _hand_out(self, waiting: Iterator[Task], more: bool) -> bool:
-        """Give work to whoever has room, evenly; says whether there is more."""
+    def _give_out(self, waiting: Iterator[Task], more: bool) -> bool:
+        """Give tasks to processes with room, evenly; return whether there may be more."""
         for level in range(DEPTH):
-            for hand in self._hands:
+            for child in self._children:
                 if self._suspects:
-                    if not hand.tasks:
-                        hand.give(self._suspects.popleft(), alone=True)
-                elif more and len(hand.tasks) <= level and not (hand.tasks and hand.alone):
+                    if not child.tasks:
+                        child.give(self._suspects.popleft(), alone=True)
+                elif more and len(child.tasks) <= level and not (child.tasks and child.alone):
                     task = next(waiting, None)
                     if task is None:
                         more = False
                     else:
-                        hand.give(task)
+                        child.give(task)
         return more
 
-    def _receive(self, hand: DeviceProcess) -> Iterator[Outcome]:
+    def _receive(self, child: DeviceProcess) -> Iterator[Outcome]:
         try:
-            told = hand.pipe.recv()
+            outcome = child.pipe.recv()
         except (EOFError, OSError):
-            yield from self._bury(hand)
+            yield from self._replace(child)
             return
-        if isinstance(told, CxrgError):
-            raise told
-        assert isinstance(told, Outcome)
-        hand.tasks = [task for task in hand.tasks if task.index != told.task.index]
-        yield told
+        if isinstance(outcome, CxrgError):
+            raise outcome
+        assert isinstance(outcome, Outcome)
+        child.tasks = [task for task in child.tasks if task.index != outcome.task.index]
+        yield outcome
 
-    def _bury(self, hand: DeviceProcess) -> Iterator[Outcome]:
-        """Replace a process that died, and have another look at what it had in hand."""
-        hand.pipe.close()
-        hand.process.join()
-        if hand.alone:
-            yield from (poisoned(task, "processes") for task in hand.tasks)
+    def _replace(self, child: DeviceProcess) -> Iterator[Outcome]:
+        """Replace a process that died, and queue its unfinished tasks again."""
+        child.pipe.close()
+        child.process.join()
+        if child.alone:
+            yield from (poisoned(task, "processes") for task in child.tasks)
         else:
-            self._suspects += hand.tasks
-        new = _begin(hand.job)
-        hand.process, hand.pipe, hand.tasks, hand.alone = new.process, new.pipe, [], False
-        _greet(hand)
+            self._suspects += child.tasks
+        new = _begin(child.job)
+        child.process, child.pipe, child.tasks, child.alone = new.process, new.pipe, [], False
+        _await_setting(child)
 
 
 def _begin(job: Job) -> DeviceProcess:
@@ -144,38 +144,38 @@ def _begin(job: Job) -> DeviceProcess:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(job, theirs), daemon=True)
     process.start()
-    theirs.close()  # so that our end tells when the process, which has the only other, is gone
+    theirs.close()  # so that our end reports EOF when the process is gone
     return DeviceProcess(job, process, ours)
 
 
-def _greet(hand: DeviceProcess) -> Setting:
-    """Wait until a process has loaded the model.
+def _await_setting(child: DeviceProcess) -> Setting:
+    """Wait until a process has loaded the model, and return its setting.
 
     Raises:
-        CxrgError: it cannot.
+        CxrgError: the model cannot be loaded.
     """
     try:
-        told = hand.pipe.recv()
+        setting = child.pipe.recv()
     except (EOFError, OSError) as error:
         raise ModelError(
-            f"the process for {hand.job.device} ended while it loaded {hand.job.model}; "
+            f"the process for {child.job.device} ended while it loaded {child.job.model}; "
             "is there memory for it?"
         ) from error
-    if isinstance(told, CxrgError):
-        raise told
-    assert isinstance(told, Setting)
-    return told
+    if isinstance(setting, CxrgError):
+        raise setting
+    assert isinstance(setting, Setting)
+    return setting
 
 
 def _serve(job: Job, pipe: Connection[Setting | Outcome | CxrgError, Task]) -> None:
-    """What a process does until the other end of its pipe is closed."""
+    """Do the tasks that come through the pipe until its other end is closed."""
     # Ctrl-C reaches every process of the terminal; the one that gives out the work handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     begun = 0
 
     def received() -> Iterator[Task]:
         nonlocal begun
-        # With work in hand it must not wait long: the results at hand are to be sent.
+        # With unfinished tasks it must not wait long: their results are to be sent.
         while not begun or pipe.poll(_PATIENCE):
             task = pipe.recv()
             begun += 1

@@ -8,30 +8,29 @@ from typing import Protocol
 from cxrg.batch.task import Outcome, Setting, Task
 
 Halt = Callable[[], bool]
-"""Says whether the user wants to stop: what is begun is finished, nothing more is begun."""
+"""Whether the user wants to stop: begun tasks are finished, no more are begun."""
 
 
 class Engine(Protocol):
     """Does tasks somewhere."""
 
     def start(self) -> Setting:
-        """Load the model wherever it is needed; every worker must settle on the same.
+        """Load the model in every worker; their settings must agree.
 
         Raises:
             CxrgError: the model, an option or a device is at fault.
         """
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Outcomes in any order; may be called again when it has ended, to do more.
+        """Yield outcomes in any order; may be called again when it has ended, to do more.
 
-        ``tasks`` is iterated in the caller's thread only, and only while few tasks are in flight;
-        whoever gives out the first of them has called `start`, perhaps a moment before.
-        A task without an outcome when this ends was not done: its turn had not come when the user
-        wanted to stop.
+        ``tasks`` is iterated in the caller's thread only, and only while few tasks are unfinished;
+        `start` is called before the first of them is taken.
+        A task without an outcome when this ends was not done, because the user wanted to stop.
 
         Raises:
             CxrgError: an error that affects every task.
         """
 
     def close(self) -> None:
-        """Give everything back, at once; may be called twice."""
+        """Release all processes and memory at once; may be called twice."""

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxrg.batch.task import Failure, Task
-from cxrg.errors import WriteError
-from cxrg.files import atomic_write
+from cxrg.errors import UsageError
+from cxrg.files import atomic_write, cannot_write
 
 FAILURES = "failures.jsonl"
 SCHEMA = "cxrg.failure/1"
+_START = json.dumps({"schema": SCHEMA})[:-1].encode()
 
 
 def failure_line(task: Task, failure: Failure, image: str | None) -> str:
-    """The line of one input; ``image`` is the SHA-256 of its content, if it could be read."""
+    """Return the line of one input; ``image`` is the SHA-256 of its content, None if unknown."""
     reason, _, remedy = failure.reason.rpartition("; ")
     line = {
         "schema": SCHEMA,
@@ -33,8 +34,26 @@ def failure_line(task: Task, failure: Failure, image: str | None) -> str:
     return json.dumps(line)
 
 
+def check_own(path: Path) -> None:
+    """Check that a file of that name, if there is one, is a list of failures made by cxrg.
+
+    Raises:
+        UsageError: it is the user's, and would be lost.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_START))
+    except OSError:
+        return  # there is none, or writing it will give the reason
+    if start and start != _START:
+        raise UsageError(
+            f"{path}: is not a list of failures made by cxrg and would be overwritten; rename it, "
+            "or choose another folder with --out"
+        )
+
+
 def append(path: Path, line: str) -> None:
-    """Add a line as it happens, for whoever watches the run.
+    """Add a line at once, for users who watch the run.
 
     Raises:
         WriteError: the file cannot be written.
@@ -44,12 +63,11 @@ def append(path: Path, line: str) -> None:
         with path.open("a", encoding="ascii") as file:
             file.write(line + "\n")
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(f"{path}: cannot be written ({reason}); choose another folder") from error
+        raise cannot_write(path, error.strerror or str(error)) from error
 
 
 def rewrite(path: Path, lines: Sequence[str]) -> None:
-    """Write the file anew and whole; without lines there is none.
+    """Replace the file by one with these lines; without lines remove it.
 
     Raises:
         WriteError: the file cannot be written.

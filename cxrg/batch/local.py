@@ -9,10 +9,10 @@ from itertools import chain
 
 from cxrg.batch.engine import Halt
 from cxrg.batch.task import Job, Outcome, Setting, Task
-from cxrg.batch.work import Done, Worker, open_worker
+from cxrg.batch.work import ReadTask, Worker, Writer, Writing, open_worker
 
 AHEAD, BEHIND = 2, 2
-"""Images that are read before the network wants them, and results not yet written."""
+"""Images that are read before the network needs them, and images not yet completely written."""
 
 
 class InProcess:
@@ -40,11 +40,12 @@ class InProcess:
 def pipeline(
     worker: Worker, tasks: Iterable[Task], *, halt: Halt = lambda: False
 ) -> Iterator[Outcome]:
-    """Outcomes in the order of the tasks; reading and writing overlap the network."""
+    """Yield outcomes in the order of the tasks; reading and writing overlap the network."""
     waiting = iter(tasks)
-    reading: deque[Future[Done]] = deque()
-    writing: deque[Future[Outcome]] = deque()
-    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+    reading: deque[Future[ReadTask]] = deque()
+    writing: deque[Writing] = deque()
+    reader, writer = ThreadPoolExecutor(1, "cxrg-read"), Writer(worker)
+    patient = True
 
     def fill() -> None:
         while len(reading) < AHEAD and not halt():
@@ -58,12 +59,15 @@ def pipeline(
         while reading and not halt():
             read = reading.popleft().result()
             fill()
-            writing.append(writer.submit(worker.write, worker.look(read)))
+            writing.append(writer.take(read.task, worker.look(read)))
             while writing and (writing[0].done() or len(writing) > BEHIND):
-                yield writing.popleft().result()
+                yield writing.popleft().outcome()
             fill()
         while writing:
-            yield writing.popleft().result()
+            yield writing.popleft().outcome()
+    except (KeyboardInterrupt, GeneratorExit):
+        patient = False  # a second Ctrl-C must not wait for an image that is being decoded
+        raise
     finally:
-        reader.shutdown(cancel_futures=True)
-        writer.shutdown()
+        reader.shutdown(wait=patient, cancel_futures=True)
+        writer.close(wait=patient)

@@ -1,8 +1,9 @@
-"""Whether the process that claimed some work still lives.
+"""Whether the process that claimed some work is still alive.
 
-On the machine where it runs, a process is told from a later one of the same number by its start
-time; a container has processes of its own, so it counts as another machine. For what cannot be
-asked, a lease: an owner says every `BEAT` seconds that it lives, and is dead after `LEASE` without.
+On the machine where it runs, a process is identified by its number and start time; a container has
+processes of its own, so it counts as another machine. An owner on another machine cannot be looked
+up: it updates its entry every `BEAT` seconds, and counts as dead `LEASE` seconds after the last
+update. So does a process on this machine that is stopped (SIGSTOP, Ctrl-Z).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Owner:
     Attributes:
         host: the machine, since its last start, and the set of processes that it belongs to.
         pid: its number there.
-        born: when it started, in the system's own words; empty where that cannot be told.
+        born: its start time as the system writes it; empty where that is unknown.
     """
 
     host: str
@@ -33,15 +34,29 @@ class Owner:
     born: str
 
     def lives(self, beat: float, now: float) -> bool:
-        """Whether the owner, who last said so at ``beat`` (seconds), lives."""
-        if self.born and self.host == _host():
-            return _born(self.pid) == self.born
-        return now - beat < LEASE
+        """Return whether the owner is alive.
+
+        Args:
+            beat: when it last updated its entry, in seconds.
+            now: the time, in seconds.
+        """
+        if not (self.born and self.host == _host()):
+            return now - beat < LEASE
+        born, stopped = _status(self.pid)
+        return born == self.born and (not stopped or now - beat < LEASE)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the owner is a stopped process of this machine."""
+        return self.host == _host() and _status(self.pid) == (self.born, True)
+
+    def __str__(self) -> str:
+        return f"process {self.pid}" + ("" if self.host == _host() else " of another machine")
 
 
 def this_process() -> Owner:
-    """The process that asks."""
-    return Owner(_host(), os.getpid(), _born(os.getpid()))
+    """Return the calling process as an owner."""
+    return Owner(_host(), os.getpid(), _status(os.getpid())[0])
 
 
 def _host() -> str:
@@ -52,18 +67,21 @@ def _host() -> str:
     return " ".join(parts)
 
 
-def _born(pid: int) -> str:
-    """When a process started; empty if it runs no longer, or if this system cannot tell."""
+def _status(pid: int) -> tuple[str, bool]:
+    """Return the start time of a process, empty if it does not run, and whether it is stopped."""
     if Path("/proc/self/stat").exists():
         try:
             # Linux, proc(5): after the name in brackets the state, and 19 fields on, the start.
             facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
-            return ""
-        return "" if facts[0] in "ZXx" else facts[19]
-    ps = shutil.which("ps")
-    if ps is None:
-        return ""
-    asked = [ps, "-o", "stat=,lstart=", "-p", str(pid)]
-    told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
-    return "" if not told or told[0].startswith("Z") else " ".join(told[1:])
+            return "", False
+        state, born = facts[0], facts[19]
+    else:
+        ps = shutil.which("ps")
+        if ps is None:
+            return "", False
+        command = [ps, "-o", "stat=,lstart=", "-p", str(pid)]
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        state, *start = output.split() or ["Z"]
+        born = " ".join(start)
+    return ("", False) if state[0] in "ZXx" else (born, state[0] in "Tt")

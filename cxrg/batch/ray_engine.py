@@ -1,13 +1,13 @@
-"""Workers on a Ray cluster: actors that load the model once and have a few tasks in hand each.
+"""Workers on a Ray cluster: actors that load the model once and do a few tasks at a time.
 
 Paths travel to the workers and small rows back, never pixels, so images, model and output folder
-must be at the same place on every node. Tasks are given out by hand and not through Ray Data: the
-ledger wants outcomes one by one, and what is in flight stays bounded. Ray needs the package's extra
-``ray``; nothing here imports it before `RayEngine.start`.
+must be at the same place on every node. Tasks do not go through Ray Data: the ledger needs outcomes
+one by one, and the number of unfinished tasks stays bounded. Ray needs the package's extra ``ray``;
+nothing here imports it before `RayEngine.start`.
 
-A worker that is lost (its process was killed, its node went away) is replaced, and what it had in
-hand is done again, each task alone on a worker. A task that loses its worker even then is the
-cause, and is set aside.
+A worker that is lost (its process was killed, its node went away) is replaced, and its unfinished
+tasks are done again, each alone on a worker. A task that loses its worker even then is the cause,
+and is set aside.
 """
 
 from __future__ import annotations
@@ -27,39 +27,40 @@ from typing import Any
 
 from cxrg.batch.engine import Halt
 from cxrg.batch.task import Job, Outcome, Setting, Task
-from cxrg.batch.work import Worker, open_worker, poisoned
+from cxrg.batch.work import Worker, Writer, open_worker, poisoned
 from cxrg.errors import CxrgError, UsageError
 
 AT_ONCE = 2
-"""Tasks that a worker has in hand: one is in the network, the other is read or written."""
+"""Unfinished tasks of a worker: one is in the network, the other is read or written."""
 
 MEMORY_EACH = 2 << 30
-"""Bytes of memory to count on for each worker, where there are more processors than memory."""
+"""Bytes of memory that each worker is assumed to need."""
 
 OBJECT_STORE = 80 << 20
-"""Bytes of Ray's shared memory; paths and rows need next to nothing, Ray's least is 75 MiB."""
+"""Bytes of Ray's shared memory; Ray needs at least 75 MiB, and paths and rows very little."""
 
 START_SECONDS = 600.0
 """How long to wait for the first worker; loading a large model from a slow disk takes minutes."""
 
-KNOCK_SECONDS = 10.0
-"""How long to wait for a sign of life of a cluster."""
+CONNECT_SECONDS = 10.0
+"""How long to wait for a connection to a cluster."""
 
 LOSSES = 12
-"""So many workers may be lost one after the other without a task done in between."""
+"""Most workers that may be lost in a row without a task done in between."""
 
 _REMEDY = "see the cluster's logs, and that memory holds a model for each worker"
 
 
 class Remote:
-    """What runs inside an actor, in as many threads as tasks are in hand.
+    """The worker inside an actor, with one thread for each unfinished task.
 
-    Expected errors are handed back and not raised: Ray would wrap them in the text of a traceback.
+    Expected errors are returned, not raised: Ray would wrap them in the text of a traceback.
     """
 
     def __init__(self, job: Job, folder: str) -> None:
         self._job, self._folder = job, folder
         self._worker: Worker | None = None
+        self._writer: Writer | None = None
         self._network = threading.Lock()
 
     def open(self) -> Setting | CxrgError:
@@ -75,23 +76,25 @@ class Remote:
             self._worker = self._worker or open_worker(self._job)
         except CxrgError as error:
             return error
+        self._writer = Writer(self._worker)
         return self._worker.setting
 
     def do(self, task: Task) -> Outcome | CxrgError:
-        """One task; the network has one at a time, reading and writing go on beside it."""
+        """Do one task; the network has one at a time, while others are read and written."""
         assert self._worker is not None
+        assert self._writer is not None
         try:
             read = self._worker.read(task)
             with self._network:
-                looked = self._worker.look(read)
-            return self._worker.write(looked)
+                writing = self._writer.take(task, self._worker.look(read))
+            return writing.outcome()
         except CxrgError as error:
             return error
 
 
 @dataclass(frozen=True, eq=False)
 class PendingCall:
-    """A call that has not come back; without a task it is the loading of the model."""
+    """A call that has not returned; without a task it loads the model."""
 
     actor: Any
     task: Task | None = None
@@ -108,13 +111,13 @@ class RayEngine:
             job: what every worker needs to know.
             address: ``auto`` or HOST:PORT of a running cluster that this machine is a node of;
                 without one, a cluster of this machine alone is started and ended.
-            halt: says whether the user wants to stop.
+            halt: whether the user wants to stop.
         """
         self._job, self._address, self._halt = job, address, halt
         self._ray: Any = None
         self._ours: TemporaryDirectory[str] | None = None
         self._class: Any = None
-        self._flights: dict[Any, PendingCall] = {}
+        self._calls: dict[Any, PendingCall] = {}
         self._idle: set[Any] = set()
         self._again: deque[Task] = deque()
         self._setting: Setting | None = None
@@ -157,9 +160,9 @@ class RayEngine:
         """End the workers, and the cluster if it was started here."""
         if self._ray is None:
             return
-        for actor in {flight.actor for flight in self._flights.values()} | self._idle:
+        for actor in {call.actor for call in self._calls.values()} | self._idle:
             self._ray.kill(actor)
-        self._flights.clear()
+        self._calls.clear()
         self._idle.clear()
         if self._ours:
             self._ray.shutdown()
@@ -167,17 +170,17 @@ class RayEngine:
         self._ray = self._ours = self._setting = None
 
     def _at_work(self) -> bool:
-        return any(flight.task for flight in self._flights.values())
+        return any(call.task for call in self._calls.values())
 
     def _connect(self) -> None:
-        # Read when Ray is imported: it tells nobody, and leaves the node's devices as they are.
+        # Read when Ray is imported: send no statistics, and keep the node's visible devices.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             ray: Any = import_module("ray")
         except ImportError:
             raise UsageError("Ray is not installed; run: pip install 'cxrg[ray]'") from None
-        # Ray tells of lost workers on standard output, which is for results.
+        # Ray reports lost workers on standard output, which is for results.
         ray._private.worker._worker_logs_enabled = False
         if not ray.is_initialized():
             self._join(ray)
@@ -186,7 +189,7 @@ class RayEngine:
     def _join(self, ray: Any) -> None:
         call: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self._address:
-            _knock(self._address)
+            _check_address(self._address)
             call |= {"address": self._address}
         else:
             # A folder of its own, so that Ray's logs do not stay behind.
@@ -212,19 +215,19 @@ class RayEngine:
         """Ask for one more worker; it is given tasks once its model is loaded."""
         remote, job = self._class
         actor = remote.remote(job, str(Path.cwd()))
-        self._flights[actor.open.remote()] = PendingCall(actor)
+        self._calls[actor.open.remote()] = PendingCall(actor)
 
     def _give_out(self, waiting: Iterator[Task]) -> bool:
-        """Fill the hands of the workers; says whether there may be more to give.
+        """Give tasks to workers with room; return whether there may be more.
 
-        While tasks are to be done again no hand is filled, so that each finds one empty.
+        While there are tasks to be done again, none is given, so that each gets an idle worker.
         """
-        actors = self._idle | {flight.actor for flight in self._flights.values()}
+        actors = self._idle | {call.actor for call in self._calls.values()}
         for actor in actors if not self._again else ():
-            flights = self._flights_of(actor)
-            if any(flight.task is None or flight.alone for flight in flights):
+            calls = self._calls_of(actor)
+            if any(call.task is None or call.alone for call in calls):
                 continue  # its model is being loaded, or it is being tried
-            for _ in range(AT_ONCE - len(flights)):
+            for _ in range(AT_ONCE - len(calls)):
                 if self._halt():
                     return True
                 task = next(waiting, None)
@@ -234,33 +237,33 @@ class RayEngine:
         return True
 
     def _give_again(self) -> None:
-        """Give each worker that has nothing in hand one of the tasks that lost theirs."""
+        """Give each idle worker one of the tasks whose worker was lost."""
         for actor in list(self._idle):
             if self._again and not self._halt():
                 self._send(actor, self._again.popleft(), alone=True)
 
-    def _flights_of(self, actor: Any) -> list[PendingCall]:
-        return [flight for flight in self._flights.values() if flight.actor is actor]
+    def _calls_of(self, actor: Any) -> list[PendingCall]:
+        return [call for call in self._calls.values() if call.actor is actor]
 
     def _send(self, actor: Any, task: Task, *, alone: bool = False) -> None:
         self._idle.discard(actor)
-        self._flights[actor.do.remote(task)] = PendingCall(actor, task, alone)
+        self._calls[actor.do.remote(task)] = PendingCall(actor, task, alone)
 
     def _land(self) -> Iterator[Outcome]:
-        """Wait for the next call to come back, and take it."""
-        wait = START_SECONDS if all(f.task is None for f in self._flights.values()) else None
-        done, _ = self._ray.wait(list(self._flights), timeout=wait)
+        """Wait for the next call to return, and take its result."""
+        wait = START_SECONDS if all(f.task is None for f in self._calls.values()) else None
+        done, _ = self._ray.wait(list(self._calls), timeout=wait)
         if not done:
             raise CxrgError(
                 f"Ray gave no worker within {START_SECONDS:.0f} seconds; "
                 "free processors or devices of the cluster, see `ray status`"
             )
         for ref in done:
-            flight = self._flights.get(ref)
-            if flight:
-                yield from self._take(ref, flight)
+            call = self._calls.get(ref)
+            if call:
+                yield from self._take(ref, call)
 
-    def _take(self, ref: Any, flight: PendingCall) -> Iterator[Outcome]:
+    def _take(self, ref: Any, call: PendingCall) -> Iterator[Outcome]:
         gone = self._ray.exceptions
         try:
             got = self._ray.get(ref)
@@ -271,13 +274,13 @@ class RayEngine:
                 raise CxrgError(
                     "a worker cannot begin; install the same cxrg[ray] on every node"
                 ) from error
-            yield from self._lose(flight.actor)
+            yield from self._lose(call.actor)
             return
-        del self._flights[ref]
+        del self._calls[ref]
         if isinstance(got, CxrgError):
             raise got
-        if not self._flights_of(flight.actor):
-            self._idle.add(flight.actor)
+        if not self._calls_of(call.actor):
+            self._idle.add(call.actor)
         if isinstance(got, Setting):
             self._agree(got)
         else:
@@ -293,34 +296,34 @@ class RayEngine:
         self._setting = setting
 
     def _lose(self, actor: Any) -> Iterator[Outcome]:
-        """A worker is gone: another takes its place, and what it had in hand is sorted."""
+        """Replace a lost worker and sort its unfinished tasks."""
         self._losses += 1
         if self._losses > LOSSES:
             raise CxrgError(f"{self._losses} workers ended before they had done a task; {_REMEDY}")
-        self._ray.kill(actor)  # where only the connection was lost, it must not go on
-        mine = [(ref, flight) for ref, flight in self._flights.items() if flight.actor is actor]
-        for ref, flight in mine:
-            del self._flights[ref]
+        self._ray.kill(actor)  # if only the connection was lost, it must not continue
+        mine = [(ref, call) for ref, call in self._calls.items() if call.actor is actor]
+        for ref, call in mine:
+            del self._calls[ref]
             try:
-                got = self._ray.get(ref)  # it may have come back before the end
+                got = self._ray.get(ref)  # it may have returned before the end
             except self._ray.exceptions.RayError:
                 got = None
             if isinstance(got, Outcome):
                 yield got
-            elif flight.task and flight.alone:
-                yield poisoned(flight.task, "workers")
-            elif flight.task:
-                self._again.append(flight.task)
+            elif call.task and call.alone:
+                yield poisoned(call.task, "workers")
+            elif call.task:
+                self._again.append(call.task)
         self._hire()
 
 
-def _knock(address: str) -> None:
-    """Complain at once where nobody listens; Ray would try for many minutes."""
+def _check_address(address: str) -> None:
+    """Raise CxrgError at once if nothing listens at the address; Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
         return  # "auto" and the like
     try:
-        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise _no_cluster(address, error) from error
 
@@ -332,22 +335,22 @@ def _no_cluster(address: str | None, error: Exception) -> CxrgError:
 
 
 def plan(job: Job, resources: Mapping[str, float]) -> tuple[Job, int, dict[str, float]]:
-    """The job as a worker gets it, how many workers, and what each takes of the cluster.
+    """Return the job for each worker, how many workers, and the resources that each needs.
 
-    One worker for each GPU where GPUs are wanted and there; else one for each processor but one,
-    as far as the memory goes: workers that took every processor would leave none for anything else.
+    There is one worker for each GPU if GPUs are wanted and present. Otherwise there is one for each
+    processor but one, as far as the memory allows.
 
     Args:
         job: as the user gave it.
-        resources: what the cluster has, as ``ray.cluster_resources()`` tells: ``CPU``, ``GPU``
-            and ``memory`` in bytes.
+        resources: of the cluster, as from ``ray.cluster_resources()``: ``CPU``, ``GPU`` and
+            ``memory`` in bytes.
 
     Raises:
-        UsageError: the device is one of several, or there is no GPU although one was asked for.
+        UsageError: the device names one of several, or there is no GPU for ``cuda``.
     """
     gpus = int(resources.get("GPU", 0))
     if ":" in job.device or job.device == "mps":
-        raise UsageError(f"device {job.device!r} cannot be meant with Ray; use auto, cpu or cuda")
+        raise UsageError(f"device {job.device!r} does not work with Ray; use auto, cpu or cuda")
     if job.device == "cuda" and not gpus:
         raise UsageError("the Ray cluster has no GPU; use --device cpu")
     if gpus and job.device != "cpu":

@@ -1,9 +1,8 @@
-"""The driver of a run: claim, have done, enter, tell.
+"""The driver of a run: claim tasks, give them to an engine, enter outcomes, report results.
 
-One thread claims tasks, gives them to the engine, enters outcomes into the ledger and tells of
-them; another finds and hashes the next files. A task that somebody else is at is put off and asked
-for again. Memory does not grow with the number of inputs: at most `WINDOW` of them are between the
-one that is to be told of next and the one that was begun last.
+One thread does all that; another finds and hashes the next files. A task that another process is
+computing is put off and claimed again later. Memory does not grow with the number of inputs: at
+most `WINDOW` of them are between the next one to be reported and the last one begun.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from pathlib import Path
 
 from cxrg.batch.ahead import Ahead
 from cxrg.batch.engine import Engine, Halt
-from cxrg.batch.failures import FAILURES, append, failure_line, rewrite
+from cxrg.batch.failures import FAILURES, append, check_own, failure_line, rewrite
 from cxrg.batch.ledger import Ledger
+from cxrg.batch.owners import LEASE
 from cxrg.batch.task import Failure, InputResult, Outcome, Row, RunSummary, Task
 from cxrg.errors import WriteError
 from cxrg.files import remove_partial_files
@@ -26,12 +26,13 @@ from cxrg.output.formats import paths
 WINDOW = 1000
 PUT_OFF = 256
 PREFETCH = 16
-POLL = 0.25  # seconds between two looks at what somebody else is at
+POLL = 0.25  # seconds between two attempts to claim what was put off
+NOTICE = 5.0  # seconds of waiting for another process after which the user learns of it
 
 
 @dataclass(slots=True)
 class _Open:
-    """An input that is not finished: what is known of it so far."""
+    """An unfinished input and its results so far."""
 
     task: Task
     image: str | None
@@ -55,14 +56,18 @@ class Run:
     """One run over all inputs.
 
     Args:
-        inputs: tasks, and outcomes of what could not become a task, by ascending index from 0.
-        engine: does the tasks; started when the first of them comes up.
+        inputs: tasks, and outcomes of inputs that are no task, by ascending index from 0.
+        engine: does the tasks; started when there is one to do.
         ledger: what is done already.
         out: the output folder.
         formats: the files that a result must have to count as done; none: nothing is written.
-        ordered: tell in the order of the inputs, not as results come.
-        tell: called, in the calling thread, with each input's results.
+        ordered: report results in the order of the inputs, not as they come.
+        report: called, in the calling thread, with each input's results.
+        notice: called with a line for the user when another process is waited for.
         halt: whether the user wants to stop.
+
+    Raises:
+        UsageError: a file of the user's would be overwritten.
     """
 
     def __init__(
@@ -75,13 +80,17 @@ class Run:
         formats: Sequence[str],
         report: Callable[[InputResult], None],
         ordered: bool = True,
+        notice: Callable[[str], None] = lambda text: None,
         halt: Halt = lambda: False,
     ) -> None:
         self._engine, self._ledger, self._halt = engine, ledger, halt
         self._out, self._formats = out, formats
         self._report, self._ordered = report, ordered
-        if formats and ledger.alone:
-            remove_partial_files(out)
+        self._notice, self._noticed = notice, ""
+        if formats:
+            check_own(out / FAILURES)
+            if ledger.alone:
+                remove_partial_files(out)
         identified = ((item, self._identify(item)) for item in inputs)
         self._inputs = Ahead(identified, PREFETCH)
         self._working: dict[int, _Open] = {}
@@ -89,6 +98,7 @@ class Run:
         self._held: dict[int, InputResult] = {}
         self._next = self._begun = 0
         self._polled = 0.0
+        self._waiting_since: float | None = None
         self._settled = False
         self._summary = RunSummary()
 
@@ -103,6 +113,8 @@ class Run:
                 for outcome in self._engine.run(self._pass()):
                     self._finish(outcome)
                 self._give_up()  # what the engine did not begin
+            if self._formats:
+                self._check_kept()
         finally:
             self._inputs.close()
             for index in list(self._working):
@@ -117,9 +129,10 @@ class Run:
     # --- giving out -------------------------------------------------------------------------------
 
     def _pass(self) -> Iterator[Task]:
-        """Tasks for the engine, until it must be let go: it may have to finish some first."""
+        """Yield tasks for the engine, until it must finish some before there can be more."""
         while not self._halt():
-            yield from self._ask_again()
+            yield from self._claim_again()
+            self._explain_waiting()
             if len(self._put_off) >= PUT_OFF or self._begun - self._next >= WINDOW:
                 if not self._working:
                     time.sleep(POLL)
@@ -138,8 +151,7 @@ class Run:
     def _take(self, item: Task | Outcome, image: str | None) -> Iterator[Task]:
         self._begun += 1
         if isinstance(item, Outcome):
-            result = InputResult(task=item.task, rows=(), failure=item.failure)
-            self._end(result, None)
+            self._end(InputResult(task=item.task, rows=(), failure=item.failure), None)
             return
         if not self._settled:
             self._ledger.settle(self._engine.start())
@@ -147,12 +159,14 @@ class Run:
         yield from self._claim(_Open(item, image))
 
     def _claim(self, open_: _Open) -> Iterator[Task]:
-        """The part of an input that is to be computed now, if any; else it is over, or put off."""
+        """Yield the part of an input that is to be computed now; else end it or put it off."""
         task = open_.task
         if open_.image is None:
             mine: tuple[str, ...] = open_.missing
         else:
-            claim = self._ledger.claim(task.path, open_.image, open_.missing, whole=self._has_files)
+            claim = self._ledger.claim(
+                task.path, open_.image, open_.missing, complete=self._has_files
+            )
             open_.rows.update(claim.done)
             open_.old += len(claim.done)
             open_.failures.update(claim.failed)
@@ -166,11 +180,37 @@ class Run:
         else:
             self._end(open_.result(), open_.image)
 
-    def _ask_again(self) -> Iterator[Task]:
+    def _claim_again(self) -> Iterator[Task]:
         if self._put_off and time.monotonic() - self._polled >= POLL:
             self._polled = time.monotonic()
             for index in list(self._put_off):
                 yield from self._claim(self._put_off.pop(index))
+
+    def _explain_waiting(self) -> None:
+        """Name the processes that the run waits for, once it has nothing else to do for a while."""
+        if self._working or not self._put_off:
+            self._waiting_since = None
+            return
+        self._waiting_since = self._waiting_since or time.monotonic()
+        if time.monotonic() - self._waiting_since < NOTICE:
+            return
+        text = "; ".join(
+            f"waiting for {owner}, which computes {count} of the inputs"
+            + (f" and is stopped: they are taken over after {LEASE:.0f} s" if owner.stopped else "")
+            for owner, count in self._ledger.holders()
+        )
+        if text and text != self._noticed:
+            self._notice(text)
+            self._noticed = text
+
+    def _check_kept(self) -> None:
+        """Raise WriteError if results of this run are gone, such as with their folder."""
+        lost = sum(not self._has_files(stem) for stem in self._ledger.made())
+        if lost:
+            raise WriteError(
+                f"{self._out}: {lost} of the results were removed during the run; run the same "
+                "command again, which computes what is missing"
+            )
 
     def _has_files(self, stem: str) -> bool:
         return all(path.is_file() for path in paths(self._out, stem, self._formats).values())
@@ -182,7 +222,7 @@ class Run:
 
     def _finish(self, outcome: Outcome) -> None:
         open_ = self._working.pop(outcome.task.index)
-        self._ledger.finish(open_.image, outcome)
+        open_.old += len(self._ledger.finish(open_.image, outcome))
         open_.claimed = ()
         open_.rows.update({row.phrase: row for row in outcome.rows})
         if outcome.failure:
@@ -205,7 +245,7 @@ class Run:
         open_.claimed = ()
 
     def _end(self, result: InputResult, image: str | None) -> None:
-        """An input is over: note a failure, and tell, now or when its turn comes."""
+        """Note the failure of an input, and report its result now or when its turn comes."""
         if result.failure and self._formats:
             line = failure_line(result.task, result.failure, image)
             self._ledger.note(result.task.path, result.task.index + 1, line)

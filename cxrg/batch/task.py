@@ -25,7 +25,7 @@ FAILURE_KINDS: Mapping[FailureKind, str] = {
     "internal": "unexpected error",
     "poisoned": "set aside after ending two workers",
 }
-"""Why an input failed, with the words of the summary."""
+"""Why an input failed, in the words of the summary."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What every worker of a run needs to know; the same for all tasks.
+    """Settings of a run, the same for all its workers and tasks.
 
     Attributes:
         model: a name, folder or hub id, as `cxrg.model.load.load` takes it.
@@ -56,10 +56,11 @@ class Job:
         dtype: the precision wanted, see `RunSettings`.
         batch: most latents in one network evaluation, see `RunSettings`.
         preset: a named set of options.
-        knobs: what the user set on top of it, by name.
+        knobs: values that replace those of the preset, by name.
         formats: the formats to write, some of `cxrg.output.formats.FORMATS`.
         out: the folder to write to.
-        debug: tell of unexpected errors with their traceback, which may hold file names.
+        deidentify: replace the SOPInstanceUID in results by its hash.
+        debug: report unexpected errors with their traceback, which may hold file names.
     """
 
     model: str
@@ -73,36 +74,42 @@ class Job:
     batch: int | Literal["auto"] = "auto"
     knobs: Mapping[str, Any] = field(default_factory=dict)
     formats: tuple[str, ...] = FORMATS
+    deidentify: bool = False
     debug: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What a worker settled on when it loaded the model: with image and phrase, a result's key.
+    """The model and options as loaded; with image and phrase, the key of a result.
 
     Attributes:
         identity: the model's fingerprint, its adapter's with it.
         precision: the precision of the network, such as ``float32``.
         options: every knob as it is used.
+        deidentify: whether records hold the hash of the SOPInstanceUID in its place.
     """
 
     identity: str
     precision: str = "float32"
     options: Options
+    deidentify: bool = False
 
     @property
     def facts(self) -> str:
-        """Precision and options as text: what a result's name and the ledger have of them."""
-        return json.dumps({"precision": self.precision, **asdict(self.options)}, sort_keys=True)
+        """Precision and options as text, for file names and the ledger."""
+        facts = {"precision": self.precision, **asdict(self.options)}
+        if self.deidentify:
+            facts["deidentify"] = True
+        return json.dumps(facts, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One phrase's result, small.
+    """The result of one phrase, without its arrays.
 
     Attributes:
-        phrase: the phrase as asked.
-        stem: the file name of everything written for it, less the suffix.
+        phrase: the phrase as given.
+        stem: the name of its files, less the suffix.
         record: the JSON record, see `cxrg.output.record`.
     """
 
@@ -119,7 +126,7 @@ class Failure:
         path: the input.
         kind: one of `FAILURE_KINDS`.
         message: one line for the user that names the file and the remedy.
-        detail: a traceback, where one was asked for.
+        detail: a traceback, with ``--debug``.
     """
 
     path: Path
@@ -131,10 +138,10 @@ class Failure:
     def reason(self) -> str:
         """The message without the input's name, which may be a patient's."""
         name = printable(self.path)
-        told = self.message.removeprefix(f"{name}: ")
+        text = self.message.removeprefix(f"{name}: ")
         for part in (name, printable(self.path.name)):
-            told = told.replace(part, "the file") if len(part) > 1 else told
-        return told
+            text = text.replace(part, "the file") if len(part) > 1 else text
+        return text
 
 
 def printable(path: Path | str) -> str:
@@ -144,19 +151,17 @@ def printable(path: Path | str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of a task: rows, a failure, or both where only some phrases could be used.
+    """The outcome of a task: rows, a failure, or both where only some phrases could be used.
 
     Attributes:
         task: the task, as it was given out.
         rows: one for each phrase that was grounded, in the task's order.
         failure: why other phrases, or all, have no result.
-        seconds: what the task took, its waiting left out.
     """
 
     task: Task
     rows: tuple[Row, ...] = ()
     failure: Failure | None = None
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +171,7 @@ class InputResult:
     Attributes:
         task: the input.
         rows: its results, in the order of its phrases.
-        old: how many of them a former run, or another process, had made.
+        old: how many of them an earlier run, or another process, made.
         failure: why other phrases, or all, have no result.
     """
 
@@ -178,7 +183,7 @@ class InputResult:
 
 @dataclass(slots=True)
 class RunSummary:
-    """Inputs by what became of them; `interrupted` where the user stopped the run before its end.
+    """Counts of inputs by their outcome; `interrupted` if the user stopped the run early.
 
     An input counts as done if anything was computed for it, as skipped if nothing had to be.
     """

@@ -1,17 +1,22 @@
 """The worker: one image in, files and small rows out.
 
-A worker loads the model once. What is wrong with one image or its phrases becomes a `Failure`;
-what would go wrong with every image (the disk is full, an option does not fit the model) is raised.
+A worker loads the model once. What is wrong with one image or its phrases becomes a `Failure`; an
+error that affects every image (the disk is full, an option does not fit the model) is raised.
+
+The results of an image leave the network one by one, and each is written while the next is made:
+memory does not grow with the number of phrases.
 """
 
 from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from cxrg.batch.task import Failure, FailureKind, Job, Outcome, Row, Setting, Task, printable
@@ -27,20 +32,30 @@ if TYPE_CHECKING:
     from cxrg.options import Options
     from cxrg.result import Grounding
 
+MOST_UNWRITTEN = 2
+"""Results that may wait to be written; the network waits while there are more."""
+
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A task on its way through a worker: what its last stage made, what failed, time spent."""
+class ReadTask:
+    """A task whose image has been read, or could not be."""
 
     task: Task
     image: CxrImage | None = None
-    groundings: Sequence[tuple[str, Grounding]] = ()
     failure: Failure | None = None
-    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """The result of one phrase before its files are written."""
+
+    task: Task
+    grounding: Grounding
+    image: CxrImage
 
 
 def open_worker(job: Job) -> Worker:
-    """A worker with the job's model loaded.
+    """Return a worker with the job's model loaded.
 
     Raises:
         ModelError: the model is not available.
@@ -60,7 +75,7 @@ def open_worker(job: Job) -> Worker:
 
 
 class Worker:
-    """Does tasks, whole (`do`) or in three stages that may each have their own thread.
+    """Does tasks in three stages that may each have a thread: `read`, `look` and `write`.
 
     Attributes:
         setting: the model and options that results are made with.
@@ -68,90 +83,128 @@ class Worker:
 
     def __init__(self, job: Job, model: Model, options: Options) -> None:
         self._job, self._model, self._options = job, model, options
-        self.setting = Setting(identity=model.identity, precision=model.precision, options=options)
-        self._run = RunSettings(batch=job.batch)
+        self.setting = Setting(
+            identity=model.identity,
+            precision=model.precision,
+            options=options,
+            deidentify=job.deidentify,
+        )
+        self._settings = RunSettings(batch=job.batch)
 
-    def do(self, task: Task) -> Outcome:
-        """All of a task.
-
-        Raises:
-            CxrgError: an error that affects every task; never one of an image or a phrase.
-        """
-        return self.write(self.look(self.read(task)))
-
-    def read(self, task: Task) -> Done:
-        """The first stage: the image of a task, read and decoded."""
+    def read(self, task: Task) -> ReadTask:
+        """Read and decode the image of a task."""
         from cxrg.image.read import read_image
 
-        start = perf_counter()
         try:
             image = read_image(task.path, side=self._model.side, fit=self._options.fit)
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file does, the run goes on
-            return Done(task, failure=self._failure(task, error), seconds=perf_counter() - start)
-        return Done(task, image=image, seconds=perf_counter() - start)
+        except Exception as error:  # noqa: BLE001 - a damaged file must not end the run
+            return ReadTask(task, failure=self._failure(task, error))
+        if self._job.deidentify and image.uid:
+            image = replace(image, uid="sha256:" + sha256(image.uid.encode()).hexdigest())
+        return ReadTask(task, image=image)
 
-    def look(self, done: Done) -> Done:
-        """The second stage: the network, and heatmaps and boxes.
+    def look(self, read: ReadTask) -> Iterator[Unwritten | Failure]:
+        """Ground the phrases of a task, each when the one before is taken.
+
+        Yields:
+            The result of each valid phrase, and a failure that names all invalid ones.
 
         Raises:
             CxrgError: an option does not fit the model.
         """
-        if done.image is None:
-            return done
-        start = perf_counter()
-        groundings, failure = self._ground(done.task, done.image)
-        spent = done.seconds + perf_counter() - start
-        return replace(done, groundings=groundings, failure=failure, seconds=spent)
+        from cxrg.grounding import ground_each, phrase_errors
 
-    def write(self, done: Done) -> Outcome:
-        """The last stage: the files.
+        if read.image is None:
+            if read.failure:
+                yield read.failure
+            return
+        task, model, options = read.task, self._model, self._options
+        try:
+            errors = phrase_errors(task.phrases, model, options)
+            if errors:
+                yield failure_of(task.path, _joined(errors.values()))
+            valid = [phrase for phrase in task.phrases if phrase not in errors]
+            if valid:
+                results = ground_each(
+                    read.image, valid, model=model, options=options, settings=self._settings
+                )
+                for grounding in results:
+                    yield Unwritten(task, grounding, read.image)
+        except Exception as error:
+            if isinstance(error, CxrgError) and not isinstance(error, ImageError):
+                raise
+            yield self._failure(task, error)
+
+    def write(self, result: Unwritten) -> Row | Failure:
+        """Write the files of one result.
 
         Raises:
             WriteError: a file cannot be written.
         """
-        start = perf_counter()
-        rows: tuple[Row, ...] = ()
-        failure = done.failure
+        grounding, image = result.grounding, result.image
+        key = (image.sha256, grounding.phrase, grounding.model.identity, self.setting.facts)
+        name = stem(*key)
         try:
-            if done.image is not None:
-                rows = tuple(self._write(*each, done.image) for each in done.groundings)
+            formats.write(grounding, image, formats.paths(self._job.out, name, self._job.formats))
+            return Row(phrase=grounding.phrase, stem=name, record=record(grounding))
         except CxrgError:
             raise
         except Exception as error:  # noqa: BLE001 - as in `read`
-            failure = self._failure(done.task, error)
-        spent = done.seconds + perf_counter() - start
-        return Outcome(task=done.task, rows=rows, failure=failure, seconds=spent)
-
-    def _ground(
-        self, task: Task, image: CxrImage
-    ) -> tuple[list[tuple[str, Grounding]], Failure | None]:
-        """Results of the valid phrases, and one failure that names all invalid ones."""
-        from cxrg.grounding import ground, phrase_errors
-
-        try:
-            errors = phrase_errors(task.phrases, self._model, self._options)
-            failure = failure_of(task.path, _joined(errors.values())) if errors else None
-            valid = [phrase for phrase in task.phrases if phrase not in errors]
-            if not valid:
-                return [], failure
-            results = ground(
-                image, valid, model=self._model, options=self._options, settings=self._run
-            )
-            return list(zip(valid, results, strict=True)), failure
-        except Exception as error:
-            if isinstance(error, CxrgError) and not isinstance(error, ImageError):
-                raise
-            return [], self._failure(task, error)
-
-    def _write(self, phrase: str, result: Grounding, image: CxrImage) -> Row:
-        key = (result.image.sha256, result.phrase, result.model.identity, self.setting.facts)
-        name = stem(*key)
-        formats.write(result, image, formats.paths(self._job.out, name, self._job.formats))
-        return Row(phrase=phrase, stem=name, record=record(result))
+            return self._failure(result.task, error)
 
     def _failure(self, task: Task, error: Exception) -> Failure:
         detail = traceback.format_exc() if self._job.debug else ""
         return failure_of(task.path, error, detail=detail)
+
+
+class Writer:
+    """Writes the results of a worker in a thread of its own, while the network makes the next."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._pool = ThreadPoolExecutor(1, "cxrg-write")
+        self._waiting: deque[Future[Row | Failure]] = deque()
+
+    def take(self, task: Task, parts: Iterable[Unwritten | Failure]) -> Writing:
+        """Take the results of a task as they are made; waits while too many are unwritten."""
+        futures = []
+        for part in parts:
+            if isinstance(part, Failure):
+                future: Future[Row | Failure] = Future()
+                future.set_result(part)
+            else:
+                future = self._pool.submit(self._worker.write, part)
+                self._waiting.append(future)
+                del part  # only the writer's thread holds it now
+            futures.append(future)
+            while len(self._waiting) > MOST_UNWRITTEN:
+                self._waiting.popleft().result()
+        return Writing(task, tuple(futures))
+
+    def close(self, *, wait: bool = True) -> None:
+        self._pool.shutdown(wait=wait, cancel_futures=not wait)
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A task whose results are all made and perhaps not all written."""
+
+    task: Task
+    futures: tuple[Future[Row | Failure], ...]
+
+    def done(self) -> bool:
+        return all(future.done() for future in self.futures)
+
+    def outcome(self) -> Outcome:
+        """Wait until all is written, and return the outcome of the task.
+
+        Raises:
+            WriteError: a file cannot be written.
+        """
+        parts = [future.result() for future in self.futures]
+        rows = tuple(part for part in parts if isinstance(part, Row))
+        failures = (part for part in parts if isinstance(part, Failure))
+        return Outcome(task=self.task, rows=rows, failure=next(failures, None))
 
 
 def failure_of(path: Path, error: Exception, *, detail: str = "") -> Failure:
@@ -172,7 +225,7 @@ def _joined(errors: Iterable[PhraseError]) -> PhraseError:
 
 
 def poisoned(task: Task, ended: str) -> Outcome:
-    """The outcome of a task that ended two workers, the second while it was alone there.
+    """Return the outcome of a task that ended two workers, the second while it was alone there.
 
     Args:
         task: the task.

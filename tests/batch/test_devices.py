@@ -185,8 +185,8 @@ def test_processes_end_with_the_one_that_began_them(engine, tmp_path: Path) -> N
     one = engine()
     one.start()
     children = multiprocessing.active_children()
-    for hand in one._hands:
-        hand.pipe.close()
+    for child in one._children:
+        child.pipe.close()
     until = time.monotonic() + PATIENCE
     while any(child.is_alive() for child in children):
         assert time.monotonic() < until

@@ -44,7 +44,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def claim(ledger: Ledger, *phrases: str, image: str = IMAGE, whole: bool = True):
-    return ledger.claim(PATH, image, phrases, whole=lambda stem: whole)
+    return ledger.claim(PATH, image, phrases, complete=lambda stem: whole)
 
 
 def finish(ledger: Ledger, *phrases: str, image: str = IMAGE, read: str = IMAGE) -> None:
@@ -231,7 +231,7 @@ def test_no_path_is_written(ledger: Ledger, tmp_path: Path, monkeypatch) -> None
     ledger.identify(aged(tmp_path / "CANARY.png", b"one"))
     task = Task(index=0, path=tmp_path / "CANARY.png", phrases=("a",))
     told = failure(task.path)
-    ledger.claim(task.path, IMAGE, ["a"], whole=lambda stem: True)
+    ledger.claim(task.path, IMAGE, ["a"], complete=lambda stem: True)
     ledger.finish(IMAGE, Outcome(task=task, failure=told))
     ledger.note(task.path, 1, json.dumps({"reason": told.reason}))
     ledger.close()
@@ -317,7 +317,7 @@ def test_an_old_ledgers_results_of_typographic_phrases_are_computed_again(tmp_pa
 
 def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 100)
-    with pytest.raises(InputError, match=r"cxrg\.sqlite: is no ledger .*; move it away"):
+    with pytest.raises(InputError, match=r"cxrg\.sqlite: is not a ledger of cxrg, or is damaged .*; move it away"):
         Ledger(tmp_path)
     (tmp_path / "taken").touch()
     with pytest.raises(WriteError, match=r"taken/cxrg\.sqlite: cannot be written \(File exists\)"):
@@ -326,5 +326,5 @@ def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / FILE) as later:
         later.execute("PRAGMA user_version = 99")
     later.close()
-    with pytest.raises(InputError, match="a ledger of version 99"):
+    with pytest.raises(InputError, match="is a ledger of version 99"):
         Ledger(tmp_path)

@@ -50,7 +50,7 @@ def test_workers_leave_a_processor_and_fit_into_memory(
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
 def test_devices_that_the_cluster_does_not_have_are_refused(device: str) -> None:
-    with pytest.raises(UsageError, match=r"GPU|cannot be meant"):
+    with pytest.raises(UsageError, match=r"GPU|does not work with Ray"):
         plan(replace(JOB, device=device), {"CPU": 4.0})
 
 

@@ -18,9 +18,10 @@ from cxrg.batch.failures import FAILURES
 from cxrg.batch.ledger import Ledger
 from cxrg.batch.local import pipeline
 from cxrg.batch.run import Run
-from cxrg.batch.task import Failure, InputResult, Outcome, RunSummary, Task
+from cxrg.batch.task import Failure, InputResult, Outcome, Row, RunSummary, Task
+from cxrg.batch.work import ReadTask
 from cxrg.errors import WriteError
-from tests.fakes.batch import FakeEngine, failure
+from tests.fakes.batch import FakeEngine, failure, row
 from tests.fakes.processes import PATIENCE
 
 
@@ -310,12 +311,13 @@ def test_a_slow_source_holds_up_no_result(tmp_path: Path, out: Path) -> None:
 
 def test_leftovers_of_killed_writers_are_swept(tmp_path: Path, out: Path) -> None:
     out.mkdir()
-    (out / ".x.json.123.part").touch()
+    (out / ".x.json.123.cxrg-part").touch()
+    (out / ".movie.mkv.part").touch()  # another program's
     with Ledger(out):  # somebody else is at work, it may be his
         run(tasks(files(tmp_path, "a")), FakeEngine(out), out)
-        assert list(out.glob(".*.part"))
+        assert list(out.glob(".*.cxrg-part"))
     run(tasks(files(tmp_path, "a")), FakeEngine(out), out)
-    assert not list(out.glob(".*.part"))
+    assert [path.name for path in out.glob(".*")] == [".movie.mkv.part"]
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -362,21 +364,21 @@ class Stages:
             assert self.done[other].wait(PATIENCE), f"{stage} {index} waits for {other}"
         self.done[stage, index].set()
 
-    def read(self, task: Task) -> Task:
+    def read(self, task: Task) -> ReadTask:
         self.inside += 1
         self.most = max(self.most, self.inside)
         self._spend("read", task.index)
-        return task
+        return ReadTask(task)
 
-    def look(self, task: Task) -> Task:
-        self._spend("look", task.index)
+    def look(self, read: ReadTask) -> Iterator[Task]:
+        self._spend("look", read.task.index)
         self.looked += 1
-        return task
+        yield read.task
 
-    def write(self, task: Task) -> Outcome:
+    def write(self, task: Task) -> Row:
         self._spend("write", task.index)
         self.inside -= 1
-        return Outcome(task=task)
+        return row("00" * 32, "a")
 
 
 def test_reading_and_writing_overlap_the_network() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cxrg.batch.task import Job, Task
+from cxrg.batch.local import pipeline
+from cxrg.batch.task import Job, Outcome, Task
 from cxrg.batch.work import Worker
 from cxrg.model.load import load
 from cxrg.model.model import Model
@@ -40,6 +41,12 @@ def worker_of(model: Model, out: Path, **knobs: Any) -> Worker:
     return Worker(job, model, options)
 
 
+def do(worker: Worker, task: Task) -> Outcome:
+    """Do all of a task."""
+    (outcome,) = pipeline(worker, [task])
+    return outcome
+
+
 def task(path: Path, *phrases: str, index: int = 0) -> Task:
     return Task(index=index, path=path, phrases=phrases or PHRASES)
 
@@ -47,11 +54,11 @@ def task(path: Path, *phrases: str, index: int = 0) -> Task:
 def test_an_invalid_phrase_costs_no_evaluation(model: Model, rows: Any, tmp_path: Path) -> None:
     image = draw(tmp_path / "a.png")
     worker = worker_of(model, tmp_path / "out")
-    expected = worker.do(task(image))
+    expected = do(worker, task(image))
     # 25 steps lead to the window's last index; then 4 phrases at 6 latents.
     assert (sum(rows), expected.failure) == (49, None)
     rows.clear()
-    found = worker.do(task(image, PHRASES[0], "", *PHRASES[1:], " "))
+    found = do(worker, task(image, PHRASES[0], "", *PHRASES[1:], " "))
     assert sum(rows) == 49
     assert found.rows == expected.rows
     assert found.failure
@@ -59,5 +66,5 @@ def test_an_invalid_phrase_costs_no_evaluation(model: Model, rows: Any, tmp_path
     assert found.failure.detail == ""  # nothing unexpected, so no traceback
     assert "the phrase is empty" in found.failure.message
     rows.clear()
-    assert worker.do(task(image, "")).rows == ()
+    assert do(worker, task(image, "")).rows == ()
     assert rows == []

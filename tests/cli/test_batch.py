@@ -207,7 +207,9 @@ def test_debug_shows_where_an_unexpected_error_came_from(
     run: Run, library: Library, place: Path, monkeypatch
 ) -> None:
     draw(Path("b.png"), seed=2)
-    monkeypatch.setattr(import_module("cxrg.grounding"), "ground", raising(ValueError("of DOE")))
+    monkeypatch.setattr(
+        import_module("cxrg.grounding"), "ground_each", raising(ValueError("of DOE"))
+    )
     code, _, err = run("ground", "b.png", "b.png", "x")
     assert code == 1
     assert "Traceback" not in err

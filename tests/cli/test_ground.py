@@ -66,7 +66,7 @@ class Library:
     ) -> dict[str, PhraseError]:
         return {text: error for text, error in self.invalid.items() if text in phrases}
 
-    def ground(
+    def ground_each(
         self, image: Any, phrases: list[str], *, model: Any, options: Options, settings: Any
     ) -> list[Any]:
         call = {"path": image.path, "phrases": phrases, "options": options, "settings": settings}
@@ -79,7 +79,7 @@ class Library:
 def library(monkeypatch) -> Library:
     fake = Library()
     monkeypatch.setattr(import_module("cxrg.model.load"), "load", fake.load)
-    monkeypatch.setattr(import_module("cxrg.grounding"), "ground", fake.ground)
+    monkeypatch.setattr(import_module("cxrg.grounding"), "ground_each", fake.ground_each)
     monkeypatch.setattr(import_module("cxrg.grounding"), "phrase_errors", fake.phrase_errors)
     return fake
 
@@ -365,7 +365,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 def test_library_errors_end_with_their_code(
     run: Run, library: Library, place: Path, monkeypatch, module, error, code, words
 ) -> None:
-    name = {"model.load": "load", "grounding": "ground"}[module]
+    name = {"model.load": "load", "grounding": "ground_each"}[module]
     monkeypatch.setattr(import_module(f"cxrg.{module}"), name, raising(error))
     got, out, err = run("ground", "DOE^JANE.png", "-p", "x", "-p", " ")
     assert (got, out) == (code, "")

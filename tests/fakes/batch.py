@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from cxrg.batch.task import Failure, Job, Outcome, Row, Setting, Task
+from cxrg.batch.work import ReadTask
 from cxrg.options import Options
 
 SETTING = Setting(identity="sha256:0123", options=Options())
@@ -96,11 +97,11 @@ class DeadlyWorker:
         self._out = job.out
         self.setting = SETTING
 
-    def read(self, task: Task) -> Task:
-        return task
+    def read(self, task: Task) -> ReadTask:
+        return ReadTask(task)
 
-    def look(self, task: Task) -> Task:
-        data = task.path.read_bytes()
+    def look(self, read: ReadTask) -> Iterator[Any]:
+        data = read.task.path.read_bytes()
         once = self._out / "killed"
         if data.startswith(b"kill once"):
             if not once.exists():
@@ -109,7 +110,8 @@ class DeadlyWorker:
         elif data.startswith(b"kill"):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.01)
-        return task
+        made = outcome(read.task)
+        yield from ([made.failure] if made.failure else made.rows)
 
-    def write(self, task: Task) -> Outcome:
-        return outcome(task)
+    def write(self, row: Row) -> Row:
+        return row
