@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import re
+import stat
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
-from cxrg.errors import WriteError
+from cxrg.errors import InputError, WriteError
 
 _PARTIAL = ".cxrg-part"
+WRITER_SECONDS = 10.0
+"""How long a named pipe is waited for that no program writes to."""
 
 
 @contextmanager
@@ -49,6 +54,50 @@ def remove_partial_files(folder: Path) -> None:
     for part in folder.glob(f".*{_PARTIAL}"):
         with suppress(OSError):
             part.unlink()
+
+
+def open_text(path: Path, *, errors: str = "strict") -> TextIO:
+    """Open a text file or pipe in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        errors: what to do with bytes that are not UTF-8, as `open` has it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            return io.TextIOWrapper(_open_pipe(path), "utf-8-sig", errors, newline="")
+        return path.open(newline="", encoding="utf-8-sig", errors=errors)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a valid name"
+        raise InputError(f"{path}: cannot be read ({reason}); check the name") from error
+
+
+class _PipeEnd(io.FileIO):
+    """The reading end of a named pipe, which notices whether a program writes to it."""
+
+    has_writer = False
+
+    def readinto(self, buffer: Any) -> int | None:  # type: ignore[override]  # None: no data yet
+        count: int | None = super().readinto(buffer)
+        self.has_writer = self.has_writer or count != 0
+        return count
+
+
+def _open_pipe(path: Path) -> io.BufferedReader:
+    """Open a named pipe; unlike a plain ``open``, this ends if no program writes to it."""
+    end = _PipeEnd(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    pipe = io.BufferedReader(end)
+    deadline = time.monotonic() + WRITER_SECONDS
+    while not (pipe.peek(1) or end.has_writer):
+        if time.monotonic() > deadline:
+            pipe.close()
+            raise InputError(f"{path}: is a pipe that no program writes to; start its writer first")
+        time.sleep(0.02)
+    os.set_blocking(end.fileno(), True)
+    return pipe
 
 
 def stem(image_sha256: str, phrase: str, *facts: str) -> str:

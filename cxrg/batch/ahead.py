@@ -9,21 +9,23 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_PATIENCE = 0.1  # seconds between two looks at whether the reader has gone
+_PATIENCE = 0.1  # seconds between two checks for `close`
 
 
 class Ahead(Generic[T]):
     """Takes items from an iterable in a thread, a bounded number ahead of `take`.
 
     Attributes:
-        ended: whether `take` has given the last item.
+        ended: whether `take` has returned the last item.
     """
 
     def __init__(self, items: Iterable[T], most: int) -> None:
         self._ready: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(most)
         self._closed = threading.Event()
         self.ended = False
-        self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(items,), name="cxrg-list", daemon=True
+        )
         self._thread.start()
 
     def take(self, timeout: float) -> T | None:
@@ -47,7 +49,7 @@ class Ahead(Generic[T]):
         raise found
 
     def close(self) -> None:
-        """Let the thread go; it ends with the item that it is at."""
+        """Let the thread end with its current item."""
         self._closed.set()
 
     def _run(self, items: Iterable[T]) -> None:

@@ -1,7 +1,9 @@
-"""What the user names, as a stream of tasks: files, folders, globs, lists, manifests.
+"""The images that the user names, as a stream of tasks: files, folders, globs, lists, manifests.
 
-Nothing is listed before it is needed: the first task comes before the second file is looked at.
-What cannot become a task comes as an outcome with the reason, in its place, and the others go on.
+Nothing is listed before it is needed: the first task comes before the second file is examined. An
+input that cannot be used becomes an outcome with the reason, in its place, and the others follow.
+
+Messages hold no text of a list or manifest but paths: a cell or a line may name a patient.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from cxrg.batch.task import Failure, FailureKind, Outcome, Task, printable
 from cxrg.batch.work import failure_of
 from cxrg.errors import ImageError, InputError
+from cxrg.files import open_text
 from cxrg.image.file import SUFFIXES
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
@@ -31,7 +34,7 @@ class Entry:
     Attributes:
         path: the image, as it is to be opened.
         phrases: its own phrases; none: those of the run.
-        line: where a list named it.
+        line: its line in a list, or row in a manifest.
         failure: why it cannot be used.
     """
 
@@ -42,7 +45,7 @@ class Entry:
 
 
 def tasks(entries: Iterable[Entry], phrases: Sequence[str]) -> Iterator[Task | Outcome]:
-    """Entries numbered from 0, with the run's phrases where they have none of their own."""
+    """Number entries from 0, and give those without phrases the phrases of the run."""
     for index, entry in enumerate(entries):
         own = tuple(dict.fromkeys(entry.phrases or phrases))
         task = Task(index=index, path=entry.path, phrases=own, line=entry.line)
@@ -56,7 +59,7 @@ def tasks(entries: Iterable[Entry], phrases: Sequence[str]) -> Iterator[Task | O
 
 
 def from_arguments(arguments: Sequence[str], *, out: Path) -> Iterator[Entry]:
-    """Files, folders (searched recursively, in sorted order, by content) and glob patterns.
+    """Yield files, images of folders (recursively, sorted, by content) and of glob patterns.
 
     Args:
         arguments: as the user wrote them.
@@ -89,29 +92,31 @@ def _from_path(path: Path, out: Path) -> Iterator[Entry]:
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Entry]:
-    """The images below a folder, by content, and files that are only named like one: they may be
-    damaged images.
+    """Yield the images below a folder, by content.
 
-    DICOM directories, reports and the like are passed over. Links to folders are not followed, for
-    they may lead back to where they are.
+    A file that only has the name of an image is reported, too: it may be a damaged one. DICOM
+    directories, reports and other objects without an image are left out. Links to folders are not
+    followed, because they may form a circle.
     """
     from cxrg.image.read import is_image, is_other_object
 
     try:
         inside = sorted(folder.iterdir(), key=lambda path: path.name)
+        if inside:
+            inside[0].lstat()  # a folder may be listed and yet not be entered
     except OSError as error:
         words = f"cannot be searched ({error.strerror}); check its rights"
         yield Entry(path=folder, failure=_refuse(folder, "image", words))
         return
     for path in inside:
-        if path.is_dir():
+        if os.path.isdir(path):
             if not path.is_symlink() and not _same(path, out):
                 yield from _walk(path, out)
         elif is_other_object(path):
             continue
         elif is_image(path):
             yield Entry(path=path)
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
+        elif path.suffix.lower() in SUFFIXES and os.path.isfile(path):
             yield _refused(Entry(path=path))
 
 
@@ -119,15 +124,15 @@ def _walk(folder: Path, out: Path) -> Iterator[Entry]:
 
 
 def from_lines(lines: Iterable[str], *, root: Path | None, outside: bool) -> Iterator[Entry]:
-    """A list: each line a path, or ``{"image": ..., "phrase": ..., "phrases": [...]}``.
+    """Read a list: each line a path, or ``{"image": ..., "phrase": ..., "phrases": [...]}``.
 
     Args:
         lines: with or without their ends; empty ones count but name nothing.
         root: the folder that paths start from and must stay in; None: the current, unguarded.
-        outside: let them leave it.
+        outside: allow paths to leave the root.
     """
     for number, text in enumerate(lines, 1):
-        text = text.rstrip("\r\n")
+        text = text.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
         if not text.strip():
             continue
         if text.lstrip().startswith("{"):
@@ -138,17 +143,17 @@ def from_lines(lines: Iterable[str], *, root: Path | None, outside: bool) -> Ite
 
 
 def from_manifest(path: Path, *, root: Path | None, outside: bool) -> Iterator[Entry]:
-    """A manifest, CSV or JSONL, with columns ``image`` and ``phrase`` (JSONL: or ``phrases``).
+    """Read a manifest, CSV or JSONL, with columns ``image`` and ``phrase`` (JSONL: ``phrases``).
 
     Neighbouring rows of one image are one task. The line of an entry is the row's number.
 
     Args:
         path: the manifest; ``.jsonl`` and ``.ndjson`` are read as JSON lines.
         root: the folder that image paths start from (else the manifest's) and must stay in.
-        outside: let them leave it.
+        outside: allow paths to leave the root.
 
     Raises:
-        InputError: there is no such file, or it is no such table.
+        InputError: the file cannot be read, or has no column of images.
     """
     rows = _json_rows(path) if path.suffix.lower() in _JSON_SUFFIXES else _table_rows(path)
     checked = (_rooted(row, root or path.parent, outside=outside) for row in rows)
@@ -160,53 +165,59 @@ def from_manifest(path: Path, *, root: Path | None, outside: bool) -> Iterator[E
 
 
 def _table_rows(path: Path) -> Iterator[Entry]:
-    with _opened(path) as file:
+    with open_text(path, errors="surrogateescape") as file:
+        reader = csv.reader(file)
         try:
-            reader = csv.DictReader(file)
-            names = [name.strip() for name in reader.fieldnames or ()]
-            if "image" not in names:
-                has = ", ".join(names)[:200]
-                raise InputError(f"{path}: no column image (it has {has}); name it in the head")
-            reader.fieldnames = names
-            for number, row in enumerate(reader, 1):
-                image, phrase = (row.get("image") or "").strip(), (row.get("phrase") or "").strip()
-                if image:
-                    own = (phrase,) if phrase else ()
-                    yield Entry(path=Path(image), phrases=own, line=number)
-                else:
-                    yield _unclear(number, "names no image")
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path}: no UTF-8 CSV table ({error}); save it as such") from error
+            names = [name.strip() for name in next(reader, ())]
+        except csv.Error:
+            names = []
+        if "image" not in names:
+            raise InputError(
+                f"{path}: has no column image; name the columns in its first row, in UTF-8: "
+                "image,phrase"
+            )
+        number = 0
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:
+                number += 1
+                yield _unclear(number, "is no row of a CSV table; correct its quotes or long cells")
+                continue
+            if cells:
+                number += 1
+                yield _from_row(dict(zip(names, cells, strict=False)), number)
+
+
+def _from_row(row: Mapping[str, str], number: int) -> Entry:
+    image, phrase = (row.get(name, "").strip() for name in ("image", "phrase"))
+    if not image:
+        return _unclear(number, "names no image")
+    if not is_text(phrase):
+        return _unclear(number, "has a phrase that is not UTF-8; save the table as UTF-8")
+    return Entry(path=Path(image), phrases=(phrase,) if phrase else (), line=number)
 
 
 def _json_rows(path: Path) -> Iterator[Entry]:
-    with _opened(path) as file:
-        try:
-            for number, text in enumerate(file, 1):
-                if text.strip():
-                    yield _from_json(text, number)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: is not UTF-8 ({error.reason}); save it as such") from error
-
-
-def _opened(path: Path) -> TextIO:
-    try:
-        return path.open(newline="", encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+    with open_text(path, errors="surrogateescape") as file:
+        for number, text in enumerate(file, 1):
+            if text.strip():
+                yield _from_json(text, number)
 
 
 def _from_json(text: str, number: int) -> Entry:
     try:
         row = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _unclear(number, "is no JSON")
     image = row.get("image") if isinstance(row, Mapping) else None
     if not isinstance(image, str) or not image.strip():
         return _unclear(number, 'names no image; write {"image": "path"}')
     phrases = _phrases_of(row)
     if phrases is None:
-        return _unclear(number, "has phrases that are no text")
+        return _unclear(number, "has phrases that are no Unicode text")
     return Entry(path=Path(image), phrases=phrases, line=number)
 
 
@@ -217,24 +228,37 @@ def _phrases_of(row: Mapping[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(several, list):
         return None
     given += several
-    return tuple(given) if all(isinstance(each, str) and each.strip() for each in given) else None
+    valid = all(isinstance(each, str) and each.strip() and is_text(each) for each in given)
+    return tuple(given) if valid else None
+
+
+def is_text(text: str) -> bool:
+    """Whether a string is Unicode text, without half of a pair of surrogates or a foreign byte."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unclear(number: int, problem: str) -> Entry:
-    """A line of a list that means nothing; its text is not repeated, it may name a patient."""
+    """Refuse a line of a list without repeating its text, which may name a patient."""
     path = Path(f"line {number}")
     remedy = "" if ";" in problem else "; correct it"
     return Entry(path=path, line=number, failure=_refuse(path, "input", problem + remedy))
 
 
 def _rooted(entry: Entry, root: Path | None, *, outside: bool) -> Entry:
-    """The entry with its path from the root, or refused where that leads out of it."""
-    if root is None or entry.failure:
+    """Return the entry with its path from the root, refused if that leaves the root."""
+    if entry.failure:
         return entry
-    path = root / entry.path
     try:
+        path = _with_slashes(root / entry.path if root else entry.path)
+        if root is None:
+            os.fsencode(path)
+            return replace(entry, path=path)
         within = path.resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError):  # no valid name, or links that lead round
+    except (OSError, ValueError, RuntimeError):  # an invalid name, or a circle of links
         return _unclear(entry.line or 0, "is no valid path")
     if within or outside:
         return replace(entry, path=path)
@@ -243,14 +267,14 @@ def _rooted(entry: Entry, root: Path | None, *, outside: bool) -> Entry:
 
 
 def _checked(entry: Entry) -> Entry:
-    """The entry, refused at once where its file is no image: the model need not be loaded then."""
+    """Return the entry, refused at once if its file is no image: that needs no model."""
     from cxrg.image.read import is_image
 
     return entry if entry.failure or is_image(entry.path) else _refused(entry)
 
 
 def _refused(entry: Entry) -> Entry:
-    """The entry with what is wrong with its file."""
+    """Return the entry with the reason why its file is no image."""
     from cxrg.image.read import read_image
 
     try:
@@ -265,6 +289,14 @@ def _refused(entry: Entry) -> Entry:
 
 def _refuse(path: Path, kind: FailureKind, words: str) -> Failure:
     return Failure(path=path, kind=kind, message=f"{printable(path)}: {words}")
+
+
+def _with_slashes(path: Path) -> Path:
+    """Return the path with backslashes as slashes, as lists from Windows need, if that exists."""
+    if "\\" in str(path) and not _exists(path):
+        turned = Path(str(path).replace("\\", "/"))
+        return turned if _exists(turned) else path
+    return path
 
 
 def _exists(path: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from typing import Annotated, Any
 
@@ -16,8 +17,10 @@ from typer.core import TyperGroup
 
 from cxrg.about import __version__
 from cxrg.cli import anatomy, bench, evaluate, ground, models, options, phantom, train, tune
-from cxrg.cli.terminal import complain
-from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, CxrgError
+from cxrg.cli.terminal import complain, drop_output, output_error, output_fails, repair_streams
+from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, CxrgError
+
+_GRACE = 1.0  # seconds for a thread to end after Ctrl-C
 
 
 class Cli(TyperGroup):
@@ -33,11 +36,22 @@ class Cli(TyperGroup):
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             complain("interrupted")
+            _leave_threads(EXIT_INTERRUPTED)
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except BrokenPipeError as error:
-            # The reader went away, as `head` does. Nothing must be flushed to it at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()  # its reader has ended, as `head` does
             raise typer.Exit(EXIT_CLOSED_PIPE) from error
+
+
+def _leave_threads(code: int) -> None:
+    """End the program at once if a thread is still decoding an image, which can take minutes."""
+    threads = [each for each in threading.enumerate() if each.name.startswith("cxrg-")]
+    for thread in threads:
+        thread.join(_GRACE)
+    if any(thread.is_alive() for thread in threads):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 app = typer.Typer(
@@ -81,5 +95,13 @@ def root(
 
 
 def main() -> None:
-    """The console script ``cxrg``."""
-    app()
+    """Run the console script ``cxrg``."""
+    repair_streams()
+    try:
+        app()
+    except OSError as error:
+        if not output_fails():
+            raise
+        drop_output()
+        complain(str(output_error(error)))
+        raise SystemExit(EXIT_SOME_FAILED) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
@@ -66,7 +67,7 @@ def ground(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Report; findings that it says are present."),
+        typer.Option(metavar="FILE", help="Report; its present findings are phrases."),
     ] = None,
     report_sentences: Annotated[
         bool,
@@ -119,6 +120,9 @@ def ground(
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Results as they come, not in input order.")
     ] = False,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Hash the SOPInstanceUID in results.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is done.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -138,7 +142,7 @@ def ground(
     """
     given, text = _phrases(phrase or [], phrases, report)
     listed = phrases is not None or report is not None or manifest is not None
-    arguments, asked = split_arguments(inputs or [], given, elsewhere=listed)
+    arguments, common = split_arguments(inputs or [], given, elsewhere=listed)
     if not (arguments or manifest):
         raise UsageError("images are missing; give files, folders, - or --manifest")
     written = _formats(formats)
@@ -161,11 +165,12 @@ def ground(
         batch=settings.batch,
         knobs=knobs,
         formats=written,
+        deidentify=deidentify,
         debug=bool(ctx.meta.get("debug")),
     )
     entries = _entries(arguments, manifest, image_root, outside=allow_outside, out=out)
     items, alone = _alone(
-        tasks(entries, asked), sole=len(arguments) == 1 and not (manifest or STDIN in arguments)
+        tasks(entries, common), sole=len(arguments) == 1 and not (manifest or STDIN in arguments)
     )
     for warning in text.warnings:
         complain(warning)
@@ -178,7 +183,7 @@ def ground(
         where = choose_engine(job, devices, halt=halt, name=engine, address=ray_address)
         total = _total(arguments, manifest)
         with (
-            Ledger(out if written else None, force=force) as ledger,
+            Ledger(out if written else None, force=force, notice=complain) as ledger,
             progress(total, quiet=quiet) as reporter,
             closing(where),
         ):
@@ -194,6 +199,7 @@ def ground(
                 formats=written,
                 report=printer,
                 ordered=not unordered,
+                notice=reporter.line,
                 halt=halt,
             )
             summary = run()
@@ -223,7 +229,7 @@ def _phrases(
 def _entries(
     arguments: Sequence[str], manifest: Path | None, root: Path | None, *, outside: bool, out: Path
 ) -> Iterator[Entry]:
-    """All that is named, in the order of the arguments; the manifest comes last."""
+    """Yield all named images in the order of the arguments; the manifest comes last."""
     for argument in arguments:
         if argument == STDIN:
             yield from from_lines(stdin_lines(), root=root, outside=outside)
@@ -234,10 +240,10 @@ def _entries(
 
 
 def _alone(items: Iterator[Task | Outcome], *, sole: bool) -> tuple[Iterator[Task | Outcome], bool]:
-    """The items, and whether there is one only; it is refused here if nothing can come of it.
+    """Return the items, and whether there is one only.
 
     Raises:
-        CxrgError: the only one is no task.
+        CxrgError: the only one cannot be grounded.
     """
     if not sole:
         return items, False
@@ -248,13 +254,13 @@ def _alone(items: Iterator[Task | Outcome], *, sole: bool) -> tuple[Iterator[Tas
 
 
 def _total(arguments: Sequence[str], manifest: Path | None) -> int | None:
-    """How many inputs there are, where that needs no search."""
-    files = all(Path(argument).is_file() for argument in arguments)
+    """Return the number of inputs; None where that needs a search."""
+    files = all(map(os.path.isfile, arguments))
     return len(arguments) if files and not manifest else None
 
 
 def _devices(text: str) -> list[str]:
-    """The devices asked for.
+    """Return the devices of a comma-separated list.
 
     Raises:
         UsageError: one is unknown.
@@ -266,7 +272,7 @@ def _devices(text: str) -> list[str]:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    """The formats to write.
+    """Return the formats of a comma-separated list.
 
     Raises:
         UsageError: a format is unknown.

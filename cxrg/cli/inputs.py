@@ -1,15 +1,18 @@
-"""What the arguments mean: images, and where phrases come from."""
+"""Arguments of ``cxrg ground``: images, phrases, reports and standard input."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrg.batch.sources import is_text
 from cxrg.errors import InputError, PhraseError, UsageError
+from cxrg.files import open_text
 
 if TYPE_CHECKING:
     from cxrg.reports import Statement
@@ -20,7 +23,7 @@ STDIN = "-"
 def split_arguments(
     arguments: Sequence[str], phrases: Sequence[str], *, elsewhere: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Images and phrases: the last positional is the phrase unless phrases come from an option.
+    """Split images and phrases: the last argument is the phrase unless options give phrases.
 
     Args:
         arguments: the positional arguments.
@@ -29,24 +32,32 @@ def split_arguments(
 
     Raises:
         UsageError: an image or a phrase is missing.
+        PhraseError: a phrase is not text.
     """
     if phrases or elsewhere or list(arguments[-1:]) == [STDIN]:
+        _check_text(phrases)
         return list(arguments), list(phrases)
     if not arguments:
         raise UsageError("arguments are missing; give an image and a phrase in quotes")
     *images, phrase = arguments
-    if phrase.strip() and Path(phrase).exists():
+    if phrase.strip() and os.path.exists(phrase):
         raise UsageError(
             f"{phrase} is a file or folder, so the phrase is missing; "
             "put it last in quotes, or give it with --phrase"
         )
     if not images:
         raise UsageError("one argument is too few; give an image and a phrase in quotes")
+    _check_text([phrase])
     return images, [phrase]
 
 
+def _check_text(phrases: Sequence[str]) -> None:
+    if not all(map(is_text, phrases)):
+        raise PhraseError("a phrase is not UTF-8 text; type it in a UTF-8 terminal, or use a file")
+
+
 def read_phrases(path: Path) -> list[str]:
-    """The phrases of a text file, one per line; ``#`` begins a comment line.
+    """Read the phrases of a text file, one per line; ``#`` begins a comment line.
 
     Raises:
         InputError: it cannot be read.
@@ -110,11 +121,16 @@ def describe(statement: Statement, *, sentence: bool) -> str:
 
 
 def stdin_lines() -> Iterator[str]:
-    """The lines of standard input as they come.
+    """Yield the lines of standard input as they come.
 
-    Through a file object of its own: a thread may be waiting for a line when the program ends, and
-    Python cannot close its standard input then.
+    They come through a separate file object: a thread may be waiting for a line when the program
+    ends, and Python cannot close its standard input then.
+
+    Raises:
+        InputError: standard input is closed.
     """
+    if sys.stdin is None:
+        raise InputError("standard input is closed; pipe a list of images to it, or name files")
     try:
         number = sys.stdin.fileno()
     except (OSError, ValueError):  # no real file, as in a notebook
@@ -126,8 +142,7 @@ def stdin_lines() -> Iterator[str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+        with open_text(path) as file:
+            return file.read().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text; save it as such") from error

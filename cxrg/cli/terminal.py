@@ -1,16 +1,18 @@
-"""What a person sees: tables on standard output, progress and warnings on standard error."""
+"""Tables on standard output; progress and warnings on standard error."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -24,73 +26,149 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from cxrg.errors import WriteError
+
 _PIPE_WIDTH = 160  # of a table that goes to a file or pipe, in letters
+_MIN_WIDTH = 8  # of a column that may fold; words folded more narrowly cannot be read
+
+
+def repair_streams() -> None:
+    """Open standard output and error if they are closed, and let them replace what they lack.
+
+    Services and schedulers start programs with closed streams. Letters that the encoding of a
+    stream does not have are written as ``?``, so that no result is lost.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Else the next file that is opened would take this number, and what libraries write.
+            os.open(os.devnull, os.O_RDWR)
+        stream = getattr(sys, name)
+        if stream is None and name != "stdin":
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the end
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict" and number:
+            stream.reconfigure(errors="replace")
+
+
+def drop_output() -> None:
+    """Discard what standard output still holds, so that the end of the program does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def output_fails() -> bool:
+    """Whether standard output cannot be written, with or without a buffer."""
+    try:
+        sys.stdout.write("")
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def output_error(error: OSError) -> WriteError:
+    """Return the error of standard output that cannot be written."""
+    reason = error.strerror
+    return WriteError(f"standard output: cannot be written ({reason}); make room, or redirect it")
 
 
 def write(text: str) -> None:
-    """Write a line to standard output at once, so that a closed pipe is noticed here."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write a line to standard output at once, so that a closed pipe is noticed here.
+
+    Raises:
+        BrokenPipeError: the reader of a pipe has ended.
+        WriteError: it cannot be written, as on a full disk.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise output_error(error) from error
 
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed; a second time it ends the program as it usually does."""
-    asked = False
+    """Yield whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt."""
+    pressed = False
 
     def note(*_: object) -> None:
-        nonlocal asked
-        asked = True
+        nonlocal pressed
+        pressed = True
         signal.signal(signal.SIGINT, usual)
         # Not through sys.stderr, which may be in the middle of a line.
-        os.write(2, b"\ncxrg: finishing what is begun; Ctrl-C again stops at once\n")
+        with suppress(OSError):
+            os.write(2, b"\ncxrg: finishing what is begun; Ctrl-C again stops at once\n")
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread hears signals
+        yield lambda: False  # only the main thread receives signals
         return
     usual = signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: asked
+        yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, usual)
 
 
 def complain(text: str) -> None:
     """Write one line to standard error, whatever line breaks the text has."""
-    sys.stderr.write(f"cxrg: {_plain(' '.join(text.split()))}\n")
+    with suppress(OSError):  # there is nowhere left to report it
+        sys.stderr.write(f"cxrg: {_plain(' '.join(text.split()))}\n")
 
 
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], *, firm: Collection[str] = ()
 ) -> None:
-    """Print a table; cells are plain text, may have several lines and fold but in ``firm`` columns.
+    """Print a table of plain text; cells may have several lines and fold but in ``firm`` columns.
 
-    A narrow terminal squeezes the other columns.
+    In a terminal that is too narrow for it, the cells of each row are printed under each other.
     """
+    console = _console()
+    widths = [max(map(_width, column)) for column in zip(head, *rows, strict=True)]
+    least = sum(
+        width if title in firm else min(width, _MIN_WIDTH)
+        for title, width in zip(head, widths, strict=True)
+    )
+    if least + 2 * len(head) > console.width:
+        for row in rows:
+            facts(dict(zip(head, row, strict=True)))
+            write("")
+        return
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for title in head:
         grid.add_column(title, overflow="fold", no_wrap=title in firm)
     for row in rows:
         grid.add_row(*(Text(_plain(cell)) for cell in row))
-    _show(grid)
+    _show(grid, console)
 
 
-def facts(told: Mapping[str, str]) -> None:
-    """Print names and what is known of them, one under the other."""
+def _width(cell: str) -> int:
+    return max((cell_len(line) for line in cell.split("\n")), default=0)
+
+
+def facts(values: Mapping[str, str]) -> None:
+    """Print names and values, one pair under the other."""
     grid = Table.grid(padding=(0, 2))
-    for name, value in told.items():
-        grid.add_row(Text(name), Text(value))
-    _show(grid)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in values.items():
+        grid.add_row(Text(_plain(name)), Text(_plain(value)))
+    _show(grid, _console())
 
 
 def _plain(text: str) -> str:
-    """Text without letters that a terminal obeys, such as those a file name may hold."""
+    """Return text without control characters, which a file name may hold."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-def _show(what: RenderableType) -> None:
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def _show(what: RenderableType, console: Console) -> None:
     # Through `write` and not directly: rich ends the program itself when a pipe is closed.
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     with console.capture() as captured:
         console.print(what)
     write(captured.get().strip("\n"))
@@ -98,17 +176,17 @@ def _show(what: RenderableType) -> None:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Tells on standard error how far a run is."""
+    """Reports progress on standard error."""
 
     bar: Progress
     task: TaskID
 
     def say(self, what: str) -> None:
-        """Say what is being done now."""
+        """Show what is being done now."""
         self.bar.update(self.task, description=what)
 
     def at(self, stage: str, done: int, total: int) -> None:
-        """Say which stage of several is running and how far it is."""
+        """Show which stage of several is running and how far it is."""
         self.bar.update(self.task, description=stage, completed=done, total=total)
 
     def advance(self) -> None:
@@ -126,9 +204,9 @@ class Reporter:
 
 @contextmanager
 def progress(total: int | None, *, quiet: bool) -> Iterator[Reporter]:
-    """A progress bar where standard error is a terminal; lines only where it is not.
+    """Show a progress bar if standard error is a terminal, and only lines if it is not.
 
-    Without a total it shows how many are done, and that it is at work.
+    Without a total the bar shows how many are done.
     """
     columns = (
         SpinnerColumn(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,10 +20,12 @@ import jsonschema
 import pytest
 
 from cxrg.batch import ledger as module
+from cxrg.batch import owners
 from cxrg.batch.ledger import FILE, Ledger
 from cxrg.batch.owners import LEASE, Owner, this_process
 from cxrg.batch.task import Outcome, Setting, Task
 from cxrg.errors import InputError, WriteError
+from cxrg.files import cannot_write
 from cxrg.options import PRESETS, Options
 from cxrg.output.record import SCHEMA_FILE
 from tests.fakes.batch import SETTING, failure, row
@@ -176,6 +180,21 @@ def test_an_owner_elsewhere_lives_as_long_as_its_lease() -> None:
     assert not elsewhere.lives(1000.0, 1000.0 + LEASE + 1)
 
 
+def test_a_stopped_process_lives_as_long_as_its_lease() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        me = this_process()
+        owner = Owner(me.host, process.pid, owners._status(process.pid)[0])
+        assert owner.lives(0.0, 1e9)
+        process.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + PATIENCE
+        while not owner.stopped:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert owner.lives(1000.0, 1000.0 + LEASE - 1)
+        assert not owner.lives(1000.0, 1000.0 + LEASE + 1)
+        process.kill()
+
+
 def test_an_owner_says_that_it_lives(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "BEAT", 0.01)
     with opened(tmp_path), sqlite3.connect(tmp_path / FILE) as look:
@@ -315,9 +334,132 @@ def test_an_old_ledgers_results_of_typographic_phrases_are_computed_again(tmp_pa
     assert (set(found.done), found.mine) == ({"heart"}, (typed,))
 
 
+def test_a_ledger_of_version_2_is_sealed_where_its_rows_are_sound(tmp_path: Path) -> None:
+    with opened(tmp_path) as one:
+        claim(one, "a", "b")
+        finish(one, "a", "b")
+    with sqlite3.connect(tmp_path / FILE) as old:
+        for table in ("result", "seen"):
+            old.execute(f"ALTER TABLE {table} DROP COLUMN seal")
+        old.execute("UPDATE result SET record = NULL WHERE phrase = 'b'")
+        old.execute("PRAGMA user_version = 2")
+    old.close()
+    for _ in range(2):
+        with opened(tmp_path) as two:
+            found = claim(two, "a", "b")
+            assert (list(found.done), found.mine) == (["a"], ("b",))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "record = NULL",
+        "record = 'no JSON'",
+        "record = CAST(x'ff00ff' AS TEXT)",
+        "record = (SELECT record FROM result AS other WHERE phrase = 'b')",
+        "stem = '../../elsewhere'",
+        "stem = NULL",
+        "image = x'00'",
+        "at = 'yesterday'",
+        "state = 'failed'",
+        "seal = NULL",
+    ],
+)
+def test_a_damaged_row_is_computed_again(tmp_path: Path, damage: str) -> None:
+    with opened(tmp_path) as one:
+        claim(one, "a", "b")
+        finish(one, "a", "b")
+    with sqlite3.connect(tmp_path / FILE) as spoilt:
+        spoilt.execute(f"UPDATE result SET {damage} WHERE phrase = 'a'")
+    spoilt.close()
+    with opened(tmp_path) as two:
+        found = claim(two, "a", "b")
+        assert (list(found.done), found.mine) == (["b"], ("a",))
+        finish(two, "a")
+        assert claim(two, "a").done
+
+
+def test_a_damaged_memory_of_a_file_is_not_used(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "FRESH", -1000)  # its change time cannot be set back
+    path = aged(tmp_path / "a.png", b"one")
+    for damage in ("image = x'00'", f"image = x'{'ab' * 32}'", "image = 'text'"):
+        with opened(tmp_path) as one:
+            one.identify(path)
+        with sqlite3.connect(tmp_path / FILE) as spoilt:
+            spoilt.execute(f"UPDATE seen SET {damage}")
+        spoilt.close()
+        with opened(tmp_path) as two:
+            assert two.identify(path) == sha256(b"one").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["DELETE FROM fact", "UPDATE fact SET value = 7", "DROP TABLE result", "DROP TABLE owner"],
+)
+def test_a_ledger_that_lacks_something_is_named(tmp_path: Path, damage: str) -> None:
+    opened(tmp_path).close()
+    with sqlite3.connect(tmp_path / FILE) as spoilt:
+        spoilt.execute(damage)
+    spoilt.close()
+    words = "is not a ledger of cxrg, or is damaged"
+    with pytest.raises(InputError, match=words), opened(tmp_path) as ledger:
+        claim(ledger, "a")
+
+
+@pytest.mark.parametrize("by", ["removing it", "replacing it"])
+def test_a_ledger_that_is_gone_during_the_run_is_an_error(tmp_path: Path, by: str) -> None:
+    with opened(tmp_path) as ledger:
+        claim(ledger, "a")
+        (tmp_path / FILE).rename(tmp_path / "away")
+        if by == "replacing it":
+            (tmp_path / FILE).write_bytes((tmp_path / "away").read_bytes())
+        with pytest.raises(
+            WriteError, match="was removed or replaced during the run; run the same"
+        ):
+            finish(ledger, "a")
+
+
+def test_a_ledger_that_is_a_link_to_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / FILE).symlink_to(tmp_path / "no folder" / "file")
+    with pytest.raises(WriteError, match=r"cxrg\.sqlite: cannot be written"):
+        Ledger(tmp_path)
+
+
+def test_full_disks_have_the_same_words_in_ledger_and_files(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger._db.execute("PRAGMA max_page_count = 1")
+        phrases = [f"{number} " + "x" * 2000 for number in range(20)]
+        with pytest.raises(WriteError) as caught:
+            claim(ledger, *phrases)
+    words = os.strerror(errno.ENOSPC)
+    assert str(caught.value) == str(cannot_write(tmp_path / FILE, words))
+
+
+def test_claims_of_a_stopped_process_are_taken_over_and_done_once(tmp_path: Path) -> None:
+    """Its owner's entry is as old as that of a process that was stopped for long."""
+    with opened(tmp_path) as one, opened(tmp_path) as two:
+        assert claim(one, "a").mine == ("a",)
+        assert claim(two, "a").busy == ("a",)
+        with sqlite3.connect(tmp_path / FILE) as look:
+            look.execute("UPDATE owner SET host = 'elsewhere', beat = 0.0 WHERE id = 1")
+        look.close()
+        assert claim(two, "a").mine == ("a",)
+        finish(two, "a")
+        task = Task(index=0, path=PATH, phrases=("a",))
+        late = one.finish(IMAGE, Outcome(task=task, rows=(row(IMAGE, "a"),)))
+        assert late == {"a"}
+        assert list(two.made()) == [row(IMAGE, "a").stem]
+        assert list(one.made()) == []
+        assert claim(one, "b").mine == ("b",)  # it is known again
+        assert claim(two, "b").busy == ("b",)
+        assert [(owner.pid, count) for owner, count in two.holders()] == [(os.getpid(), 1)]
+
+
 def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 100)
-    with pytest.raises(InputError, match=r"cxrg\.sqlite: is not a ledger of cxrg, or is damaged .*; move it away"):
+    with pytest.raises(
+        InputError, match=r"cxrg\.sqlite: is not a ledger of cxrg, .*; move it away"
+    ):
         Ledger(tmp_path)
     (tmp_path / "taken").touch()
     with pytest.raises(WriteError, match=r"taken/cxrg\.sqlite: cannot be written \(File exists\)"):

@@ -20,7 +20,7 @@ from cxrg.batch.local import pipeline
 from cxrg.batch.run import Run
 from cxrg.batch.task import Failure, InputResult, Outcome, Row, RunSummary, Task
 from cxrg.batch.work import ReadTask
-from cxrg.errors import WriteError
+from cxrg.errors import UsageError, WriteError
 from tests.fakes.batch import FakeEngine, failure, row
 from tests.fakes.processes import PATIENCE
 
@@ -318,6 +318,37 @@ def test_leftovers_of_killed_writers_are_swept(tmp_path: Path, out: Path) -> Non
         assert list(out.glob(".*.cxrg-part"))
     run(tasks(files(tmp_path, "a")), FakeEngine(out), out)
     assert [path.name for path in out.glob(".*")] == [".movie.mkv.part"]
+
+
+def test_results_that_are_removed_during_the_run_are_an_error(tmp_path: Path, out: Path) -> None:
+    class Removing(FakeEngine):
+        def _do(self, task: Task) -> Outcome:
+            if task.index == 2:
+                for file in out.glob("*.json"):
+                    file.unlink()
+            return super()._do(task)
+
+    paths = files(tmp_path, *"abcd")
+    with pytest.raises(WriteError, match="2 of the results were removed during the run; run the"):
+        run(tasks(paths), Removing(out), out)
+    assert counts(run(tasks(paths), FakeEngine(out), out)[1]) == (2, 2, {})
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_list_of_failures_that_is_the_users_is_kept(
+    tmp_path: Path, out: Path, ours: bool
+) -> None:
+    out.mkdir()
+    text = '{"schema": "cxrg.failure/1", "input": 1}\n' if ours else '{"patient": 1}\n'
+    (out / FAILURES).write_text(text)
+    paths = files(tmp_path, "bad")
+    if ours:
+        run(tasks(paths), FakeEngine(out), out)
+        assert len((out / FAILURES).read_text().splitlines()) == 1
+    else:
+        with pytest.raises(UsageError, match=r"failures\.jsonl: is not a list of failures made by"):
+            run(tasks(paths), FakeEngine(out), out)
+    assert ((out / FAILURES).read_text() == text) is not ours
 
 
 # --- parts ----------------------------------------------------------------------------------------

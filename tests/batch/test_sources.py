@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from cxrg import files
 from cxrg.batch.sources import Entry, from_arguments, from_lines, from_manifest, tasks
 from cxrg.batch.task import Outcome, Task
 from cxrg.errors import ImageError, InputError
@@ -170,6 +173,27 @@ def test_a_folder_that_may_not_be_read_is_told(place: Path, monkeypatch) -> None
     assert found[1].failure.message.startswith("s/shut: cannot be searched (Permission denied)")
 
 
+def test_a_folder_that_may_be_listed_but_not_entered_is_reported(place: Path, monkeypatch) -> None:
+    draw(Path("s/a.png"))
+    draw(Path("shut/b.png"))
+    status = os.stat
+
+    def guarded(path: Any, **more: Any) -> os.stat_result:
+        if "shut/" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return status(path, **more)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    (found,) = arguments("shut")
+    assert found.failure
+    assert found.failure.message == "shut: cannot be searched (Permission denied); check its rights"
+    assert kinds(arguments("s", "shut")) == [None, "image"]
+
+
+def test_a_name_that_is_too_long_is_refused(place: Path) -> None:
+    assert kinds(arguments("x" * 5000, "a/" * 5000)) == ["missing", "missing"]
+
+
 def test_searching_is_lazy(place: Path, monkeypatch) -> None:
     draw(Path("s/a.png"))
     draw(Path("s/b/c.png"))
@@ -200,6 +224,7 @@ def test_lines_are_paths_or_json(place: Path) -> None:
     "line",
     [
         *('{"image": ', "{}", '{"image": 3}', "{'image': 'a.png'}"),
+        '{"image": ' + "[" * 100_000,
         '{"image": "a.png", "phrase": 3}',
         '{"image": "a.png", "phrases": "heart"}',
         '{"image": "a.png", "phrases": [" "]}',
@@ -242,6 +267,88 @@ def test_manifest_table(place: Path) -> None:
     assert kinds(found) == [None] * 4 + ["input"]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(place: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(Path(name))
+    assert names(lines("\ufeffa.png\r\n", "b.png\r\n")) == ["a.png", "b.png"]
+    row = json.dumps({"image": "a.png", "phrase": "heart"})
+    (entry,) = lines(f"\ufeff{row}\r\n")
+    assert (entry.failure, entry.phrases) == (None, ("heart",))
+
+
+def test_backslashes_of_lists_are_slashes_where_that_is_a_file(place: Path) -> None:
+    draw(Path("sub/b.png"))
+    draw(Path("odd\\name.png"))
+    rows = ["sub\\b.png", "odd\\name.png"]
+    expected = ["sub/b.png", "odd\\name.png"]
+    assert names(lines(*rows)) == expected
+    assert names(manifest("image\n" + "\n".join(rows), "m.csv")) == expected
+    draw(Path("out.png"))
+    Path("root").mkdir()
+    assert kinds(lines("..\\out.png", root=Path("root"))) == ["outside"]
+
+
+@pytest.mark.parametrize("phrase", [r"left \ud83d opacity", "\udce9panchement"])
+def test_a_phrase_that_is_no_unicode_text_fails_alone(place: Path, phrase: str) -> None:
+    """Half of an emoji, escaped; a byte of Latin-1, as standard input passes it on."""
+    draw(Path("a.png"))
+    row = '{"image": "a.png", "phrase": "heart"}'
+    rows = [row.replace("heart", phrase), row]
+    Path("m.jsonl").write_bytes("\n".join(rows).encode(errors="surrogateescape"))
+    for found in (lines(*rows), list(from_manifest(Path("m.jsonl"), root=None, outside=False))):
+        assert kinds(found) == ["input", None]
+        assert found[0].failure
+        assert found[0].failure.message == (
+            "line 1: has phrases that are no Unicode text; correct it"
+        )
+
+
+def test_a_path_that_is_no_unicode_text_fails_alone(place: Path) -> None:
+    draw(Path("a.png"))
+    for root in (None, Path()):
+        assert kinds(lines(r'{"image": "\ud83d.png"}', "a.png", root=root)) == ["input", None]
+
+
+def test_a_row_of_a_table_that_cannot_be_used_fails_alone(place: Path) -> None:
+    draw(Path("a.png"))
+    rows = [
+        b"image,phrase,name",
+        b"a.png,heart,M\xfcller",
+        b"a.png,\xe9panchement,x",
+        b"a.png," + b"x" * 200_000 + b",y",
+        b"a.png,left lung,z",
+    ]
+    Path("m.csv").write_bytes(b"\n".join(rows))
+    found = list(from_manifest(Path("m.csv"), root=None, outside=False))
+    assert kinds(found) == [None, "input", "input", None]
+    assert [entry.line for entry in found] == [1, 2, 3, 4]
+    assert [entry.phrases for entry in found if not entry.failure] == [("heart",), ("left lung",)]
+
+
+def test_a_table_without_names_of_columns_is_not_repeated(place: Path) -> None:
+    with pytest.raises(InputError, match="name the columns in its first row") as caught:
+        manifest("DOE^JANE,1950-01-01,a.png\n")
+    assert "DOE" not in str(caught.value)
+
+
+def test_a_pipe_that_no_program_writes_to_is_refused(place: Path, monkeypatch) -> None:
+    monkeypatch.setattr(files, "WRITER_SECONDS", 0.1)
+    os.mkfifo("m.csv")
+    with pytest.raises(InputError, match=r"m\.csv: is a pipe that no program writes to"):
+        list(from_manifest(Path("m.csv"), root=None, outside=False))
+
+
+def test_a_manifest_may_come_through_a_pipe(place: Path) -> None:
+    draw(Path("a.png"))
+    os.mkfifo("m.csv")
+    text = "image,phrase\n" + "a.png,heart\n" * 20_000  # more than a pipe holds
+    writer = threading.Thread(target=Path("m.csv").write_text, args=(text,))
+    writer.start()
+    (entry,) = from_manifest(Path("m.csv"), root=None, outside=False)
+    writer.join()
+    assert entry.phrases == ("heart",) * 20_000
+
+
 def test_manifest_lines(place: Path) -> None:
     draw(Path("images/a.png"))
     rows: list[Any] = [{"image": "a.png", "phrase": "one"}, {"image": "a.png", "phrases": ["two"]}]
@@ -256,10 +363,9 @@ def test_manifest_lines(place: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "name", "words"),
     [
-        (b"picture,phrase\na,b\n", "m.csv", r"m\.csv: no column image \(it has picture, phrase\)"),
+        (b"picture,phrase\na,b\n", "m.csv", r"m\.csv: has no column image; name the columns"),
         (b"", "m.csv", "no column image"),
-        (b"image\n\xff\xfe\n", "m.csv", "no UTF-8 CSV table"),
-        (b'{"image": "\xff"}\n', "m.jsonl", "is not UTF-8"),
+        ("image\na.png\n".encode("utf-16"), "m.csv", "in its first row, in UTF-8"),
         (None, "gone.csv", r"gone\.csv: cannot be read"),
     ],
 )

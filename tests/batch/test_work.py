@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from cxrg.batch.local import pipeline
 from cxrg.batch.task import Job, Outcome, Task
-from cxrg.batch.work import Worker
+from cxrg.batch.work import MOST_UNWRITTEN, Unwritten, Worker
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import Options, resolve
@@ -49,6 +50,30 @@ def do(worker: Worker, task: Task) -> Outcome:
 
 def task(path: Path, *phrases: str, index: int = 0) -> Task:
     return Task(index=index, path=path, phrases=phrases or PHRASES)
+
+
+def test_results_of_an_image_are_written_as_they_are_made(
+    model: Model, tmp_path: Path, monkeypatch
+) -> None:
+    """Their arrays do not wait for the last phrase: memory does not grow with the phrases."""
+    worker = worker_of(model, tmp_path / "out")
+    most, alive = 0, {0}
+    write = worker.write
+
+    def watched(result: Unwritten) -> Any:
+        nonlocal most
+        number = max(alive) + 1
+        alive.add(number)
+        weakref.finalize(result.grounding.heatmap, alive.discard, number)
+        most = max(most, len(alive) - 1)
+        return write(result)
+
+    monkeypatch.setattr(worker, "write", watched)
+    phrases = [f"opacity {number}" for number in range(12)]
+    found = do(worker, task(draw(tmp_path / "a.png"), *phrases))
+    assert [each.phrase for each in found.rows] == phrases
+    assert len(list((tmp_path / "out").glob("*.json"))) == 12
+    assert most <= MOST_UNWRITTEN + 3
 
 
 def test_an_invalid_phrase_costs_no_evaluation(model: Model, rows: Any, tmp_path: Path) -> None:

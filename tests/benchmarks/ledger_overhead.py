@@ -72,7 +72,7 @@ def fill(ledger: Ledger, rows: int) -> None:
     for number in range(rows):
         image = hashlib.sha256(b"other%d" % number).hexdigest()
         task = Task(index=number, path=path, phrases=(PHRASE,))
-        ledger.claim(path, image, task.phrases, whole=lambda stem: True)
+        ledger.claim(path, image, task.phrases, complete=lambda stem: True)
         ledger.finish(image, Outcome(task=task, rows=(made_up(image),)))
 
 
