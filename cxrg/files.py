@@ -80,16 +80,16 @@ class _PipeEnd(io.FileIO):
 
     has_writer = False
 
-    def readinto(self, buffer: Any) -> int | None:  # type: ignore[override]  # None: no data yet
+    def readinto(self, buffer: Any) -> int | None:  # None: no data yet
         count: int | None = super().readinto(buffer)
         self.has_writer = self.has_writer or count != 0
         return count
 
 
-def _open_pipe(path: Path) -> io.BufferedReader:
+def _open_pipe(path: Path) -> io.BufferedReader[Any]:
     """Open a named pipe; unlike a plain ``open``, this ends if no program writes to it."""
     end = _PipeEnd(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-    pipe = io.BufferedReader(end)
+    pipe: io.BufferedReader[Any] = io.BufferedReader(end)
     deadline = time.monotonic() + WRITER_SECONDS
     while not (pipe.peek(1) or end.has_writer):
         if time.monotonic() > deadline:

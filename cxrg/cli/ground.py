@@ -130,7 +130,7 @@ def ground(
     """Find where phrases are in chest X-rays: heatmap, boxes, picture.
 
     Boxes are in pixels of the original file, brought upright where it says that it is mirrored or
-    turned; left and right are the patient's. A stopped run continues when started again.
+    turned; left and right are the patient's. Started again, a stopped run continues.
 
     \b
     Examples:

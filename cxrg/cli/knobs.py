@@ -53,7 +53,7 @@ SetSettings = Annotated[
         show_default=False,
     ),
 ]
-Model = Annotated[str, typer.Option(metavar="MODEL", help="Name, folder or hub OWNER/NAME.")]
+Model = Annotated[str, typer.Option(metavar="MODEL", help="Name, folder or hub id.")]
 Adapter = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Adapter: tuned vectors, LoRA, textual inversion."),

@@ -91,7 +91,7 @@ def test_patterns(run: Run, library: Library, place: Path) -> None:
         (["--phrases", "none.txt", "DOE^JANE.png"], 3, "none.txt: cannot be read"),
         (["--phrases", "empty.txt", "DOE^JANE.png"], 3, "empty.txt: holds no phrase"),
         (["--manifest", "none.csv"], 3, "none.csv: cannot be read"),
-        (["--manifest", "empty.txt"], 3, "empty.txt: no column image"),
+        (["--manifest", "empty.txt"], 3, "empty.txt: has no column image"),
         (["DOE^JANE.png", "x", "--device", "cpu,tpu"], 2, "device 'tpu' is unknown"),
     ],
 )
