@@ -71,7 +71,7 @@ def ground(
     ] = None,
     report_sentences: Annotated[
         bool,
-        typer.Option("--report-sentences", help="Repeat sentences that are not grounded."),
+        typer.Option("--report-sentences", help="Repeat its sentences that are not grounded."),
     ] = False,
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV or JSON lines: image and phrase.")
@@ -129,8 +129,8 @@ def ground(
 ) -> None:
     """Find where phrases are in chest X-rays: heatmap, boxes, picture.
 
-    Boxes are in pixels of the original file, brought upright where it says that it is mirrored or
-    turned; left and right are the patient's. Started again, a stopped run continues.
+    Boxes are in pixels of the original file, brought upright; left and right are the patient's.
+    Started again, a stopped run continues.
 
     \b
     Examples:
