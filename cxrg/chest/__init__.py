@@ -1,1 +1,1 @@
-"""What places and findings are called, and where they lie: data and rules, no network."""
+"""What places and findings are called, and where they are: data and rules, no network."""

@@ -1,4 +1,4 @@
-"""What a category is and how it is said: groups, sides and zones.
+"""What a category is and how phrases name its place: groups, sides and zones.
 
 Report findings, anatomy and devices are reported apart, because anatomy is found by its place
 alone. Which label means what is data, in ``findings.toml`` and ``places.toml``.
@@ -24,7 +24,7 @@ def _look_up(category: str) -> tuple[str, str]:
     if name in labelled_places():
         return "anatomy", "none"
     found = labelled().get(name)
-    return ("finding", "lung") if found is None else (found.group, found.said)
+    return ("finding", "lung") if found is None else (found.group, found.phrase_place)
 
 
 def group_of(category: str) -> str:
@@ -33,7 +33,7 @@ def group_of(category: str) -> str:
 
 
 def place_of(category: str) -> str:
-    """How a category's place is said in a phrase made for it: ``lung``, ``side`` or ``none``."""
+    """The place that a phrase made for a category names: ``lung``, ``side`` or ``none``."""
     return _look_up(category)[1]
 
 

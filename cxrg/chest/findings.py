@@ -15,16 +15,16 @@ from cxrg.chest.places import LOCATIONS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A finding or device by its concept; ``findings.toml`` says what each attribute means.
+    """A finding or device by its concept; see ``findings.toml`` for what each attribute means.
 
-    ``plausible`` and ``at`` are names of :data:`LOCATIONS`; ``reported`` says whether reports know
+    ``plausible`` and ``at`` are names of :data:`LOCATIONS`; ``reported`` is whether reports know
     it.
     """
 
     concept: str
     group: str
     place: str
-    said: str
+    phrase_place: str
     reported: bool
     names: tuple[tuple[str, ...], ...]
     unread: tuple[str, ...]
@@ -98,7 +98,7 @@ def _finding(concept: str, entry: dict[str, Any]) -> Finding:
         concept=concept,
         group=group,
         place=place,
-        said=entry.get("said", usual),
+        phrase_place=entry.get("phrase_place", usual),
         reported="names" in entry or "also" in entry,
         names=tuple(tuple(name) for name in entry.get("names", ())),
         unread=tuple(entry.get("unread", ())),

@@ -34,7 +34,7 @@ Structures = Mapping[str, Mask]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A part of the chest by its concept; ``places.toml`` says what each attribute means."""
+    """A part of the chest by its concept; see ``places.toml`` for what each attribute means."""
 
     concept: str
     labels: tuple[str, ...]
@@ -142,7 +142,7 @@ _RULES = {concept: each.rule for concept, each in entries().items() if each.rule
 """The parts of a lung with a mask: location without its side, and name of its geometric rule."""
 
 ZONE_PARTS = {rule: part for part, rule in _RULES.items() if part not in ("hilum", "hemidiaphragm")}
-"""A zone as phrases say it, and the location that it names on a side."""
+"""A zone as phrases name it, and the location that it names on a side."""
 
 REGIONS = {
     f"{side} {part}": f"{side} {zone}" for zone, part in ZONE_PARTS.items() for side in SIDES

@@ -73,29 +73,29 @@ def locations_of(finding: str, side: str | None, zone: str | None) -> tuple[str,
 
 
 def template_of(phrase: str) -> Template | None:
-    """The one finding at the one place that a phrase names; None where it says less or more.
+    """The one finding at the one place that a phrase names; None where it names less or more.
 
     A side alone is that lung: a finding's usual place on a side would be read as there, though the
-    phrase does not speak of it. Without any place, a finding that lies in the middle has its own.
+    phrase does not name it. Without any place, a finding that lies in the middle has its own.
     Less: no finding or no place of the vocabulary. More: two of either (a bilateral finding has no
     one place), a place that the vocabulary does not know or knows only with other words ("left
-    upper and lower lobe"), or a denial, which a template cannot say.
+    upper and lower lobe"), or a denial, which a template cannot express.
     """
     findings, places = matcher("findings")(phrase), matcher("locations")(phrase)
-    said, named = ({mention.name for mention in some} for some in (findings, places))
+    finding_names, named = ({mention.name for mention in some} for some in (findings, places))
     rest = list(phrase)
     for mention in (*findings, *places):
         rest[mention.start : mention.stop] = " " * (mention.stop - mention.start)
-    if len(said) != 1 or _beyond()("".join(rest)):
+    if len(finding_names) != 1 or _beyond()("".join(rest)):
         return None
-    (finding,) = said
+    (finding,) = finding_names
     where = tuple(named) or locations_of(finding, None, None)
     return Template(location=where[0], finding=finding) if len(where) == 1 else None
 
 
 @cache
 def _beyond() -> Matcher:
-    """Finds what a template cannot say in the rest of a phrase."""
+    """Finds what a template cannot express in the rest of a phrase."""
     text = resources.files("cxrg.chest").joinpath("vocabulary.toml").read_text(encoding="utf-8")
     return Matcher(tomllib.loads(text)["beyond"])
 

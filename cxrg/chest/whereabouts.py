@@ -1,4 +1,4 @@
-"""Where a box lies, in words."""
+"""The place of a box, in words."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A healthy frontal chest, rendered by attenuation.
 
-The brightness of a chest X-ray shown in the usual way grows with the attenuation along the ray,
+The brightness of a chest X-ray shown as usual grows with the attenuation along the ray,
 ``P(x, y) = sum_i mu_i t_i(x, y)``. So the chest is a sum of path lengths: a body of elliptical
 section, lungs that replace tissue by air, heart and great vessels that replace air by blood, and
 bones on top. Coordinates are fractions of the picture, x to the right, y downwards; the patient's

@@ -1,13 +1,13 @@
 """A folder of phantoms: pictures, masks, and a manifest of phrases with boxes.
 
 ``manifest.csv`` is a cxrg manifest (``image, phrase, category, boxes``, see
-:mod:`cxrg.evaluate.datasets.manifest`) with one row per phrase. Column ``kind`` says how the row
-came about:
+:mod:`cxrg.evaluate.datasets.manifest`) with one row per phrase. Column ``kind`` is the row's
+origin:
 
 ========  =========================================================================
 present   a finding or device that is there, with its boxes
 anatomy   a part of the body, with its boxes
-absent    a finding that is not there, asked for as if it were (category "... absent")
+absent    a finding that is not there, named as if it were (category "... absent")
 denied    the same, denied as a report would ("no left pleural effusion")
 normal    a normal statement, where nothing was drawn
 ========  =========================================================================
@@ -90,7 +90,7 @@ def image_seed(seed: int, index: int) -> int:
 
 
 def rows(phantom: Phantom, seed: int) -> list[Row]:
-    """What to ask about a phantom: some eight phrases of all kinds, the same for the same seed."""
+    """Phrases about a phantom: some eight of all kinds, the same for the same seed."""
     rng = random.Random(seed)
     found = [_present(phantom, answer, rng) for answer in _chosen(phantom, rng)]
     found += [
@@ -142,7 +142,7 @@ def write_dataset(
     try:
         written = _fill(part, count, seed, side, dicom, sheet, advance)
         if out.exists():
-            out.rmdir()  # empty, and in the way of the rename on some systems
+            out.rmdir()  # empty, since some systems refuse to rename onto a folder
         part.replace(out)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -171,15 +171,15 @@ def _fill(
         for index in range(count):
             its_seed = image_seed(seed, index)
             phantom = render(its_seed, side=side)
-            asked = rows(phantom, its_seed)
+            queried = rows(phantom, its_seed)
             name = f"{index:06d}"
             image = f"images/{name}.{'dcm' if dicom else 'png'}"
             _write_image(folder / image, phantom, its_seed)
-            _write_masks(folder / "masks" / f"{name}.npz", phantom, asked)
-            table.writerows(_cells(image, name, side, asked))
-            total += len(asked)
+            _write_masks(folder / "masks" / f"{name}.npz", phantom, queried)
+            table.writerows(_cells(image, name, side, queried))
+            total += len(queried)
             if sheet and len(shown) < SHEET_SIZE:
-                shown.append((phantom, asked[0].phrase))
+                shown.append((phantom, queried[0].phrase))
             advance()
     if sheet:
         _write_png(folder / "contact-sheet.png", contact_sheet(shown))
@@ -187,7 +187,7 @@ def _fill(
 
 
 def _chosen(phantom: Phantom, rng: random.Random) -> list[Answer]:
-    """Answers about what is there: every finding by its name and side, and two other ways."""
+    """Answers about what is there: every finding by its name and side, and by two other queries."""
     every = [a for a in queries.present(phantom) if language.sayable(a.query)]
     named = {Query(finding.kind, finding.side) for finding in phantom.findings}
     first = [answer for answer in every if answer.query in named]
@@ -206,7 +206,7 @@ def _present(phantom: Phantom, answer: Answer, rng: random.Random) -> Row:
         for finding in phantom.findings
         if finding.kind == query.concept and query.side in (None, "bilateral", finding.side)
     }
-    # A size may be said where it is true of everything the phrase describes.
+    # A size may be named where it is true of everything the phrase describes.
     if query.concept in _SIZED and len(sizes) == 1:
         query = replace(query, size=sizes.pop())
     speak = language.sentence if rng.random() < 0.25 else language.say
@@ -220,8 +220,8 @@ def _row(answer: Answer, kind: str, phrase: str) -> Row:
     return Row(phrase=phrase, category=category, kind=kind, query=answer.query, mask=answer.mask)
 
 
-def _cells(image: str, name: str, side: int, asked: list[Row]) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(asked):
+def _cells(image: str, name: str, side: int, queried: list[Row]) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(queried):
         boxes = [[box.x0, box.y0, box.x1, box.y1] for box in mask_boxes(row.mask)]
         yield {
             "image": image,
@@ -251,15 +251,15 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     path.write_bytes(coded.tobytes())
 
 
-def _write_masks(path: Path, phantom: Phantom, asked: list[Row]) -> None:
+def _write_masks(path: Path, phantom: Phantom, queried: list[Row]) -> None:
     def stack(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
         return np.array(list(masks), bool).reshape(-1, *phantom.image.shape)
 
     findings = phantom.findings
     np.savez_compressed(
         path,
-        rows=stack(row.mask for row in asked),
-        row_phrases=np.array([row.phrase for row in asked], np.str_),
+        rows=stack(row.mask for row in queried),
+        row_phrases=np.array([row.phrase for row in queried], np.str_),
         findings=stack(finding.mask for finding in findings),
         finding_names=np.array([f"{f.side or ''} {f.kind}".strip() for f in findings], np.str_),
         regions=stack(phantom.regions.values()),

@@ -1,4 +1,4 @@
-"""Tubes, lines and leads: bright thin things that lie where they usually lie."""
+"""Tubes, lines and leads: bright thin objects in their usual places."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def draw_device(rng: np.random.Generator, chest: Chest, kind: str) -> tuple[Arra
 
 
 def _curve(points: list[tuple[float, float]], rng: np.random.Generator) -> NDArray[np.float64]:
-    """A smooth way through a few points, slightly shaken."""
+    """A smooth path through a few points, slightly shaken."""
     shaken = np.array(points) + rng.normal(0, 1.0, (len(points), 2))
     return smooth_curve(shaken)
 
 
 def smooth_curve(points: ArrayLike) -> NDArray[np.float64]:
-    """A smooth way through a few points ``(n, 2)`` (Catmull-Rom)."""
+    """A smooth path through a few points ``(n, 2)`` (Catmull-Rom)."""
     p = np.asarray(points, np.float64)
     p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
     t = np.linspace(0, 1, 12)[:, None]

@@ -29,14 +29,14 @@ _DANGLING = ("of ", "involving ")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a phrase is to say.
+    """The content of a phrase.
 
     Args:
         concept: a finding, device or part of the anatomy.
-        side: the patient's ``left`` or ``right``, ``bilateral``, or None to leave it unsaid.
-        zone: ``upper``, ``basal`` ..., or None to leave it unsaid.
-        size: ``small``, ``moderate``, ``large``, or None to leave it unsaid.
-        present: False asks for a negation.
+        side: the patient's ``left`` or ``right``, ``bilateral``, or None to leave it out.
+        zone: ``upper``, ``basal`` ..., or None to leave it out.
+        size: ``small``, ``moderate``, ``large``, or None to leave it out.
+        present: False for a negation.
     """
 
     concept: str
@@ -48,7 +48,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """Everything that can be said about one query; anatomy has no negation."""
+    """All phrases, sentences and negations of one query; anatomy has no negation."""
 
     phrase: Expression
     sentence: Expression
@@ -71,7 +71,7 @@ def vocabulary() -> dict[str, Any]:
 
 
 def grammar(query: Query) -> Grammar:
-    """What can be said about a query that the vocabulary has words for."""
+    """The grammar of a query that the vocabulary has words for."""
     if query.concept in vocabulary()["fixed"]:
         return _fixed(query, vocabulary()["fixed"][query.concept])
     return _finding(query, vocabulary()["findings"][query.concept])
@@ -143,7 +143,7 @@ def _finding(query: Query, entry: dict[str, Any]) -> Grammar:
     frames = vocabulary()["frames"]
     short: list[Expression] = []
     long: list[Expression] = []
-    told: list[Expression] = []
+    sentences: list[Expression] = []
     denied: list[Expression] = []
     for number, terms, times in _terms(query, entry):
         lead = _lead(query, entry, number)
@@ -153,8 +153,8 @@ def _finding(query: Query, entry: dict[str, Any]) -> Grammar:
         long += [(*(noun,) * 9, _framed(frames["hedged"], plain))] * times
         steady = _lead(query, entry, number, change=False)
         opened = _framed(frames[f"place_{number}"], [steady, terms], place.first or ("",))
-        sentences = _framed(frames[number], _noun(place, steady, terms, entry))
-        told += [(*(sentences,) * 4, opened) if place.first else sentences] * times
+        framed = _framed(frames[number], _noun(place, steady, terms, entry))
+        sentences += [(*(framed,) * 4, opened) if place.first else framed] * times
         denied += [_denied(place, number, terms)] * times
     if query.side is None and query.zone is None:
         alone = tuple(entry["alone"])
@@ -164,7 +164,7 @@ def _finding(query: Query, entry: dict[str, Any]) -> Grammar:
         whole = _sided(extra["both" if query.side == "bilateral" else "one"], query.side)
         long = [tuple(long), tuple(long), whole]
     phrase: Expression = (*(tuple(short),) * 2, *(tuple(long),) * 3)
-    return Grammar(phrase, tuple(told), tuple(denied))
+    return Grammar(phrase, tuple(sentences), tuple(denied))
 
 
 def _terms(query: Query, entry: dict[str, Any]) -> Iterator[tuple[Number, tuple[str, ...], int]]:
@@ -254,8 +254,8 @@ def _sided(phrases: Iterable[str], side: str | None) -> tuple[str, ...]:
     return tuple(" ".join(text.replace("{side}", side or "").split()) for text in phrases)
 
 
-def _framed(frames: Iterable[str], said: Expression, place: Expression = "") -> Expression:
-    """Put what is said (and where) into every frame."""
-    slots = {"{}": said, "{place}": place}
+def _framed(frames: Iterable[str], content: Expression, place: Expression = "") -> Expression:
+    """Put content (and place) into every frame."""
+    slots = {"{}": content, "{place}": place}
     split = ([part for part in re.split(r"(\{\}|\{place\})", frame) if part] for frame in frames)
     return tuple([slots.get(part, part.strip()) for part in parts] for parts in split)

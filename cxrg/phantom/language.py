@@ -1,6 +1,6 @@
 """Report English: a query (concept, side, zone, size) becomes a phrase, a sentence or a denial.
 
-What a phrase says is exactly what its query says: a side or zone is named if and only if the query
+A phrase names exactly what its query names: a side or zone is named if and only if the query
 names it, with the patient's laterality. Sizes are named in about half of the phrases that could.
 Four phrases in ten are terse ("left lower lung opacity", "bilateral lung opacities", "pneumonia").
 
@@ -48,7 +48,7 @@ def concepts(kind: str | None = None) -> tuple[str, ...]:
 
 
 def queries(*, sizes: bool = True) -> tuple[Query, ...]:
-    """Every query that can be said, all present; without sizes where ``sizes`` is False."""
+    """Every query that has a phrase, all present; without sizes where ``sizes`` is False."""
     last = (None, *SIZES) if sizes else (None,)
     every = product(concepts(), (None, *SIDES), (None, *ZONES), last)
     return tuple(query for query in (Query(*parts) for parts in every) if sayable(query))
@@ -82,7 +82,8 @@ def sentence(query: Query, rng: Random) -> str:
 
 
 def negate(query: Query, rng: Random) -> str:
-    """A phrase or sentence that denies the query ("no left pleural effusion"); size is not said.
+    """A phrase or sentence that denies the query ("no left pleural effusion"); the size is left
+    out.
 
     Raises:
         UsageError: as in :func:`say`, or the concept is anatomy, which is always there.
@@ -116,7 +117,7 @@ def corpus(rng: Random, count: int) -> Iterator[str]:
 
 
 def _objection(query: Query) -> str | None:
-    """Why a query cannot be said, or None."""
+    """Why a query has no phrase, or None."""
     finding = vocabulary()["findings"].get(query.concept)
     fixed = vocabulary()["fixed"].get(query.concept)
     if finding is None and fixed is None:

@@ -25,7 +25,7 @@ _BARELY = 0.05
 _EDGE = 0.4
 """A finding ends where it is this share of its own peak."""
 _BEHIND = 0.15
-"""How much of its grey an opacity keeps where it lies behind heart or diaphragm."""
+"""How much of its grey an opacity keeps behind heart or diaphragm."""
 
 Form = Callable[[np.random.Generator, Chest, str], Array | None]
 
@@ -155,7 +155,7 @@ def _lobar(rng: np.random.Generator, chest: Chest, side: str) -> Array | None:
 
 
 def _peripheral(rng: np.random.Generator, chest: Chest, side: str) -> Array | None:
-    """Along the chest wall, mostly low: the way of viral and organising pneumonia."""
+    """Along the chest wall, mostly low: the pattern of viral and organising pneumonia."""
     lung = chest.regions[f"{side} lung"]
     box = extent(lung)
     if box is None:

@@ -1,4 +1,4 @@
-"""What can be asked of a picture, and where the answer lies.
+"""Queries about a picture, and the masks that answer them.
 
 A query names a concept, perhaps a side and a zone. Its answer is the union of every finding that
 it describes, so that a word more or less in the phrase moves the answer: a hard text pair needs
@@ -56,7 +56,7 @@ def _wide() -> dict[str, tuple[str, ...]]:
 
 
 def answer(phantom: Phantom, query: Query) -> Answer:
-    """Where this query's findings lie; an empty mask where there is none of them."""
+    """The mask of this query's findings; an empty one where there is none of them."""
     matching = [f for f in phantom.findings if _describes(phantom, query, f)]
     if query.side == "bilateral" and {f.side for f in matching} < {"right", "left"}:
         matching = []
@@ -81,15 +81,15 @@ def _describes(phantom: Phantom, query: Query, finding: Finding) -> bool:
 
 
 def present(phantom: Phantom) -> list[Answer]:
-    """Every kind of query about the findings that can be said and has an answer here."""
-    asked: dict[Query, None] = {}
+    """Every kind of query about the findings that has a phrase and an answer here."""
+    queried: dict[Query, None] = {}
     for finding in phantom.findings:
         wider = [concept for concept in _wide() if covers(concept, finding.kind)]
         for concept in dict.fromkeys((finding.kind, *wider)):
             for side in dict.fromkeys((None, finding.side, "bilateral")):
                 for zone in dict.fromkeys((None, finding.zone, *_PARTS)):
-                    asked[Query(concept, side, zone)] = None
-    answers = [answer(phantom, query) for query in asked if sayable(query)]
+                    queried[Query(concept, side, zone)] = None
+    answers = [answer(phantom, query) for query in queried if sayable(query)]
     return [a for a in answers if a.mask.any()]
 
 
@@ -109,34 +109,34 @@ def absent(phantom: Phantom, rng: np.random.Generator, count: int) -> list[Answe
         query = Query(concept, side, zone)
         if not sayable(query):
             continue
-        asked = answer(phantom, query)
-        if not asked.mask.any() and not _nearly(phantom, query):
-            found.append(asked)
+        queried = answer(phantom, query)
+        if not queried.mask.any() and not _nearly(phantom, query):
+            found.append(queried)
         if len(found) == count:
             break
     return found
 
 
 def _nearly(phantom: Phantom, query: Query) -> bool:
-    """Whether a finding lies partly where the query says, so that neither yes nor no is right."""
+    """Whether a finding is partly in the query's place, so that neither yes nor no is right."""
     sides = (query.side,) if query.side in SIDES else SIDES
     places = [f"{side} {query.zone}" if query.zone else f"{side} lung" for side in sides]
-    asked = [phantom.regions[place] for place in places if place in phantom.regions]
+    queried = [phantom.regions[place] for place in places if place in phantom.regions]
     return any(
         covers(query.concept, f.kind) and (f.mask & region).sum() > 0.15 * f.mask.sum()
         for f in phantom.findings
-        for region in asked
+        for region in queried
     )
 
 
 def anatomy(phantom: Phantom) -> list[Answer]:
     """Queries for the parts of the body that have a mask here."""
-    asked: list[tuple[str, str | None, str]] = [
+    queried: list[tuple[str, str | None, str]] = [
         (c, s, name.format(side=s)) for c, name in _ANATOMY.items() for s in ("right", "left")
     ]
-    asked += [(c, None, c) for c in _MIDLINE]
+    queried += [(c, None, c) for c in _MIDLINE]
     return [
         Answer(query=Query(c, s), mask=phantom.regions[name])
-        for c, s, name in asked
+        for c, s, name in queried
         if name in phantom.regions and phantom.regions[name].any()
     ]

@@ -1,7 +1,7 @@
 """One training picture over a real chest: lifelike findings and devices, or deliberately nothing.
 
 Drawn and undrawn pictures go through the same steps with the same odds (movement, mirror, part of
-the picture, low-pass, exposure, marks), so that sharpness, contrast or frame tell nothing.
+the picture, low-pass, exposure, marks), so that sharpness, contrast or frame reveal nothing.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _heart(masks: dict[str, Mask]) -> Mask:
 
 
 def large_heart(chest: Chest) -> tuple[Finding, ...]:
-    """Cardiomegaly where the ratio says so; the finding is the heart."""
+    """Cardiomegaly where the ratio is above normal; the finding is the heart."""
     if heart_ratio(chest.regions) < _LARGE_HEART:
         return ()
     mask = _heart(chest.regions)

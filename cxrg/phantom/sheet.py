@@ -14,7 +14,7 @@ from cxrg.phantom.sample import Phantom
 _TILE = 192
 _CAPTION = 20
 _ACROSS = 4
-# Okabe and Ito's colours (blue, green, red), told apart by colour-blind readers too.
+# Okabe and Ito's colours (blue, green, red), which colour-blind readers distinguish too.
 _COLOURS = ((0, 159, 230), (233, 180, 86), (115, 158, 0), (66, 228, 240), (167, 121, 204))
 
 

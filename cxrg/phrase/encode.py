@@ -110,7 +110,7 @@ def encode_template(model: Model, text: str) -> Prompt:
 
 
 def check_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all") -> None:
-    """Raise what `encode_phrase` would raise, without asking the text encoder."""
+    """Raise what `encode_phrase` would raise, without running the text encoder."""
     _parse(model, normalise(text), tokens)
 
 

@@ -3,7 +3,7 @@
 NegEx lets a cue reach to the end of its sentence; ConText (Harkema et al., J Biomed Inform 2009,
 42:839) adds words that end it, such as "but". Reports also change subject at a comma or "and" ("no
 pneumothorax, small left effusion"), which lists use as well ("no consolidation, effusion or
-pneumothorax"). The rules here tell these apart by verbs, by the words that begin a new statement,
+pneumothorax"). The rules here distinguish these by verbs, by the words that begin a new statement,
 and by the "or" that ends a list.
 """
 
@@ -19,7 +19,7 @@ _BREAKS = frozenset((",", ":", "and", "with"))
 
 def starts(
     tokens: Sequence[str],
-    said: Sequence[tuple[int, int]],
+    stated: Sequence[tuple[int, int]],
     ends: set[int],
     start: int,
     stop: int,
@@ -28,7 +28,7 @@ def starts(
 
     Args:
         tokens: the words of the document in lower case.
-        said: token ranges of findings and other things said.
+        stated: token ranges of findings and other statements.
         ends: tokens that always end a clause ("but", "however").
         start: first token of the sentence.
         stop: its end, exclusive.
@@ -44,20 +44,20 @@ def starts(
         limit = min((end for end in ends if index < end < stop), default=stop)
         left, right = range(start, index), range(index + 1, limit)
         divides = _interprets if tokens[index] in interprets else _divides
-        if right and divides(tokens, said, left, right):
+        if right and divides(tokens, stated, left, right):
             yield index
             start = index
 
 
 def _divides(
-    tokens: Sequence[str], said: Sequence[tuple[int, int]], left: range, right: range
+    tokens: Sequence[str], stated: Sequence[tuple[int, int]], left: range, right: range
 ) -> bool:
     word, first = tokens[left.stop], tokens[right.start]
     if word == ":":
         return _has(tokens, left, frozenset(("compared", "comparison")))
     if word == "," and _opens(tokens, left):
         return True
-    known = [begin for begin, _ in said]
+    known = [begin for begin, _ in stated]
     later = [begin for begin in known if begin in right]
     if not any(begin in left for begin in known) or not (
         later or first in words("clauses", "ellipses")
@@ -77,10 +77,10 @@ def _divides(
 
 
 def _interprets(
-    tokens: Sequence[str], said: Sequence[tuple[int, int]], left: range, right: range
+    tokens: Sequence[str], stated: Sequence[tuple[int, int]], left: range, right: range
 ) -> bool:
     """Whether a diagnosis begins ("opacity | likely atelectasis"), so that its doubt ends here."""
-    known = [begin for begin, _ in said]
+    known = [begin for begin, _ in stated]
     if not tokens[right.start].isalpha():  # "3 May, 2024"
         return False
     predicate = tokens[left.stop] == "likely" and tokens[right.start] in words("clauses", "causes")

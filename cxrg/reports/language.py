@@ -16,14 +16,14 @@ def is_foreign(text: str) -> bool:
     decide: one that English does not have, or two that it hardly has and that are a third of all,
     and no English one; or letters that are mostly not Latin.
     """
-    said = [word.lower() for word in _WORD.findall(text)]
-    letters = "".join(said)
+    found = [word.lower() for word in _WORD.findall(text)]
+    letters = "".join(found)
     latin = sum(character < "\u0250" for character in letters)
     if letters and latin < len(letters) / 2:
         return True
-    if words("language", "english") & set(said):
+    if words("language", "english") & set(found):
         return False
-    if words("language", "foreign") & set(said):
+    if words("language", "foreign") & set(found):
         return True
-    rare = [word for word in said if word in words("language", "rarely_english")]
-    return len(rare) > 1 and 3 * len(rare) > len(said)
+    rare = [word for word in found if word in words("language", "rarely_english")]
+    return len(rare) > 1 and 3 * len(rare) > len(found)

@@ -1,4 +1,4 @@
-"""A text marked up: sentences, their clauses, and in these the words that say something."""
+"""A text marked up: sentences, their clauses, and the words in these that state something."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clause:
-    """Tokens ``[start, stop)``: what is said, words of place, organs outside findings' names."""
+    """Tokens ``[start, stop)``: what is stated, words of place, organs outside findings' names."""
 
     start: int
     stop: int
-    said: tuple[Word, ...]
+    stated: tuple[Word, ...]
     places: tuple[Word, ...]
     organs: tuple[Word, ...]
 
@@ -55,5 +55,5 @@ class Sentence:
     clauses: tuple[Clause, ...]
 
     @property
-    def said(self) -> tuple[Word, ...]:
-        return tuple(word for clause in self.clauses for word in clause.said)
+    def stated(self) -> tuple[Word, ...]:
+        return tuple(word for clause in self.clauses for word in clause.stated)

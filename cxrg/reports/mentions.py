@@ -26,7 +26,7 @@ class Mention:
 
 
 def mentions(sentence: Sentence) -> list[Mention]:
-    """What a sentence says of findings, in its order."""
+    """The findings that a sentence mentions, in its order."""
     found: list[Mention] = []
     for clause in sentence.clauses:
         found.extend(_mentions(sentence, clause) or _elsewhere(sentence, clause, found))
@@ -34,7 +34,7 @@ def mentions(sentence: Sentence) -> list[Mention]:
 
 
 def _mentions(sentence: Sentence, clause: Clause) -> list[Mention]:
-    named = [(word, *_finding(clause, word)) for word in clause.said]
+    named = [(word, *_finding(clause, word)) for word in clause.stated]
     known = [(word, finding, zone) for word, finding, zone in named if finding is not None]
     ranges = [(word.start, word.stop) for word, _, _ in known]
     places = assign(sentence.tokens, ranges, _marks(clause, ranges))
@@ -72,7 +72,7 @@ def _marks(clause: Clause, ranges: Sequence[Range]) -> list[Mark]:
 
 
 def _certainty(sentence: Sentence, word: Word, ranges: Sequence[Range]) -> Certainty | None:
-    """Present, absent or uncertain; None for what is only asked or supposed."""
+    """Present, absent or uncertain; None for what is only a question or a condition."""
     if word.unstated:
         return None
     if word.denied or word.label == "gone":
@@ -148,7 +148,7 @@ def _shared(finding: str, places: tuple[Place, ...]) -> tuple[Place, ...]:
 
 
 def _allowed(finding: str, places: Sequence[Place]) -> tuple[Place, ...]:
-    """Places without what such a finding cannot have; at least one, that says nothing."""
+    """Places without what such a finding cannot have; at least one, which may be empty."""
     kind = entries()[finding].place
     if kind == "none" or not places:
         return _NOWHERE

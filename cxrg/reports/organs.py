@@ -1,4 +1,4 @@
-"""What a report says of organs: that they are normal, or in a state that is a finding."""
+"""Statements about organs: that they are normal, or in a state that is a finding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def state(clause: Clause, word: Word) -> tuple[str | None, str | None]:
     """The finding that a word such as "enlarged" means, by the nearest organ of its clause.
 
     Returns:
-        The finding and the zone that it implies; (None, None) if it says nothing of an organ.
+        The finding and the zone that it implies; (None, None) if it is about no organ.
     """
     rows = [row for row in vocabulary()["states"]["words"] if word.text in row[0]]
     for organ in sorted(clause.organs, key=lambda organ: _distance(organ, word)):
@@ -28,7 +28,7 @@ def state(clause: Clause, word: Word) -> tuple[str | None, str | None]:
 def normals(sentence: Sentence) -> Iterator[Normal]:
     """The normal statements of a sentence."""
     for clause in sentence.clauses:
-        for word in clause.said:
+        for word in clause.stated:
             if word.unstated:
                 continue
             if word.label == "generic" and word.denied:
@@ -42,9 +42,9 @@ def normals(sentence: Sentence) -> Iterator[Normal]:
 
 
 def _called_normal(sentence: Sentence, clause: Clause, word: Word) -> list[Word]:
-    """The organs that "normal" or "clear" is said of: those behind it, else those before it."""
+    """The organs that "normal" or "clear" describes: those behind it, else those before it."""
     behind = list(_joined(sentence.tokens, word, clause.organs))
-    others = [o.stop for o in clause.said if o.label != "generic" and o.stop <= word.start]
+    others = [o.stop for o in clause.stated if o.label != "generic" and o.stop <= word.start]
     first = max(others, default=clause.start)
     before = [o for o in clause.organs if first <= o.start and o.stop <= word.start]
     return behind or before
@@ -65,8 +65,8 @@ def _joined(tokens: Sequence[str], word: Word, organs: Sequence[Word]) -> Iterat
 def _is_alone(sentence: Sentence, word: Word) -> bool:
     """A sentence that names no organ, place or finding ("normal") is about the whole chest."""
     named = any(clause.organs or clause.places for clause in sentence.clauses)
-    said = sentence.said
-    return not named and word == said[0] and all(other.label == "normal" for other in said)
+    stated = sentence.stated
+    return not named and word == stated[0] and all(other.label == "normal" for other in stated)
 
 
 def _name(organ: Word) -> str | None:

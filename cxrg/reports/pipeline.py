@@ -2,8 +2,8 @@
 
 Spans of a document, by key:
 
-- ``said``: ``finding`` (id: its name), ``gone`` (a word that says that it is gone), ``state`` (what
-  is said of an organ), ``generic`` (normal if denied) and ``normal``;
+- ``stated``: ``finding`` (id: its name), ``gone`` (a word for its absence), ``state`` (of
+  an organ), ``generic`` (normal if denied) and ``normal``;
 - ``places``: ``side``, ``zone``, ``both`` (id ``side|zone``) and ``nowhere``;
 - ``organs``, ``ends`` (words that end a clause) and ``sentences``.
 
@@ -30,7 +30,7 @@ from cxrg.reports.markup import Clause, Sentence, Word
 from cxrg.reports.vocabulary import vocabulary
 
 CUES = ("denied", "doubted", "unstated")
-KEYS = ("said", "places", "organs")
+KEYS = ("stated", "places", "organs")
 Pattern = dict[str, Any]
 
 
@@ -39,7 +39,7 @@ def mark_up(texts: Iterable[str]) -> Iterator[list[Sentence]]:
     for doc in _pipeline().pipe(texts):
         tokens = [token.lower_ for token in doc]
         words = {key: [_word(span) for span in doc.spans[key]] for key in KEYS}
-        named = [(w.start, w.stop) for w in words["said"] if w.label in ("finding", "gone")]
+        named = [(w.start, w.stop) for w in words["stated"] if w.label in ("finding", "gone")]
         words["organs"] = [w for w in words["organs"] if not _meets(w, named)]
         clauses = [_clause(clause.start, clause.end, words) for clause in doc.sents]
         yield [
@@ -65,14 +65,14 @@ def _pipeline() -> Language:
         if text.rstrip(".").lower() not in terms
     }
     for key, patterns in (
-        ("said", _said()),
+        ("stated", _stated()),
         ("places", _places()),
         ("organs", _named("organ", organ_names())),
         ("ends", _listed("end", vocabulary()["clauses"]["ends"])),
     ):
         ruler: Any = nlp.add_pipe("span_ruler", name=key, config=_longest(key))
         ruler.add_patterns(list(patterns))
-    # "?" asks about what follows it ("? consolidation") more often than it ends a sentence.
+    # "?" questions what follows it ("? consolidation") more often than it ends a sentence.
     nlp.add_pipe("sentencizer", config={"punct_chars": [".", "!"]})
     nlp.add_pipe("cxrg_clauses")
     for name in CUES:
@@ -83,7 +83,7 @@ def _pipeline() -> Language:
             "pseudo_negations": _pseudo(name),
             "termination": [],
         }
-        config = {"neg_termset": termset, "extension_name": f"cxrg_{name}", "span_keys": ["said"]}
+        config = {"neg_termset": termset, "extension_name": f"cxrg_{name}", "span_keys": ["stated"]}
         nlp.add_pipe("negex", name=name, config=config)
     nlp.add_pipe("cxrg_answers")
     return nlp
@@ -123,15 +123,15 @@ def _clause(start: int, stop: int, words: dict[str, list[Word]]) -> Clause:
 
 @Language.component("cxrg_clauses")
 def _split(doc: Doc) -> Doc:
-    """Keep the sentences, and let a clause be what spaCy and negspacy take for a sentence."""
+    """Keep the sentences, and make each clause a sentence for spaCy and negspacy."""
     doc.spans["sentences"] = list(doc.sents)
     words = [token.lower_ for token in doc]
-    said = [(span.start, span.end) for span in doc.spans["said"]]
+    stated = [(span.start, span.end) for span in doc.spans["stated"]]
     ends = {span.start for span in doc.spans["ends"]}
     for sentence in doc.spans["sentences"]:
         ends |= set(_breaks(doc, words, sentence))
     for sentence in doc.spans["sentences"]:
-        for start in starts(words, said, ends, sentence.start, sentence.end):
+        for start in starts(words, stated, ends, sentence.start, sentence.end):
             doc[start].is_sent_start = True
     return doc
 
@@ -141,21 +141,21 @@ def _breaks(doc: Doc, words: Sequence[str], sentence: Span) -> Iterator[int]:
     for answer in answers(words, sentence.start, sentence.end):
         if answer.stop < sentence.end:
             yield answer.stop
-    said = [span.start for span in doc.spans["said"]]
+    stated = [span.start for span in doc.spans["stated"]]
     for index in range(sentence.start + 1, sentence.end):
         dash = words[index] in ("-", "--") and doc[index].whitespace_ and doc[index - 1].whitespace_
-        before = any(sentence.start <= at < index for at in said)
-        if dash and before and any(index < at < sentence.end for at in said):
+        before = any(sentence.start <= at < index for at in stated)
+        if dash and before and any(index < at < sentence.end for at in stated):
             yield index
 
 
 @Language.component("cxrg_answers")
 def _answer(doc: Doc) -> Doc:
-    """Deny what an answer is about: everything said before it in its clause."""
+    """Deny what an answer is about: everything stated before it in its clause."""
     words = [token.lower_ for token in doc]
     for clause in doc.sents:
         for answer in answers(words, clause.start, clause.end):
-            for span in doc.spans["said"]:
+            for span in doc.spans["stated"]:
                 if clause.start <= span.start < answer.start:
                     span._.cxrg_denied = True
     return doc
@@ -169,7 +169,7 @@ def _longest(key: str) -> dict[str, Any]:
     }
 
 
-def _said() -> Iterator[Pattern]:
+def _stated() -> Iterator[Pattern]:
     for concept, names in read_as().items():
         yield from _listed("finding", names, concept)
         yield from _listed("gone", entries()[concept].absent, concept)

@@ -117,7 +117,7 @@ def _groups(
 def _together(
     tokens: Sequence[str], findings: Sequence[Range], first: Mark, last: Mark, mark: Mark
 ) -> bool:
-    """Whether a mark goes on with the group that so far is ``first`` to ``last``."""
+    """Whether a mark continues the group that so far is ``first`` to ``last``."""
     between = tokens[last.stop : mark.start]
     if not all(word in words("filler") for word in between):
         return False
@@ -164,7 +164,7 @@ def _listed(tokens: Sequence[str], start: int, stop: int) -> bool:
 
 
 def _narrower(first: Place, second: Place) -> Place:
-    """Of two zones for one thing, the one that says more."""
+    """The more precise of two zones of one finding."""
     zone = first[1] if second[1] in _GENERAL else second[1]
     sides = [side for side in (second[0], first[0]) if side not in (None, "plural")]
     return (sides[0] if sides else second[0] or first[0], zone)
@@ -176,7 +176,7 @@ def _one(sides: Sequence[str]) -> str | None:
 
 
 def _joint(own: tuple[Place, ...], other: tuple[Place, ...]) -> tuple[Place, ...]:
-    """What two groups say together: one gives the sides, the other the zones."""
+    """The places of two groups joined: one gives the sides, the other the zones."""
     if not own or not other:
         return own or other
     sides = {side for side, _ in own if side not in (None, "plural")}

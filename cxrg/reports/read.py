@@ -28,7 +28,7 @@ def statements(text: str) -> tuple[Statement, ...]:
     """What a report, or a sentence of one, states.
 
     Sections that state nothing (indication, history, comparison, technique) are skipped, and so is
-    what is only asked or supposed ("evaluate for", "if there is"). A sentence with several
+    what is only a question or a condition ("evaluate for", "if there is"). A sentence with several
     findings, or a finding in several places, gives several statements, in the order of the text.
 
     Args:
@@ -69,14 +69,14 @@ def read(text: str) -> Reading:
 def _statements(text: str, part: Passage, sentence: Sentence) -> Iterator[Statement]:
     start, stop = part.source(*sentence.chars)
     written = " ".join(text[start:stop].split())
-    said: list[tuple[Word, str | None, Certainty, Place]] = [
+    stated: list[tuple[Word, str | None, Certainty, Place]] = [
         (mention.word, mention.finding, mention.certainty, place)
         for mention in mentions(sentence)
         for place in mention.places
     ]
-    said.extend((word, organ, "normal", (side, None)) for word, organ, side in normals(sentence))
+    stated.extend((word, organ, "normal", (side, None)) for word, organ, side in normals(sentence))
     seen = set()
-    for word, finding, certainty, place in sorted(said, key=lambda entry: entry[0].start):
+    for word, finding, certainty, place in sorted(stated, key=lambda entry: entry[0].start):
         if (finding, certainty, place) in seen:
             continue
         seen.add((finding, certainty, place))

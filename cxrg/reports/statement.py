@@ -14,14 +14,14 @@ Certainty = Literal["present", "absent", "uncertain", "normal"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statement:
-    """What one mention in a report says.
+    """One mention of a finding or organ in a report.
 
     Attributes:
         sentence: the text of its sentence, with single blanks.
         finding: the finding or device by its canonical name (those of ``cxrg.phantom`` where it has
             one); for ``normal`` the organ, or None where the whole chest is called normal.
-        side: the patient's side, or None where it is not said.
-        zone: one of ``cxrg.phantom.language.ZONES``, or None where it is not said.
+        side: the patient's side, or None where it is not stated.
+        zone: one of ``cxrg.phantom.language.ZONES``, or None where it is not stated.
         certainty: ``present``; ``absent`` (denied or gone); ``uncertain`` (possible, likely,
             "cannot be excluded"); ``normal`` (an organ or the whole chest is called normal).
         phrase: report English to ground what is present or uncertain ("left basal consolidation");

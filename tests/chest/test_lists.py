@@ -58,7 +58,7 @@ def test_the_groups_are_those_of_the_lists() -> None:
     for entry in findings.entries().values():
         for label in entry.labels:
             assert group_of(label) == entry.group in GROUPS
-            assert place_of(label) == entry.said in ("lung", "side", "none")
+            assert place_of(label) == entry.phrase_place in ("lung", "side", "none")
     for where in places.entries().values():
         for label in where.labels:
             assert (group_of(label), place_of(label)) == ("anatomy", "none")
