@@ -19,7 +19,7 @@ from cxrg.phantom.grammar import Query
 from cxrg.reports import statements
 
 DATA = Path(__file__).parent / "data"
-PARTS = ("dev", "held_out", "hard", "final", "rough")
+PARTS = ("dev", "held_out", "hard", "final", "rough", "blind")
 CERTAINTIES = ("present", "absent", "uncertain", "normal")
 # Names that the phantom's language has common words for ("infiltrate" is also an opacity).
 HAZE = {"opacity", "consolidation", "ground-glass opacity", "infiltrate", "pneumonia"}

@@ -25,8 +25,9 @@ def certainties(text: str) -> list[tuple[str | None, str]]:
     return [(finding, certainty) for finding, _, _, certainty in labels(text)]
 
 
-def test_sentences_typed_in_a_hurry_are_read() -> None:
-    score = report_scores.scores("rough", report_scores.whole)["all"]
+@pytest.mark.parametrize("part", ["rough", "blind"])
+def test_sentences_typed_in_a_hurry_are_read(part: str) -> None:
+    score = report_scores.scores(part, report_scores.whole)["all"]
     assert score.precision >= 0.96
     assert score.recall >= 0.95
 
