@@ -58,7 +58,7 @@ def read_latent_scale(config: Mapping[str, Any]) -> LatentScale:
         return LatentScale(offset=_column([shift]), factor=_column([factor]))
     if len(given) == 1 or shift:
         other = "shift_factor" if shift else next(n for n in STATISTICS if n not in given)
-        both = "and also" if shift else "without"
+        both = "together with" if shift else "without"
         raise ModelError(
             f"vae/config.json has {given[0]} {both} {other}; correct it: latents_mean and "
             "latents_std go together, and instead of shift_factor"

@@ -93,16 +93,16 @@ def test_a_velocity_implies_the_image_and_the_noise() -> None:
 
 
 def gaussian_flow(shift: float) -> Any:
-    """The exact velocity of data that is normally distributed, and where it was asked.
+    """The exact velocity of data that is normally distributed, and where it was evaluated.
 
     With ``z = (1 - s) z_0 + s eps`` all are jointly normal, so that both expectations given ``z``
     are linear; ``v = E[eps | z] - E[z_0 | z]``.
     """
     schedule = read_schedule({**EULER, "shift": shift})
-    asked: list[int] = []
+    evaluated: list[int] = []
 
     def denoise(z: torch.Tensor, t: int, conditioning: Conditioning) -> torch.Tensor:
-        asked.append(t)
+        evaluated.append(t)
         s = float(schedule.labels(torch.tensor([t]))) / 1000
         away = (z - (1 - s) * MEAN) / ((1 - s) ** 2 * SPREAD**2 + s**2)
         return s * away - (MEAN + (1 - s) * SPREAD**2 * away)
@@ -111,7 +111,7 @@ def gaussian_flow(shift: float) -> Any:
         schedule=schedule,
         denoise=denoise,
         embedding=lambda text: Conditioning(embeds=torch.zeros(1, 3, 2)),
-        asked=asked,
+        evaluated=evaluated,
     )
 
 
@@ -144,13 +144,13 @@ def test_inversion_follows_the_known_ode(shift: float) -> None:
     assert coarse / fine == pytest.approx(10, rel=0.2)
 
 
-def test_inversion_is_eulers_method_asked_where_the_latent_lies() -> None:
+def test_inversion_is_eulers_method_evaluated_at_the_latents_own_timestep() -> None:
     model = gaussian_flow(3.0)
     z0 = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)).double()
     found = list(Inversion(schedule=model.schedule, steps=50, window=(3, 6)).latents(model, z0))
     assert [t for t, _ in found] == [59, 79, 99]
-    # Nothing is asked at the window's last index: it is only read.
-    assert model.asked == [-1, 19, 39, 59, 79]
+    # Nothing is evaluated at the window's last index: it is only read.
+    assert model.evaluated == [-1, 19, 39, 59, 79]
     z, ladder = z0, [0.0, *(3 * u / (1 + 2 * u) for u in (0.02, 0.04, 0.06, 0.08, 0.1))]
     for index, t in enumerate([-1, 19, 39, 59, 79]):
         if index >= 3:

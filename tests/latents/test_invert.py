@@ -1,4 +1,4 @@
-"""Inversion: the published list, the identities, and the way back for an analytic denoiser."""
+"""Inversion: the published list, the identities, and the return for an analytic denoiser."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MEAN, SPREAD = 0.4, 0.7
 
 
 def gaussian_model(prediction_type: str) -> Any:
-    """The exact denoiser of data that is normally distributed, and how often it was asked."""
+    """The exact denoiser of normally distributed data, and the timesteps of its evaluations."""
     schedule = read_schedule({**SCHEDULE, "prediction_type": prediction_type})
     alphas_cumprod = schedule.alpha**2
-    asked: list[int] = []
+    evaluated: list[int] = []
 
     def denoise(z: torch.Tensor, t: int, conditioning: Conditioning) -> torch.Tensor:
         assert conditioning.embeds.shape == (len(z), 3, 2)
-        asked.append(t)
+        evaluated.append(t)
         bar = alphas_cumprod[t]
         variance = bar * SPREAD**2 + 1 - bar
         eps = (1 - bar).sqrt() * (z - bar.sqrt() * MEAN) / variance
@@ -38,7 +38,7 @@ def gaussian_model(prediction_type: str) -> Any:
         schedule=schedule,
         denoise=denoise,
         embedding=lambda text: Conditioning(embeds=torch.zeros(1, 3, 2)),
-        asked=asked,
+        evaluated=evaluated,
     )
 
 
@@ -109,11 +109,11 @@ def test_no_step_is_taken_that_is_not_read() -> None:
     latents = Inversion(schedule=model.schedule, steps=50, window=(3, 5)).latents(
         model, torch.zeros(1, 4, 8, 8)
     )
-    assert model.asked == []
+    assert model.evaluated == []
     assert [t for t, _ in latents] == [79, 99]
-    assert model.asked == [19, 39, 59, 79]
+    assert model.evaluated == [19, 39, 59, 79]
     route = Inversion(schedule=model.schedule, steps=50, window=(3, 5))
-    assert route.evaluations == len(model.asked)
+    assert route.evaluations == len(model.evaluated)
     assert route.timesteps == (79, 99)
 
 

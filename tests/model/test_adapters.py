@@ -166,18 +166,18 @@ def test_damaged_vectors_are_refused(folders, tmp_path: Path) -> None:
     good = written(tmp_path / "good.safetensors", model, vectors())
     file = read_adapter(good)
     path = tmp_path / "bad.safetensors"
-    for change, told in (
+    for change, message in (
         ({"surplus": torch.zeros(1)}, "unknown tensor surplus"),
         ({"gate": None}, "'gate' is missing"),
         ({"residuals": torch.zeros(2, WIDTH)}, r"residuals is \(2, 32\) but must be \(3, 32\)"),
     ):
         tensors = {k: v for k, v in {**file.tensors, **change}.items() if v is not None}
         save_file(tensors, path, metadata=dict(file.metadata))
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             attach(model, path)
-    for card, told in (("{", "card cannot be read"), ('{"format": "cxrg.adapter/2"}', "update")):
+    for card, message in (("{", "card cannot be read"), ('{"format": "cxrg.adapter/2"}', "update")):
         save_file(dict(file.tensors), path, metadata={CARD: card})
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             attach(model, path)
 
 
@@ -187,7 +187,7 @@ def test_what_is_no_safetensors_file_is_refused(folders, tmp_path: Path) -> None
     (tmp_path / "b.safetensors").write_bytes(b"no such thing")
     save_file({}, tmp_path / "c.safetensors")
     save_file({"x": torch.zeros(1, WIDTH), "y": torch.zeros(1)}, tmp_path / "d.safetensors")
-    for name, told in (
+    for name, message in (
         ("a.pt", "can run code"),
         ("b.safetensors", "not a readable safetensors"),
         ("c.safetensors", "holds nothing"),
@@ -195,7 +195,7 @@ def test_what_is_no_safetensors_file_is_refused(folders, tmp_path: Path) -> None
         ("none.safetensors", "no such adapter"),
         (".", "give the adapter's file"),
     ):
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             attach(model, tmp_path / name)
 
 
@@ -210,14 +210,14 @@ def test_records_runs_and_ledgers_carry_the_adapter(folders, tmp_path: Path) -> 
     with pytest.raises(ModelError, match="has adapter mine"):
         attach(tuned, path)
     image = samples.image(side=plain.side, options=resolve("fast"))
-    told = record(ground(image, PHRASE, model=tuned, draws=1))
-    assert told["model"] == {
+    written_record = record(ground(image, PHRASE, model=tuned, draws=1))
+    assert written_record["model"] == {
         "name": "sd1",
         "identity": tuned.identity,
         "precision": "float32",
         "adapter": "mine",
     }
-    jsonschema.validate(told, json.loads(SCHEMA_FILE.read_text()))
+    jsonschema.validate(written_record, json.loads(SCHEMA_FILE.read_text()))
     facts = LatentDiffusion(model=tuned, options=resolve("fast")).facts
     assert (facts["adapter"], facts["identity"]) == ("mine", tuned.identity)
     assert "adapter" not in LatentDiffusion(model=plain, options=resolve("fast")).facts
@@ -467,7 +467,7 @@ def test_a_lora_that_does_not_fit_changes_nothing(folders, tmp_path: Path) -> No
     before = {name: value.clone() for name, value in model.denoiser.state_dict().items()}
     down, up = of[f"unet.{QUERY}"]
     path = tmp_path / "l.safetensors"
-    for tensors, metadata, told in (
+    for tensors, metadata, message in (
         (
             {"unet.nowhere.lora_A.weight": down, "unet.nowhere.lora_B.weight": up},
             {},
@@ -492,7 +492,7 @@ def test_a_lora_that_does_not_fit_changes_nothing(folders, tmp_path: Path) -> No
             f"unet.{CONV}.lora_{k}.weight": v for k, v in zip("AB", of[f"unet.{CONV}"], strict=True)
         }
         save_file({**good, **tensors}, path, metadata=metadata)
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             attach(model, path)
     for name, value in model.denoiser.state_dict().items():
         assert torch.equal(value, before[name])

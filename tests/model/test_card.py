@@ -40,7 +40,7 @@ def test_a_shipped_folder_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("{", "not valid JSON"),
         ("[1]", "not a JSON object"),
@@ -50,9 +50,9 @@ def test_a_shipped_folder_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
         ('{"name": "x", "dtype": "int8"}', "use float32 or bfloat16"),
     ],
 )
-def test_a_broken_card_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
+def test_a_broken_card_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "cxrg.json").write_text(text)
-    with pytest.raises(ModelError, match=complaint):
+    with pytest.raises(ModelError, match=message):
         read_card(tmp_path)
 
 

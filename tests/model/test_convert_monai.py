@@ -279,7 +279,7 @@ def narrower(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("what", "how", "complaint"),
+    ("what", "how", "message"),
     [
         ("diffusion", without("down_blocks.2.attentions.1.proj_out"), "2 weights are missing"),
         ("diffusion", without("attn2.to_v"), r"11 weights are missing, such as down_blocks\.1"),
@@ -303,11 +303,11 @@ def narrower(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     ],
 )
 def test_what_is_not_exactly_the_model_is_refused(
-    what, how, complaint, files, text_encoder, tmp_path
+    what, how, message, files, text_encoder, tmp_path
 ) -> None:
     changed = change(files, tmp_path, what, how)
     out = tmp_path / "out" / "cxr"
-    with pytest.raises(ModelError, match=complaint) as refused:
+    with pytest.raises(ModelError, match=message) as refused:
         import_monai(**changed, text_encoder=text_encoder, out=out)
     assert str(changed[what]) in str(refused.value)
     assert not out.exists()
@@ -318,11 +318,11 @@ def test_other_files_are_refused(files, text_encoder, tmp_path) -> None:
     broken = tmp_path / "broken.pth"
     broken.write_bytes(files["diffusion"].read_bytes()[:5000])
     out = tmp_path / "out"
-    for path, complaint in (
+    for path, message in (
         (broken, "broken, or not written by torch.save; copy it again"),
         (tmp_path / "no.pth", "no such"),
     ):
-        with pytest.raises(ModelError, match=complaint):
+        with pytest.raises(ModelError, match=message):
             import_monai(**files | {"diffusion": path}, text_encoder=text_encoder, out=out)
     swapped: dict[str, Any] = {"autoencoder": files["diffusion"], "diffusion": files["autoencoder"]}
     with pytest.raises(ModelError, match="no counterpart"):
@@ -342,12 +342,12 @@ def test_a_text_encoder_that_does_not_fit_is_refused(files, text_encoder, tmp_pa
     weights = pickles / "text_encoder" / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
     empty.mkdir()
-    for folder, complaint in (
+    for folder, message in (
         (other, "48 wide but the U-Net takes 32"),
         (pickles, "can run code when read"),
         (empty, "no text_encoder/config.json"),
     ):
-        with pytest.raises(ModelError, match=complaint):
+        with pytest.raises(ModelError, match=message):
             import_monai(**files, text_encoder=folder, out=tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
@@ -368,8 +368,8 @@ def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     monkeypatch.setattr("sys.argv", ["cxrg", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = capsys.readouterr()
-    return int(ended.value.code or 0), told.out, told.err
+    output = capsys.readouterr()
+    return int(ended.value.code or 0), output.out, output.err
 
 
 def test_the_command_imports_and_names_what_it_read(
@@ -378,11 +378,11 @@ def test_the_command_imports_and_names_what_it_read(
     out = tmp_path / "cxr"
     given = [f"--autoencoder={files['autoencoder']}", f"--diffusion={files['diffusion']}"]
     given += [f"--text-encoder={text_encoder}", f"--out={out}"]
-    code, told, warned = run(monkeypatch, capsys, "models", "import", "monai", *given)
+    code, stdout, warned = run(monkeypatch, capsys, "models", "import", "monai", *given)
     assert code == 0
-    assert told.startswith(f"{out}: ")
-    assert f"files of {package}" in told
+    assert stdout.startswith(f"{out}: ")
+    assert f"files of {package}" in stdout
     assert "not of the published sizes" in warned
-    code, told, warned = run(monkeypatch, capsys, "models", "import", "monai", *given)
-    assert (code, told) == (4, "")
+    code, stdout, warned = run(monkeypatch, capsys, "models", "import", "monai", *given)
+    assert (code, stdout) == (4, "")
     assert "exists already" in warned

@@ -50,7 +50,7 @@ def models(folders: dict[str, Path]) -> dict[str, Model]:
 
 
 def pipeline(model: Model) -> Any:
-    """diffusers' own way from a prompt to what its denoiser is given."""
+    """diffusers' own pipeline, from a prompt to the denoiser's inputs."""
     parts: dict[str, Any] = {"vae": model.vae, "tokenizer": model.tokenizer, "scheduler": None}
     parts |= {"text_encoder": model.text_encoder}
     if model.second is not None:
@@ -414,7 +414,7 @@ def narrow_text(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "spoil", "complaint"),
+    ("family", "spoil", "message"),
     [
         ("sana", edit("transformer/config.json", qk_norm="rms"), "with qk_norm is not handled"),
         (
@@ -447,12 +447,12 @@ def narrow_text(folder: Path) -> None:
         ("sdxl", other_tokens, "differ; copy them again"),
     ],
 )
-def test_faults_are_named(family, spoil, complaint, folders, tmp_path) -> None:
+def test_faults_are_named(family, spoil, message, folders, tmp_path) -> None:
     folder = shutil.copytree(folders[family], tmp_path / family)
     spoil(folder)
     report = check_folder(folder)
-    assert any(complaint in problem for problem in report.problems), report.problems
-    with pytest.raises(ModelError, match=re.escape(complaint)):
+    assert any(message in problem for problem in report.problems), report.problems
+    with pytest.raises(ModelError, match=re.escape(message)):
         load(folder)
 
 
@@ -466,8 +466,8 @@ loaded = [name for name in sys.modules if name.startswith("transformers.models."
 print([n for n in loaded if any(f in n for f in (".t5.model", ".gemma2.", ".clip.model"))])
 print([name for name in sys.modules if name.startswith("diffusers.pipelines.s")])
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert told.stdout.split("\n")[:2] == ["[]", "[]"], told.stderr
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "[]"], done.stderr
 
 
 def test_linear_self_attention_completes_nothing(models: dict[str, Model]) -> None:

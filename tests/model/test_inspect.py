@@ -44,15 +44,17 @@ def test_a_whole_folder_is_described_as_load_finds_it(family: str, folders) -> N
         assert ours <= counted[name] <= sum(p.numel() for p in network.parameters()) + heads
 
 
-def test_families_are_told_apart(folders) -> None:
-    told = {name: inspect_folder(place).family for name, place in folders.items()}
-    assert told["sd1"] == "Stable Diffusion 1.x layout"
-    assert told["sd2"] == "Stable Diffusion 2.x layout"
-    assert "deep-compression autoencoder and BertModel" in told["compact"]
-    assert told["sdxl"] == "Stable Diffusion XL layout"
-    assert told["radedit"] == "Stable Diffusion 1.x layout with CXRBertModel"
-    assert told["pixart"].startswith("PixArt, a diffusion transformer with text cross-attention")
-    assert told["sana"].startswith("Sana, a diffusion transformer with text cross-attention")
+def test_families_are_recognised(folders) -> None:
+    families = {name: inspect_folder(place).family for name, place in folders.items()}
+    assert families["sd1"] == "Stable Diffusion 1.x layout"
+    assert families["sd2"] == "Stable Diffusion 2.x layout"
+    assert "deep-compression autoencoder and BertModel" in families["compact"]
+    assert families["sdxl"] == "Stable Diffusion XL layout"
+    assert families["radedit"] == "Stable Diffusion 1.x layout with CXRBertModel"
+    assert families["pixart"].startswith(
+        "PixArt, a diffusion transformer with text cross-attention"
+    )
+    assert families["sana"].startswith("Sana, a diffusion transformer with text cross-attention")
 
 
 def edit(path: str, **facts: Any) -> Callable[[Path], None]:
@@ -115,7 +117,7 @@ UNET = "unet/config.json"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("spoil", "message"),
     [
         (remove("vae/config.json"), "no vae/config.json"),
         (remove("scheduler/scheduler_config.json"), "no scheduler/scheduler_config.json"),
@@ -151,11 +153,11 @@ UNET = "unet/config.json"
         (lambda folder: (folder / "cxrg.json").write_text("{"), "not valid JSON"),
     ],
 )
-def test_every_fault_is_named(spoil, complaint: str, folder: Path) -> None:
+def test_every_fault_is_named(spoil, message: str, folder: Path) -> None:
     spoil(folder)
     report = inspect_folder(folder)
     assert report.model is None
-    assert any(complaint in problem for problem in report.problems), report.problems
+    assert any(message in problem for problem in report.problems), report.problems
     with pytest.raises(CxrgError):
         load(folder)
 
@@ -163,8 +165,8 @@ def test_every_fault_is_named(spoil, complaint: str, folder: Path) -> None:
 def test_all_faults_are_found_at_once(folder: Path) -> None:
     for spoil in (pickled("vae"), remove("scheduler/scheduler_config.json"), truncated):
         spoil(folder)
-    told = " ".join(inspect_folder(folder).problems)
-    assert all(text in told for text in ("can run code", "no scheduler/", "broken"))
+    problems = " ".join(inspect_folder(folder).problems)
+    assert all(text in problems for text in ("can run code", "no scheduler/", "broken"))
 
 
 def test_what_does_no_harm_is_a_note(folder: Path) -> None:
@@ -240,14 +242,14 @@ def test_shards_are_put_together_and_missed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "complaint"),
+    ("name", "family", "message"),
     [
         ("SD3Transformer2DModel", "joint attention of image and text", "jointly"),
         ("FluxTransformer2DModel", "joint attention of image and text", "jointly"),
         ("DiTTransformer2DModel", "a diffusion model of another kind", "not handled"),
     ],
 )
-def test_families_that_are_not_handled_are_named(name, family, complaint, folder: Path) -> None:
+def test_families_that_are_not_handled_are_named(name, family, message, folder: Path) -> None:
     (folder / "unet").rename(folder / "transformer")
     edit("transformer/config.json", _class_name=name)(folder)
     # Its other parts are of other kinds as well, and no fault of their own.
@@ -256,13 +258,13 @@ def test_families_that_are_not_handled_are_named(name, family, complaint, folder
     assert family in report.family
     assert name in report.family
     (problem,) = report.problems
-    assert complaint in problem
+    assert message in problem
     assert "use one of Stable Diffusion 1.x, 2.x and XL, PixArt-Sigma and Sana" in problem
-    with pytest.raises(ModelError, match=f"{name}.*{complaint}.*PixArt-Sigma and Sana"):
+    with pytest.raises(ModelError, match=f"{name}.*{message}.*PixArt-Sigma and Sana"):
         load(folder)
 
 
-def test_strangers_are_told_what_they_are(tmp_path: Path) -> None:
+def test_other_folders_are_explained(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     assert "none of its parts" in inspect_folder(tmp_path).problems[0]
     (tmp_path / "sd.safetensors").touch()
@@ -277,8 +279,8 @@ def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     monkeypatch.setattr("sys.argv", ["cxrg", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = capsys.readouterr()
-    return int(ended.value.code or 0), told.out, told.err
+    output = capsys.readouterr()
+    return int(ended.value.code or 0), output.out, output.err
 
 
 def test_the_command_shows_the_report(folders, monkeypatch, capsys) -> None:

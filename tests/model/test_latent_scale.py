@@ -81,7 +81,7 @@ def test_the_scale_by_hand() -> None:
     [
         ({"latents_mean": None}, "has latents_std without latents_mean; correct it"),
         ({"latents_std": None}, "has latents_mean without latents_std; correct it"),
-        ({"shift_factor": 0.1}, "has latents_mean beside shift_factor; correct it"),
+        ({"shift_factor": 0.1}, "has latents_mean together with shift_factor; correct it"),
         ({"latents_mean": [0.0]}, "latents_mean must list 4 numbers"),
         ({"latents_std": [1.0, 1.0, 0.0, 1.0]}, "latents_std must hold numbers, and deviations"),
         ({"latents_mean": ["a"] * 4}, "latents_mean must hold numbers"),

@@ -100,20 +100,20 @@ def test_a_second_call_gives_the_same_maps_and_gradients_stay_on(model, images) 
 def test_a_prompt_is_embedded_once_and_the_memory_of_them_is_bounded(
     model, images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh, asked = replace(model), []
+    fresh, encoded = replace(model), []
     encoder = model.text_encoder.register_forward_pre_hook(
-        lambda _, args, kwargs: asked.append(1), with_kwargs=True
+        lambda _, args, kwargs: encoded.append(1), with_kwargs=True
     )
     try:
         ground(images[0], [PHRASE, "left", PHRASE], model=fresh, options=SHORT)
         ground(images[1], ["left"], model=fresh, options=SHORT)
-        assert len(asked) == 3  # two phrases and the empty prompt
+        assert len(encoded) == 3  # two phrases and the empty prompt
         monkeypatch.setattr("cxrg.model.model.REMEMBERED_TEXTS", 3)
         for text in ("", "right", "left"):
             fresh.embedding(text)
-        assert len(asked) == 4
+        assert len(encoded) == 4
         fresh.embedding(PHRASE)  # the one used longest ago went when "right" came
-        assert len(asked) == 5
+        assert len(encoded) == 5
         assert len(fresh._texts) == 3
     finally:
         encoder.remove()
@@ -149,7 +149,7 @@ def test_too_many_rows_are_halved(model, images, rows, error) -> None:
         np.testing.assert_allclose(one.canonical, other.canonical, atol=1e-4)
 
 
-def test_memory_for_no_row_at_all_is_told_with_a_remedy(model, images) -> None:
+def test_too_little_memory_for_one_row_is_an_error_with_a_remedy(model, images) -> None:
     def refuse(*_: object) -> None:
         raise MemoryError
 
@@ -210,17 +210,17 @@ def test_free_memory_is_that_of_the_machine() -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_what_cannot_be_meant_is_told_before_a_network_runs(
+def test_invalid_options_are_refused_before_a_network_runs(
     knobs, kind, remedy, model, images, rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Model, "encode", lambda *_: pytest.fail("the image was encoded"))
-    with pytest.raises(kind, match=remedy) as told:
+    with pytest.raises(kind, match=remedy) as refusal:
         ground(images[0], ["heart", "left"], model=model, **knobs)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refusal.value)
     assert rows == []
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_a_precision_that_the_device_lacks_is_told(dtype: str, folder: Path) -> None:
+def test_a_precision_that_the_device_lacks_is_refused(dtype: str, folder: Path) -> None:
     with pytest.raises(UsageError, match=r"use .*float32"):
         load(folder, device="cpu", dtype=dtype)

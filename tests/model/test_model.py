@@ -162,7 +162,7 @@ def test_the_published_schedules_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "complaint"),
+    ("config", "message"),
     [
         ({"_class_name": "EDMEulerScheduler"}, "EDMEuler"),
         ({"prediction_type": "sample"}, "prediction type 'sample'"),
@@ -174,8 +174,8 @@ def test_the_published_schedules_values() -> None:
         ({"_class_name": FLOW[1], "invert_sigmas": True}, "invert_sigmas"),
     ],
 )
-def test_other_schedules_are_refused(config: dict[str, object], complaint: str) -> None:
-    with pytest.raises(ModelError, match=complaint):
+def test_other_schedules_are_refused(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         read_schedule(config)
 
 
@@ -235,7 +235,7 @@ def joint_transformer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "complaint"),
+    ("damage", "message"),
     [
         (unsafe_only, r"only diffusion_pytorch_model\.bin.*safe_serialization"),
         (truncated, "unet: .*copy"),
@@ -252,7 +252,7 @@ def joint_transformer(folder: Path) -> None:
             lambda f: edit(
                 f / "tokenizer" / "tokenizer_config.json",
                 tokenizer_class="Strange",
-                auto_map={"AutoTokenizer": ["strange.Tokenizer", None]},
+                auto_map={"AutoTokenizer": ["unknown.Tokenizer", None]},
             ),
             "tokenizer: .*trust_remote_code|tokenizer: .*copy",
         ),
@@ -280,10 +280,10 @@ def joint_transformer(folder: Path) -> None:
         (lambda f: (f / "cxrg.json").write_text('{"name": "x", "size": 3}'), "unknown fact size"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused(damage, complaint, broken: Path, capfd) -> None:
+def test_a_folder_that_cannot_be_used_is_refused(damage, message, broken: Path, capfd) -> None:
     damage(broken)
     capfd.readouterr()
-    with pytest.raises(ModelError, match=complaint) as refusal:
+    with pytest.raises(ModelError, match=message) as refusal:
         load(broken, device="cpu")
     assert "\n" not in str(refusal.value)
     assert capfd.readouterr() == ("", "")
@@ -325,34 +325,38 @@ def test_offline_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load(name)
 
 
-def test_the_hub_is_asked_for_the_pinned_revision(folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+def test_the_pinned_revision_is_requested_from_the_hub(
+    folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: dict[str, Any] = {}
 
     def snapshot(hub_id: str, **settings: object) -> str:
-        asked.update(settings, hub_id=hub_id)
+        requests.update(settings, hub_id=hub_id)
         return str(folders["sd1"])
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     loaded = load("stable-diffusion-1.5", revision="abc", device="cpu")
-    assert asked["hub_id"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    assert asked["revision"] == "abc"
-    assert asked["local_files_only"] is False
-    assert not any(".bin" in pattern or ".ckpt" in pattern for pattern in asked["allow_patterns"])
+    assert requests["hub_id"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert requests["revision"] == "abc"
+    assert requests["local_files_only"] is False
+    assert not any(
+        ".bin" in pattern or ".ckpt" in pattern for pattern in requests["allow_patterns"]
+    )
     # The package's card counts where the folder has none, also by hub id.
     assert loaded.card.name == "stable-diffusion-1.5"
     assert load("stable-diffusion-v1-5/stable-diffusion-v1-5", device="cpu").card == loaded.card
-    assert asked["revision"] is None
+    assert requests["revision"] is None
 
 
 def test_parts_that_the_hub_has_as_variants_only_are_fetched_too(folders, monkeypatch, tmp_path):
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
     folder = shutil.copytree(folders["sd1"], tmp_path / "sd1")
     half = (folder / UNET).rename(tmp_path / "diffusion_pytorch_model.fp16.safetensors")
 
     def snapshot(hub_id: str, **settings: Any) -> str:
-        asked.append(settings)
-        if len(asked) == 2:
+        requests.append(settings)
+        if len(requests) == 2:
             shutil.move(half, folder / "unet")
         return str(folder)
 
@@ -360,11 +364,11 @@ def test_parts_that_the_hub_has_as_variants_only_are_fetched_too(folders, monkey
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     load("o/n", device="cpu")
     name = "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors"
-    for settings, fetched in zip(asked, (False, True), strict=True):
+    for settings, fetched in zip(requests, (False, True), strict=True):
         ignored = any(fnmatch(name, pattern) for pattern in settings["ignore_patterns"])
         allowed = any(fnmatch(name, pattern) for pattern in settings["allow_patterns"])
         assert (allowed and not ignored) is fetched
-    assert not any(fnmatch("vae/x.safetensors", each) for each in asked[1]["allow_patterns"])
+    assert not any(fnmatch("vae/x.safetensors", each) for each in requests[1]["allow_patterns"])
 
 
 def failing(error: Exception) -> object:
@@ -378,18 +382,18 @@ def test_what_the_hub_answers_becomes_one_line(monkeypatch: pytest.MonkeyPatch) 
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    for error, complaint in (
+    for error, message in (
         (LocalEntryNotFoundError("no\nway"), "the hub cannot be reached"),
         (OSError("disk\nfull"), "o/n: disk; try again"),
     ):
         monkeypatch.setattr("huggingface_hub.snapshot_download", failing(error))
-        with pytest.raises(ModelError, match=complaint) as refusal:
+        with pytest.raises(ModelError, match=message) as refusal:
             load("o/n")
         assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "address", "complaint"),
+    ("name", "address", "message"),
     [
         (
             "ALL_PROXY",
@@ -402,7 +406,7 @@ def test_what_the_hub_answers_becomes_one_line(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_addresses_that_the_hubs_client_refuses_become_one_line(
-    name: str, address: str, complaint: str, tmp_path: Path
+    name: str, address: str, message: str, tmp_path: Path
 ) -> None:
     """In a process of its own: the client reads its environment once."""
     known = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "HF_ENDPOINT", "HF_HUB_OFFLINE")
@@ -422,18 +426,18 @@ except ModelError as error:
         text=True,
     )
     assert len(done.stdout.splitlines()) == 1, done.stderr
-    assert re.search(complaint, done.stdout), done.stdout
+    assert re.search(message, done.stdout), done.stdout
     assert "secret" not in done.stdout
 
 
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
-    for name, complaint in (
+    for name, message in (
         ("gpu", "not known"),
         ("cuda:99", "not on this machine"),
         ("meta", "not on this machine"),
     ):
-        with pytest.raises(UsageError, match=complaint):
+        with pytest.raises(UsageError, match=message):
             choose_device(name)
 
 
