@@ -41,6 +41,14 @@ def extent(mask: Mask) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def outward(
+    box: tuple[int, int, int, int], x: NDArray[np.floating | np.integer], side: str
+) -> NDArray[np.floating]:
+    """How far columns are from the medial border of a lung: 0 there, 1 at the chest wall."""
+    x0, _, x1, _ = box
+    return np.asarray((x - x0 if side == "left" else x1 - x) / (x1 - x0))
+
+
 def parts_of(lung: Mask, side: str) -> dict[str, Mask]:
     """The parts of one lung by name, empty for an empty mask.
 
@@ -55,8 +63,7 @@ def parts_of(lung: Mask, side: str) -> dict[str, Mask]:
     columns = np.arange(lung.shape[1])[None, :]
     height, width = y1 - y0, x1 - x0
     down = (rows + 0.5 - y0) / height
-    # 0 at the medial border of the lung, 1 at the chest wall
-    out = (columns + 0.5 - x0) / width if side == "left" else (x1 - columns - 0.5) / width
+    out = outward(box, columns + 0.5, side)
     parts = {name: lung & (down >= a) & (down < b) for name, (a, b) in ZONES.items()}
     medial = x0 if side == "left" else x1
     radius2 = (columns - medial) ** 2 + (rows - (y0 + _PERIHILAR_DOWN * height)) ** 2

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.chest.findings import entries
-from cxrg.chest.lung import NAMED_SHARE, THIRDS, extent
+from cxrg.chest.lung import NAMED_SHARE, THIRDS, extent, outward
 from cxrg.geometry import Mask
 from cxrg.phantom.noise import Array, fractal_noise, grid, smooth_noise, soft_step
 
@@ -192,10 +192,10 @@ def draw_effusion(rng: np.random.Generator, chest: Chest, side: str, kind: str) 
     box = extent(lung)
     if box is None:
         return chest.image, None
-    x0, y0, x1, y1 = box
+    _, y0, _, y1 = box
     columns = np.arange(chest.side)[None, :].astype(np.float32)
     rows = np.arange(chest.side)[:, None].astype(np.float32)
-    out = (columns - x0) / (x1 - x0) if side == "left" else (x1 - columns) / (x1 - x0)
+    out = outward(box, columns, side)
     amount = rng.choice([rng.uniform(0.06, 0.16), rng.uniform(0.15, 0.35), rng.uniform(0.3, 0.6)])
     top = y1 - amount * (y1 - y0) * (0.35 + 0.65 * np.clip(out, 0, 1) ** rng.uniform(1.2, 3))
     wall = soft_step(np.asarray(out - 0.85, np.float32), 0.2)
@@ -223,7 +223,7 @@ def draw_pneumothorax(rng: np.random.Generator, chest: Chest, side: str, kind: s
     depth = cv2.distanceTransform(np.pad(lung.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     columns = np.arange(chest.side)[None, :]
     rows = np.arange(chest.side)[:, None]
-    out = (columns - x0) / (x1 - x0) if side == "left" else (x1 - columns) / (x1 - x0)
+    out = outward(box, columns, side)
     down = (rows - y0) / (y1 - y0)
     fall = rng.uniform(0.35, 1.1)
     width = rng.uniform(0.12, 0.45) * (x1 - x0) * np.clip(1.15 - down / fall, 0, 1)

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.chest.lung import extent
+from cxrg.chest.lung import extent, outward
 from cxrg.geometry import Mask
-from cxrg.phantom.findings import Chest, Drawn, Finding, size_of, zone_of
+from cxrg.phantom.findings import Chest, Draw, Drawn, Finding, size_of, zone_of
 from cxrg.phantom.noise import Array, fractal_noise, grid, smooth_noise, soft_step
 
 _BARELY = 0.05
@@ -160,9 +160,9 @@ def _peripheral(rng: np.random.Generator, chest: Chest, side: str) -> Array | No
     box = extent(lung)
     if box is None:
         return None
-    x0, y0, x1, y1 = box
+    _, y0, _, y1 = box
     rows, columns = np.arange(chest.side)[:, None], np.arange(chest.side)[None, :]
-    out = (columns - x0) / (x1 - x0) if side == "left" else (x1 - columns) / (x1 - x0)
+    out = outward(box, columns, side)
     down = (rows - y0) / (y1 - y0)
     middle, tall = rng.uniform(0.45, 0.95), rng.uniform(0.12, 0.45)
     low = np.exp(-(((down - middle) / tall) ** 4))
@@ -307,11 +307,11 @@ def draw_effusion(rng: np.random.Generator, chest: Chest, side: str, kind: str) 
     box = extent(lung)
     if box is None:
         return chest.image, None
-    x0, y0, x1, y1 = box
+    _, y0, _, y1 = box
     tall = y1 - y0
     rows = np.arange(chest.side)[:, None].astype(np.float32)
     columns = np.arange(chest.side)[None, :].astype(np.float32)
-    out = (columns - x0) / (x1 - x0) if side == "left" else (x1 - columns) / (x1 - x0)
+    out = outward(box, columns, side)
     out = np.clip(out, 0, 1)
     form = str(
         rng.choice(["blunt", "meniscus", "subpulmonic", "layered"], p=[0.35, 0.4, 0.13, 0.12])
@@ -362,7 +362,7 @@ def draw_pneumothorax(rng: np.random.Generator, chest: Chest, side: str, kind: s
     mask = lung & ~left
     # Air beside the mediastinum is not what is seen; the rim lies above and at the wall.
     columns = np.arange(chest.side)[None, :]
-    out = (columns - x0) / (x1 - x0) if side == "left" else (x1 - columns) / (x1 - x0)
+    out = outward(box, columns, side)
     rows = np.arange(chest.side)[:, None]
     mask &= (out > 0.3) | (rows < y0 + 0.25 * (y1 - y0))
     mask = np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0)
@@ -398,7 +398,7 @@ def draw_atelectasis(rng: np.random.Generator, chest: Chest, side: str, kind: st
     gx, gy = grid(chest.side)
     x, y = gx * chest.side, gy * chest.side
     wide, tall = x1 - x0, y1 - y0
-    out = (x - x0) / wide if side == "left" else (x1 - x) / wide
+    out = outward(box, x, side)
     down = (y - y0) / tall
     room = lung
     form = str(rng.choice(["plate", "base", "upper"], p=[0.55, 0.33, 0.12]))
@@ -432,8 +432,6 @@ def draw_atelectasis(rng: np.random.Generator, chest: Chest, side: str, kind: st
     image = lose_air(chest, np.clip(cover * texture, 0, 1).astype(np.float32), hides=0.3)
     return _finding(chest, image, side, kind, room)
 
-
-Draw = Callable[[np.random.Generator, Chest, str, str], Drawn]
 
 ONE_SIDED: dict[str, tuple[Draw, float]] = {
     "consolidation": (draw_opacity, 0.12),
