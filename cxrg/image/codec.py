@@ -13,7 +13,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,10 @@ class MismatchError(ValueError):
     """The compressed frame is of another size than the header says, or states none."""
 
 
+class TooManyScansError(ValueError):
+    """The scans of a JPEG would take too long to decode."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Codestream:
     """What a compressed frame states about itself."""
@@ -93,9 +97,10 @@ def decode(ds: pydicom.Dataset) -> Cells:
 
     Raises:
         MismatchError: the compressed frame is of another size than the header says.
+        TooManyScansError: it is a JPEG of too many scans.
         Exception: whatever a decoder raises on damaged data.
     """
-    syntax, samples = ds.file_meta.TransferSyntaxUID, int(ds.SamplesPerPixel)
+    syntax = ds.file_meta.TransferSyntaxUID
     bits, high_bit = int(ds.BitsStored), int(ds.HighBit)
     if not syntax.is_compressed:
         return Cells(pixels=_read_pixels(ds), bits=bits, high_bit=high_bit)
@@ -103,32 +108,31 @@ def decode(ds: pydicom.Dataset) -> Cells:
     if syntax == RLELossless:
         return Cells(pixels=_run_lengths(ds, frame), bits=bits, high_bit=high_bit)
     stated = read_codestream(frame)
-    if stated is None or (stated.rows, stated.columns, stated.components) != (
-        *(ds.Rows, ds.Columns, samples),
-    ):
+    header = (ds.Rows, ds.Columns, ds.SamplesPerPixel)
+    if stated is None or (stated.rows, stated.columns, stated.components) != header:
         raise MismatchError
     if frame[:2] == _JPEG and takes_too_long(frame, stated.rows * stated.columns):
-        raise ValueError("too many scans")
+        raise TooManyScansError
+    return _decode_codestream(ds, frame, stated)
+
+
+def _decode_codestream(ds: pydicom.Dataset, frame: bytes, stated: Codestream) -> Cells:
+    """JPEG, JPEG-LS or JPEG 2000 of the header's size, in the depth that it states itself."""
+    syntax, bits = ds.file_meta.TransferSyntaxUID, int(ds.BitsStored)
     if stated.bits < bits or stated.bits > int(ds.BitsAllocated):
         bits = stated.bits
         if ds.PixelRepresentation and syntax in _LOSSY_JPEG:
             raise ValueError("lossy JPEG has no signed pixels of another depth")
     if syntax in _LOSSY_JPEG and stated.bits == 12:
         pixels = _twelve_bit_jpeg(ds, frame)
-    elif syntax in _LOSSY_JPEG and samples == 3 and _states_colour_space(frame):
+    elif syntax in _LOSSY_JPEG and stated.components == 3 and _states_colour_space(frame):
         with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
             pixels = np.asarray(image.convert("RGB"))
+    elif DECODERS.get(syntax) == "gdcm":
+        pixels = _lossless_jpeg(ds, frame, 8 if stated.bits <= 8 else 16)
     else:
         allocated = 8 if stated.bits <= 8 else 16
-        gdcm = DECODERS.get(syntax) == "gdcm"
-        # gdcm ends the process over pixels with bits beyond those stored.
-        kept = allocated if gdcm else min(bits, allocated)
-        if gdcm:
-            ds.PixelData = encapsulate([_without_remarks(frame)])
-            for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
-                ds.pop(keyword, None)
-        with _silent_stderr() if gdcm else nullcontext():
-            pixels = _read_pixels(ds, bits_stored=kept, bits_allocated=allocated)
+        pixels = _read_pixels(ds, bits_stored=min(bits, allocated), bits_allocated=allocated)
     if not ds.PixelRepresentation and int(pixels.max()) >= 2**bits:
         bits = stated.bits
     notes = (_DEPTH.format(stated.bits, ds.BitsStored, bits),) if bits != ds.BitsStored else ()
@@ -167,12 +171,24 @@ def _run_lengths(ds: pydicom.Dataset, frame: bytes) -> NDArray[np.generic]:
     return convert_color_space(pixels, kind, "RGB") if kind == "YBR_FULL" else pixels
 
 
+def _lossless_jpeg(ds: pydicom.Dataset, frame: bytes, allocated: int) -> NDArray[np.generic]:
+    """Lossless JPEG by gdcm, without what makes it end the process.
+
+    Those are odd application segments, and pixels with bits beyond those stored.
+    """
+    ds.PixelData = encapsulate([_without_comments(frame)])
+    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        ds.pop(keyword, None)
+    with _silent_stderr():
+        return _read_pixels(ds, bits_stored=allocated, bits_allocated=allocated)
+
+
 def _twelve_bit_jpeg(ds: pydicom.Dataset, frame: bytes) -> NDArray[np.generic]:
     """Lossy JPEG of 12 bits by gdcm, which pydicom does not let it read."""
     import gdcm
 
     fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(_without_remarks(frame))
+    fragment.SetByteStringValue(_without_comments(frame))
     fragments = gdcm.SequenceOfFragments.New()
     fragments.AddFragment(fragment)
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
@@ -221,10 +237,10 @@ def _states_colour_space(jpeg: bytes) -> bool:
     return b"JFIF\0" in start or b"\xff\xee\0\x0eAdobe" in start or bool(_RED_FIRST.search(start))
 
 
-def _without_remarks(jpeg: bytes) -> bytes:
-    """A JPEG without application segments and comments: gdcm ends the process over odd ones.
+def _without_comments(jpeg: bytes) -> bytes:
+    """A JPEG without application segments and comments; no pixel that gdcm reads depends on them.
 
-    No pixel depends on them in what gdcm reads here. `read_codestream` has walked the segments.
+    `read_codestream` has followed the segments to the first scan.
     """
     kept, at = [jpeg[:2]], 2
     while jpeg[at + 1] != 0xDA:

@@ -29,9 +29,10 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from cxrg.image.codec import Cells, MismatchError, decode
+from cxrg.image.codec import Cells, MismatchError, TooManyScansError, decode
 from cxrg.image.file import MAX_BYTES, check_size, image_error, open_file, read_bytes
 from cxrg.image.grayscale import (
+    MAX_RESCALE,
     VALUE_FAILURES,
     inverted,
     items,
@@ -175,10 +176,10 @@ def _parse(path: Path, data: bytes) -> pydicom.FileDataset:
             ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
         known = ds.file_meta.TransferSyntaxUID.is_transfer_syntax
     except _TooLargeError:
-        problem, remedy = "grows beyond all bounds when inflated", "export it uncompressed"
-        raise image_error(path, problem, remedy) from None
+        problem = f"inflates to more than {MAX_INFLATED >> 20} MiB"
+        raise image_error(path, problem, "export it uncompressed") from None
     except _FAILURES:
-        raise image_error(path, "cannot be read as DICOM; it is damaged", _AGAIN) from None
+        raise image_error(path, "cannot be read as DICOM, it is damaged", _AGAIN) from None
     if not known:
         raise image_error(path, "has an unknown Transfer Syntax", "convert it: gdcmconv --raw")
     if "PixelData" in ds:
@@ -271,6 +272,9 @@ def _decode(path: Path, ds: pydicom.Dataset) -> Cells:
     except MismatchError:
         problem = "has a compressed image that does not match its header"
         raise image_error(path, problem, _AGAIN) from None
+    except TooManyScansError:
+        problem = "has too many JPEG scans to be decoded"
+        raise image_error(path, problem, "export it uncompressed") from None
     except _FAILURES:
         name = ds.file_meta.TransferSyntaxUID.name
         problem = f"has pixels that cannot be decoded as {name} (truncated, or no decoder)"
@@ -335,7 +339,7 @@ def _through_luts(
     try:
         values, full = modality(levels, ds)
     except ValueError:
-        problem = "has a Rescale Slope or Rescale Intercept beyond all bounds"
+        problem = f"has a Rescale Slope or Rescale Intercept above {MAX_RESCALE:g}"
         raise image_error(path, problem, "export it again") from None
     table, window, notes = voi(values, counts, full, bits, ds)
     if np.ptp(table[counts > 0]) == 0:

@@ -17,14 +17,16 @@ from cxrg.errors import ImageError
 
 Kind = Literal["dicom", "png", "jpeg", "tiff"]
 
-# A chest X-ray has 4 to 20 million pixels; what goes beyond these is a mistake or a bomb.
+# A chest X-ray has 4 to 20 million pixels; a file beyond these limits is a mistake or an attack.
 MAX_BYTES = 2**30
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 32_000
 MIN_SIDE = 16
 MAX_RATIO = 8
 
-_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # Windows has neither this nor named pipes in folders
+_NO_WAITING = getattr(
+    os, "O_NONBLOCK", 0
+)  # Windows has neither this flag nor named pipes in folders
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 """Usual suffixes of image files; the kind of a file is decided by its content."""
@@ -46,7 +48,7 @@ _VRS = frozenset(
 
 
 def image_error(path: Path, problem: str, remedy: str) -> ImageError:
-    """The one line that a file which cannot be used gets: name, problem, remedy."""
+    """The error for a file that cannot be used, in one line: name, problem, remedy."""
     name = "".join(c if c.isprintable() else "?" for c in str(path))
     return ImageError(f"{name}: {problem}; {remedy}")
 
@@ -82,7 +84,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file for reading; unlike `Path.open` it never waits, as for a pipe's other end."""
+    """Open a file for reading; unlike `Path.open` it never waits for a pipe's other end."""
     return open(path, "rb", opener=lambda name, how: os.open(name, how | _NO_WAITING))
 
 

@@ -115,7 +115,7 @@ def modality(levels: Levels, ds: pydicom.Dataset) -> tuple[Levels, tuple[float, 
     slope = numbers(ds, "RescaleSlope", 1.0)[0] or 1.0
     intercept = numbers(ds, "RescaleIntercept", 0.0)[0]
     if max(abs(slope), abs(intercept)) > MAX_RESCALE:
-        raise ValueError("Rescale Slope or Rescale Intercept is beyond all bounds")
+        raise ValueError("Rescale Slope or Rescale Intercept is too large")
     values = levels * slope + intercept
     return values, (float(values.min()), float(values.max()))
 

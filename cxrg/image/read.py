@@ -1,4 +1,4 @@
-"""A chest X-ray file as the model sees it: float32 grey in a square, and the way back.
+"""Read a chest X-ray file as the model sees it: float32 grey in a square, and the frame back.
 
 DICOM goes through `cxrg.image.dicom`, PNG, JPEG and TIFF through `cxrg.image.picture`; these come
 without any instruction how to show them, so their grey is that of `cxrg.image.samples`. Whatever
@@ -28,13 +28,13 @@ class CxrImage:
 
     Attributes:
         pixels: float32 ``(S, S)`` in [0, 1], what the model sees; 0 beyond the picture.
-        frame: leads from the square to the pixels of the upright picture and back.
+        frame: converts between the square and the pixels of the upright picture.
         grey: float32 ``(H, W)`` in [0, 1], the upright picture in its own display grey.
         path: the file as named.
         sha256: of the file's bytes, hexadecimal.
         kind: ``dicom``, ``png``, ``jpeg`` or ``tiff``.
         uid: SOP Instance UID of a DICOM object.
-        window: how the grey came about, e.g. ``VOI LUT``, ``window LINEAR 2048/4096``,
+        window: where the grey comes from, e.g. ``VOI LUT``, ``window LINEAR 2048/4096``,
             ``palette``, ``full range``, ``percentile 0.5-99.5``.
         warnings: what to know about the file, one sentence each.
     """
@@ -66,7 +66,7 @@ def read_image(path: Path | str, *, side: int, fit: Fit = "pad") -> CxrImage:
     data = read_bytes(path)
     kind = kind_of(data[:HEAD])
     if kind is None:
-        raise image_error(path, "is no image known here", "give DICOM, PNG, JPEG or TIFF")
+        raise image_error(path, "is not a DICOM, PNG, JPEG or TIFF file", "convert it to one")
     if kind == "dicom":
         read = dicom.read_dicom(path, data)
     else:

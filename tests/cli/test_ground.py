@@ -312,7 +312,7 @@ def test_warnings_are_told_once_per_image(run: Run, library: Library, place: Pat
         (["DOE^JANE.png", "x", "--threshold", "high"], 2, "threshold 'high' is not valid"),
         (["DOE^JANE.png", "x", "--device", "tpu"], 2, "device 'tpu' is unknown"),
         (["nothing.png", "x"], 3, "nothing.png: does not exist"),
-        (["text.dcm", "x"], 3, "text.dcm: is no image known here"),
+        (["text.dcm", "x"], 3, "text.dcm: is not a DICOM, PNG, JPEG or TIFF file"),
         (["empty", "x"], 3, "empty: holds no image"),
     ],
 )

@@ -90,14 +90,16 @@ def _any_span(seed: Seed, rng: Rng) -> Span:
 
 
 def set_length(seed: Seed, data: bytearray, rng: Rng) -> None:
-    """A lie about the length of an element."""
+    """A wrong length of an element."""
     span = _any_span(seed, rng)
     true = span.end - span.value
-    lies = (0, 1, true + 1, true + 2, true - 1, 65535, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
-    lie = max(int(lies[rng.integers(len(lies))]), 0)
+    wrong = (0, 1, true + 1, true + 2, true - 1, 65535, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
+    length = max(int(wrong[rng.integers(len(wrong))]), 0)
     short = seed.explicit and span.value - span.start == 8
     field = (
-        struct.pack(seed.order + "H", lie % 65536) if short else struct.pack(seed.order + "I", lie)
+        struct.pack(seed.order + "H", length % 65536)
+        if short
+        else struct.pack(seed.order + "I", length)
     )
     data[span.value - len(field) : span.value] = field
 
@@ -136,7 +138,7 @@ def set_text(seed: Seed, data: bytearray, rng: Rng) -> None:
 
 
 def break_items(seed: Seed, data: bytearray, rng: Rng) -> None:
-    """A lie in the items of the encapsulated pixels, or one item too many or too few."""
+    """A wrong length in the items of the encapsulated pixels, or one item too many or too few."""
     item = b"\xfe\xff\x00\xe0"
     places: list[int] = []
     at = data.find(item, seed.pixels)
@@ -146,16 +148,16 @@ def break_items(seed: Seed, data: bytearray, rng: Rng) -> None:
     if not places:
         return flip_bits(seed, data, rng)
     at, what = places[int(rng.integers(len(places)))], int(rng.integers(5))
-    lie = (0, 1, 3, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)[int(rng.integers(7))]
+    length = (0, 1, 3, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)[int(rng.integers(7))]
     if what == 0:
-        data[at + 4 : at + 8] = struct.pack("<I", lie)
+        data[at + 4 : at + 8] = struct.pack("<I", length)
     elif what == 1:
         del data[at : at + 8]
     elif what == 2:
         data[at:at] = (item + struct.pack("<I", 4) + rng.bytes(4)) * int(rng.integers(1, 50))
     elif what == 3:
         data[at + 4 : at + 8] = struct.pack("<I", 8)
-        data[at + 8 : at + 8] = struct.pack("<II", lie, 0)
+        data[at + 8 : at + 8] = struct.pack("<II", length, 0)
     else:
         del data[-8:]
     return None
@@ -214,7 +216,7 @@ def mutant(number: int, pictures: bool = False) -> tuple[str, bytes]:
 
 
 def _picks(rng: Rng, pictures: bool) -> list[int]:
-    # Mostly one damage: a file that breaks in the first byte tells nothing of what comes after it.
+    # Mostly one damage: a file that breaks in the first byte shows nothing of what comes after it.
     count = int(rng.choice([1, 1, 1, 2, 3]))
     return [int(n) for n in rng.integers(len(DAMAGES if pictures else DICOM_DAMAGES), size=count)]
 
@@ -223,7 +225,7 @@ def _picks(rng: Rng, pictures: bool) -> list[int]:
 
 
 def read(path: Path) -> str:
-    """``read``, ``refused``, or what is wrong with the way in which it ended."""
+    """``read``, ``refused``, or what is wrong with how it ended."""
     try:
         image = read_image(path, side=32)
     except ImageError as error:
@@ -235,7 +237,7 @@ def read(path: Path) -> str:
     if image.pixels.shape != (32, 32) or not np.isfinite(image.pixels).all():
         return "the model's pixels are wrong"
     if SECRET in repr((image.warnings, image.window, image.uid)):
-        return "tells the patient's name"
+        return "repeats the patient's name"
     return "read"
 
 

@@ -33,7 +33,7 @@ SYNTAX = b"\x02\x00\x10\x00UI"
 
 
 def worker(code: str, *arguments: object) -> tuple[int, list[dict[str, Any]], str]:
-    """Run Python in the repository's folder; its exit code, its JSON lines and its complaints."""
+    """Run Python in the repository's folder: its exit code, its JSON lines and its stderr."""
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -50,14 +50,14 @@ def read_mutants(
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Read mutants; those that ended badly, and how many ended well and how.
 
-    Where the process ends, the mutant that it was reading is blamed and another process goes on.
+    Where the process ends, the mutant that it was reading is listed and another process continues.
     """
     code = f"from tests.fakes import fuzzing\n{patch}\nfuzzing.main(*fuzzing.arguments())"
     bad: list[dict[str, Any]] = []
     counts: dict[str, int] = {"read": 0, "refused": 0}
     while first < last:
         kind = ["pictures"] if pictures else []
-        status, lines, complaint = worker(code, first, last, folder, *kind)
+        status, lines, errors = worker(code, first, last, folder, *kind)
         bad += [line for line in lines if "number" in line]
         if status == 0:
             for ended, count in lines[-1]["counts"].items():
@@ -65,10 +65,10 @@ def read_mutants(
             assert lines[-1]["most"][0] < PEAK, lines[-1]
             break
         now = folder / "now"
-        assert now.is_file(), complaint
+        assert now.is_file(), errors
         number = int(now.read_text())
         words = fuzzing.mutant(number, pictures)[0]
-        bad.append({"number": number, "mutant": words, "ended": f"exit {status}: {complaint}"})
+        bad.append({"number": number, "mutant": words, "ended": f"exit {status}: {errors}"})
         first = number + 1
         now.unlink()
     return bad, counts
@@ -111,7 +111,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     bad, counts = read_mutants(0, 400, tmp_path)
     assert bad == []
     assert sum(counts.values()) == 400
-    assert min(counts.values()) > 40  # neither all refused at the door nor all harmless
+    assert min(counts.values()) > 40  # neither all refused at once nor all harmless
 
 
 def test_damaged_pictures_are_read_or_refused(tmp_path: Path) -> None:
@@ -275,8 +275,8 @@ fuzzing.say(ended=ended, peak=fuzzing.peak() - before, size=file.stat().st_size)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG2000"])
 def test_the_largest_bomb_that_is_let_in_stays_bounded(tmp_path: Path, kind: str) -> None:
-    status, lines, complaint = worker(BOMB, tmp_path, kind)
-    assert status == 0, complaint
+    status, lines, errors = worker(BOMB, tmp_path, kind)
+    assert status == 0, errors
     assert lines[0]["ended"] == "read"
     assert lines[0]["size"] < 2 << 20
     assert lines[0]["peak"] < fuzzing.MEMORY

@@ -241,7 +241,7 @@ def test_refusals_of_names(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, problem in {
         "empty.png": "is empty",
-        "report.txt": "is no image known here",
+        "report.txt": "is not a DICOM, PNG, JPEG or TIFF file",
         "pipe": "not a regular file",
         "absent.dcm": "does not exist",
         ".": "is a folder",
@@ -305,8 +305,8 @@ def bomb() -> bytes:
         (pillow(np.resize(EIGHT, (16, 300)), "PNG"), "is a strip"),
         (pillow(EIGHT.astype(np.float32), "TIFF"), "no integers of at most 16 bits"),
         (pillow(EIGHT.astype(np.int32), "TIFF"), "no integers of at most 16 bits"),
-        (b"GIF89a" + bytes(100), "is no image known here"),
-        (bytes(300), "is no image known here"),
+        (b"GIF89a" + bytes(100), "is not a DICOM, PNG, JPEG or TIFF file"),
+        (bytes(300), "is not a DICOM, PNG, JPEG or TIFF file"),
     ],
 )
 def test_refusals_are_one_line_with_a_remedy(tmp_path: Path, data: bytes, problem: str) -> None:
@@ -334,7 +334,7 @@ def test_flipped_bytes_never_end_in_a_traceback(tmp_path: Path, data: bytes) -> 
         assert np.isfinite(image.grey).all()
 
 
-# Telling kinds
+# Recognising kinds
 
 
 @pytest.mark.parametrize(
