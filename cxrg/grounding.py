@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cxrg.anatomy.whereabouts import Whereabouts
 from cxrg.attention.free_run import free_run
 from cxrg.attention.layers import choose_layers
 from cxrg.attention.read import ReadSettings, read_each
@@ -188,6 +189,7 @@ def _ground_each(
     clock.lap("invert")
     requests = ((latents, _prompt(model, text, options)) for text in texts)
     how = ReadSettings.of(model, options)
+    whereabouts = Whereabouts(image)
     # Lazy: a phrase's attention is dropped as soon as its result is made.
     for prompt, maps in read_each(model, requests, layers, how=how, microbatch=microbatch):
         clock.lap("attend")
@@ -195,7 +197,7 @@ def _ground_each(
         if options.bbm != "off":
             free = free_run(model, prompt, layers, options, microbatch)
             clock.lap("free run")
-        result = make_grounding(image, prompt, maps, model, options, free)
+        result = make_grounding(image, whereabouts, prompt, maps, model, options, free)
         clock.lap("post-process")
         yield replace(result, timings=dict(clock.laps))
         clock.skip()

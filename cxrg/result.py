@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.anatomy.whereabouts import Whereabouts
 from cxrg.attention.free_run import FreeRun
 from cxrg.attention.watch import AttentionMaps
 from cxrg.geometry import Box, Frame
-from cxrg.heatmap.boxes import boxes_from_heatmap
+from cxrg.heatmap.boxes import boxes_from_heatmap, region_edge
 from cxrg.heatmap.from_attention import heatmap_of
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
@@ -60,6 +61,9 @@ class Grounding:
         canonical_attention: float32 ``(S, S)`` in [0, 1], what the heatmap was made of: the mean
             attention probability over layers and steps, smoothed.
         boxes: in pixels of the source image, the highest score first.
+        places: where each box lies, in words: a zone of a lung, or a place beside the lungs.
+        edge: the value of ``heatmap`` at the border of the regions that the boxes enclose; None
+            where there are none.
         tokens: the tokens whose attention was read.
         layers: the layers that were read.
         options: every knob as it was used.
@@ -79,6 +83,8 @@ class Grounding:
     canonical: NDArray[np.float32]
     canonical_attention: NDArray[np.float32]
     boxes: tuple[Box, ...]
+    places: tuple[str, ...]
+    edge: float | None
     tokens: tuple[str, ...]
     layers: tuple[str, ...]
     options: Options
@@ -95,6 +101,7 @@ class Grounding:
 
 def make_grounding(
     image: CxrImage,
+    whereabouts: Whereabouts,
     prompt: Prompt,
     maps: AttentionMaps,
     model: Model,
@@ -127,6 +134,8 @@ def make_grounding(
         canonical=canonical,
         canonical_attention=attention,
         boxes=boxes,
+        places=tuple(map(whereabouts, boxes)),
+        edge=region_edge(heat, canonical, options.threshold) if boxes else None,
         tokens=prompt.selected_tokens,
         layers=tuple(maps.layers),
         options=options,

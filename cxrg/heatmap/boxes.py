@@ -49,6 +49,18 @@ def boxes_from_heatmap(
     return tuple(sorted(boxes, key=lambda box: (-(box.score or 0.0), box.y0, box.x0)))
 
 
+def region_edge(heat: Heat, drawn: Heat, threshold: str | float) -> float | None:
+    """The lowest value that a drawn map has where the regions of boxes are; None without regions.
+
+    Args:
+        heat: the map that boxes are made of.
+        drawn: the same with its background masked, which keeps the order of values.
+        threshold: as for `boxes_from_heatmap`.
+    """
+    labels, _ = _regions(heat, threshold)
+    return float(drawn[labels > 0].min()) if labels.any() else None
+
+
 def _regions(heat: Heat, threshold: str | float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """What boxes enclose: every pixel's label, from 1, and of each region x, y, w, h and area."""
     if threshold == "mixture":

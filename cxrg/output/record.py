@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrg.about import NOTICE, __version__
-from cxrg.chest.whereabouts import whereabouts
 from cxrg.files import atomic_write
 
 if TYPE_CHECKING:
@@ -50,9 +49,9 @@ def record(grounding: Grounding) -> dict[str, Any]:
                 "x1": float(box.x1),
                 "y1": float(box.y1),
                 "score": box.score,
-                "where": whereabouts(box, (height, width)),
+                "where": place,
             }
-            for box in grounding.boxes
+            for box, place in zip(grounding.boxes, grounding.places, strict=True)
         ],
         "tokens": list(grounding.tokens),
         "layers": list(grounding.layers),

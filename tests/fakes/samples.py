@@ -66,6 +66,8 @@ def grounding(of: CxrImage, phrase: str = "left basal opacity", **changes: Any) 
         "canonical": canonical,
         "canonical_attention": canonical / 2,
         "boxes": (box,),
+        "places": ("left lower zone",),
+        "edge": 0.5,
         "tokens": ("left", "basal", "opacity"),
         "layers": ("mid_block",),
         "options": Options(),

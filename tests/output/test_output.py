@@ -13,7 +13,6 @@ import jsonschema
 import numpy as np
 import pytest
 
-from cxrg.chest.whereabouts import whereabouts
 from cxrg.errors import CxrgError
 from cxrg.files import atomic_write, stem
 from cxrg.geometry import Box
@@ -26,7 +25,13 @@ from tests.fakes import samples
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
 # The ends of viridis, from its published table.
 YELLOW = np.array([253, 231, 37])
-NOT_FOUND: dict[str, Any] = {"status": "not found", "boxes": (), "score": 0.01}
+NOT_FOUND: dict[str, Any] = {
+    "status": "not found",
+    "boxes": (),
+    "places": (),
+    "edge": None,
+    "score": 0.01,
+}
 
 
 def check(line: object) -> None:
@@ -81,24 +86,6 @@ def test_names_tell_image_and_phrase_and_never_collide() -> None:
     assert max(map(len, others)) < 80
 
 
-# --- words ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("box", "words"),
-    [
-        (Box(700, 10, 900, 110), "left upper"),  # right in the picture is the patient's left
-        (Box(100, 300, 300, 500), "right mid"),
-        (Box(600, 700, 800, 790), "left lower"),
-        (Box(460, 300, 560, 500), "midline mid"),
-        (Box(100, 600, 900, 800), "both sides lower"),
-        (Box(400, 300, 900, 500), "left mid"),
-    ],
-)
-def test_words_are_the_patients(box: Box, words: str) -> None:
-    assert whereabouts(box, (800, 1000)) == words
-
-
 # --- record ---------------------------------------------------------------------------------------
 
 
@@ -139,9 +126,9 @@ def test_schema_refuses_what_is_no_record(spoil) -> None:
 def test_box_is_told_in_source_pixels_with_words() -> None:
     image = samples.image(800, 1000)
     box = Box(600, 700, 800, 790, 0.5)
-    told = record(samples.grounding(image, boxes=(box,)))
+    told = record(samples.grounding(image, boxes=(box,), places=("left lower zone",)))
     edges: dict[str, Any] = {"x0": 600.0, "y0": 700.0, "x1": 800.0, "y1": 790.0}
-    assert told["boxes"] == [{**edges, "score": 0.5, "where": "left lower"}]
+    assert told["boxes"] == [{**edges, "score": 0.5, "where": "left lower zone"}]
     assert (told["image"]["width"], told["image"]["height"]) == (1000, 800)
 
 
@@ -161,7 +148,7 @@ def test_record_is_the_same_for_equal_runs_and_does_not_name_the_file(tmp_path: 
 def test_arrays_come_back(tmp_path: Path) -> None:
     image = samples.image(100, 300, options=Options(fit="crop"))
     boxes = (Box(1, 2, 3.5, 4, 0.5), Box(5, 6, 7, 8))
-    grounding = samples.grounding(image, boxes=boxes)
+    grounding = samples.grounding(image, boxes=boxes, places=("left lung",) * len(boxes))
     write_arrays(grounding, image, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["heatmap"], grounding.heatmap)
@@ -183,66 +170,118 @@ def test_arrays_of_nothing_found_have_no_box(tmp_path: Path) -> None:
 # --- picture --------------------------------------------------------------------------------------
 
 
-def panel_of(picture: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    """The part of a picture that shows the X-ray, found by looking for its grey."""
+def panels_of(picture: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The X-ray without and with its map, found by looking for its grey."""
+    height, width = grey.shape
+    unit = max(12, round(width * 0.038))  # margin and gap
+    first, second = (slice(left, left + width) for left in (unit, 2 * unit + width))
     shown = np.rint(grey * 255).astype(np.uint8)
-    places = cv2.matchTemplate(picture[..., 1], shown, cv2.TM_SQDIFF)
-    _, _, (x, y), _ = cv2.minMaxLoc(places)
-    return picture[y : y + grey.shape[0], x : x + grey.shape[1]]
+    matches = cv2.matchTemplate(picture[:, first, 1], shown, cv2.TM_SQDIFF)
+    rows = slice(top := int(matches.argmin()), top + height)
+    return picture[rows, first], picture[rows, second]
 
 
-def test_picture_shows_the_grey_the_map_and_the_box() -> None:
+def test_picture_shows_the_xray_as_it_is_and_under_the_map_with_its_box() -> None:
     image = samples.image()
     grounding = samples.grounding(image)
-    panel = panel_of(render(grounding, image), image.grey).astype(float)
+    plain, marked = (
+        panel.astype(float) for panel in panels_of(render(grounding, image), image.grey)
+    )
     grey = image.grey * 255
+    above = np.s_[:590]  # of the letters R and L
+    expected = np.repeat(grey[..., None], 3, 2)
+    np.testing.assert_allclose(plain[above], expected[above], atol=0.51)
     # Far from the disc (canonical 64 -> 640 pixels) the X-ray stands as it is, without colour.
     far = np.s_[:300, :300]
-    np.testing.assert_allclose(panel[far], np.repeat(grey[far][..., None], 3, 2), atol=0.51)
-    # In the middle of the disc the map's colour covers 62 % of it.
-    middle = 0.38 * grey[440, 440] + 0.62 * YELLOW
-    np.testing.assert_allclose(panel[440, 440], middle, atol=3)
+    np.testing.assert_allclose(marked[far], expected[far], atol=0.51)
+    # In the middle of the disc the map's colour covers 45 % of it.
+    middle = 0.55 * grey[440, 440] + 0.45 * YELLOW
+    np.testing.assert_allclose(marked[440, 440], middle, atol=3)
     # The box's edges are where they should be, in white: half-open, so 520 is outside.
     for x, y in [(440, 360), (440, 519), (360, 440), (519, 440)]:
-        assert panel[y, x].min() > 200, (x, y)
-    assert panel[440, 525].min() < 200
+        assert marked[y, x].min() > 200, (x, y)
+    assert marked[440, 525].min() < 200
+
+
+def test_sides_are_the_patients() -> None:
+    """R is on the left of the picture: its upright stroke is left of its bowl, L has a foot."""
+    image = samples.image()
+    image = replace(image, grey=np.full_like(image.grey, 0.3))
+    image.grey[0, 0] = 0.5
+    plain, marked = panels_of(render(samples.grounding(image), image), image.grey)
+    for panel in (plain, marked):
+        bright = panel.min(-1) > 200
+        low = bright[590:]
+        right, left = low[:, :60], low[:, -60:]
+        assert right.any()
+        assert left.any()
+        rows = np.flatnonzero(left.any(1))
+        widths = [int(np.ptp(np.flatnonzero(left[row]))) for row in (rows[1], rows[-1])]
+        assert widths[1] > widths[0] + 4  # L: wide at the bottom only
+        rows = np.flatnonzero(right.any(1))
+        top = int(np.ptp(np.flatnonzero(right[rows[1]])))
+        assert top > widths[0] + 4  # R: wide at the top, too
+
+
+def test_a_contour_runs_where_the_boxes_regions_end() -> None:
+    image = samples.image()
+    image = replace(image, grey=np.full_like(image.grey, 0.3))
+    image.grey[0, 0] = 0.5
+    ramp = np.tile(np.linspace(0, 1, 640, dtype=np.float32), (640, 1))
+    grounding = samples.grounding(image, heatmap=ramp, boxes=(), places=(), edge=0.75)
+    _, marked = panels_of(render(grounding, image), image.grey)
+    bright = np.flatnonzero(marked[300].min(-1) > 180)
+    # The region is what lies to the right, closed at the picture's edge.
+    assert abs(bright[0] - 0.75 * 639) <= 2
+    assert not ((bright > 490) & (bright < 630)).any()
+    without = replace(grounding, edge=None)
+    _, bare = panels_of(render(without, image), image.grey)
+    assert bare[300, 400:600].min(-1).max() < 180
 
 
 def test_stronger_is_less_transparent() -> None:
     image = samples.image()
     image = replace(image, grey=np.full_like(image.grey, 0.5))
+    image.grey[0, 0] = 1
     ramp = np.tile(np.linspace(0, 1, 640, dtype=np.float32), (640, 1))
-    picture = render(samples.grounding(image, heatmap=ramp, boxes=()), image)
-    row = picture[picture.shape[0] // 2]
-    inside = row[np.flatnonzero(np.abs(row.astype(int) - 128).max(1) <= 2)[0] :][:640]
-    away = np.abs(inside.astype(float) - 127.5).sum(1)
+    grounding = samples.grounding(image, heatmap=ramp, boxes=(), places=(), edge=None)
+    _, marked = panels_of(render(grounding, image), image.grey)
+    away = np.abs(marked[300].astype(float) - 127.5).sum(1)
     assert away[0] < 3
     assert away[160] < away[320] < away[639]
 
 
-def test_not_found_shows_the_bare_xray() -> None:
+def test_not_found_shows_a_fainter_map_without_box_or_contour() -> None:
     image = samples.image()
-    grounding = samples.grounding(image, **NOT_FOUND)
-    panel = panel_of(render(grounding, image), image.grey)
-    expected = np.repeat(np.rint(image.grey * 255)[..., None], 3, 2)
-    np.testing.assert_allclose(panel.astype(float), expected, atol=0.51)
+    found = samples.grounding(image)
+    missing = replace(found, **NOT_FOUND)
+    pictures = render(found, image), render(missing, image)
+    assert pictures[0].shape[1] == pictures[1].shape[1]
+    plain, marked = panels_of(pictures[1], image.grey)
+    grey = image.grey * 255
+    expected = np.repeat(grey[..., None], 3, 2)
+    np.testing.assert_allclose(plain[:590].astype(float), expected[:590], atol=0.51)
+    middle = 0.775 * grey[440, 440] + 0.225 * YELLOW
+    np.testing.assert_allclose(marked[440, 440].astype(float), middle, atol=3)
+    assert marked[360:520, 360:520].min(-1).max() < 200  # neither box nor contour
 
 
 def test_what_the_model_never_saw_is_darker() -> None:
     image = samples.image(640, 900, options=Options(fit="crop"))
-    grounding = samples.grounding(image, canonical=np.zeros((64, 64), np.float32), boxes=())
+    empty = np.zeros((64, 64), np.float32)
+    grounding = samples.grounding(image, canonical=empty, boxes=(), places=(), edge=None)
     grounding = replace(grounding, heatmap=image.frame.restore(grounding.canonical))
     seen = ~np.isnan(grounding.heatmap)
     grey = np.where(seen, image.grey, image.grey * 0.45)
-    panel = panel_of(render(grounding, image), grey)
-    np.testing.assert_allclose(panel[..., 0].astype(float), grey * 255, atol=0.51)
+    for panel in panels_of(render(grounding, image), grey):
+        np.testing.assert_allclose(panel[:580, :, 0].astype(float), grey[:580] * 255, atol=0.51)
 
 
 @pytest.mark.parametrize(
     ("size", "aspect", "drawn"),
     [
-        ((3000, 2000), 1.0, (1600, 1067)),
-        ((128, 128), 1.0, (640, 640)),
+        ((3000, 2000), 1.0, (1130, 753)),
+        ((128, 128), 1.0, (512, 512)),
         ((700, 900), 1.0, (700, 900)),
         ((400, 800), 2.0, (800, 800)),  # pixels twice as high as wide
     ],
@@ -250,9 +289,9 @@ def test_what_the_model_never_saw_is_darker() -> None:
 def test_picture_has_the_sources_size_within_limits(size, aspect, drawn) -> None:
     image = samples.image(*size, aspect=aspect)
     picture = render(samples.grounding(image, **NOT_FOUND), image)
-    unit = max(14, round(drawn[1] * 0.024))
-    assert picture.shape[1] == drawn[1] + 2 * unit  # one margin on each side
-    assert drawn[0] + 4 * unit < picture.shape[0] < drawn[0] + 9 * unit
+    unit = max(12, round(drawn[1] * 0.038))
+    assert picture.shape[1] == 2 * drawn[1] + 7 * unit  # margin, gap, colour bar
+    assert drawn[0] + 6 * unit < picture.shape[0] < drawn[0] + 12 * unit
 
 
 @pytest.mark.parametrize("size", [(512, 512), (1500, 300)])
@@ -295,8 +334,8 @@ def test_png_holds_the_picture_and_no_text(tmp_path: Path) -> None:
 def test_bar_of_small_probabilities_ends_at_their_maximum() -> None:
     image = samples.image()
     grounding = samples.grounding(image)
-    faint = replace(grounding, heatmap=grounding.heatmap * 0.02)
+    faint = replace(grounding, heatmap=grounding.heatmap * 0.02, edge=0.01)
     strong, weak = render(grounding, image), render(faint, image)
-    panels = panel_of(strong, image.grey), panel_of(weak, image.grey)
+    panels = panels_of(strong, image.grey)[1], panels_of(weak, image.grey)[1]
     np.testing.assert_allclose(panels[0].astype(int), panels[1].astype(int), atol=1)
     assert not np.array_equal(strong, weak)  # but the ticks tell
