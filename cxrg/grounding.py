@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cxrg.anatomy.view import check_view
 from cxrg.anatomy.whereabouts import Whereabouts
 from cxrg.attention.free_run import free_run
 from cxrg.attention.layers import choose_layers
@@ -180,6 +181,8 @@ def _ground_each(
     clock: _Clock,
 ) -> Iterator[Grounding]:
     """Yield the result of each phrase, with the seconds of all stages until then."""
+    image = check_view(image, any_image=settings.any_image)
+    clock.lap("check")
     layers = choose_layers(model, options.layers)
     microbatch = Microbatch.of(model, settings.batch)
     clock.lap("prepare")

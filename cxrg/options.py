@@ -56,6 +56,15 @@ def _choice(value: Any, *, choices: Sequence[str]) -> str:
     return str(value)
 
 
+def _flag(value: Any) -> bool:
+    flags = {"true": True, "false": False}
+    if isinstance(value, bool):
+        return value
+    if value not in flags:
+        raise ValueError(value)
+    return flags[value]
+
+
 def _integer(value: Any, *, low: float = 0, high: float = math.inf) -> int:
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError(value)
@@ -335,7 +344,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
-    """Where a run computes and how fast; no part of a result's identity.
+    """Where a run computes, how fast and for which images; no part of a result's identity.
 
     The precision that ran is part of it: it changes numbers. See `cxrg.result.ModelRef`.
 
@@ -350,6 +359,13 @@ class RunSettings:
         "most latents in one network evaluation; auto takes what fits free memory",
         values="a whole number from 1 to 4096, or auto",
         read=_batch,
+    )
+    any_image: bool = knob(
+        False,
+        "ground images that do not look like an upright frontal chest X-ray, with a warning, "
+        "instead of refusing them",
+        values="true or false",
+        read=_flag,
     )
 
     def __post_init__(self) -> None:

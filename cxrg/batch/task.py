@@ -55,6 +55,7 @@ class Job:
         device: of this worker: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         dtype: the precision wanted, see `RunSettings`.
         batch: most latents in one network evaluation, see `RunSettings`.
+        any_image: whether pictures of other kinds are grounded, see `RunSettings`.
         preset: a named set of options.
         knobs: values that replace those of the preset, by name.
         formats: the formats to write, some of `cxrg.output.formats.FORMATS`.
@@ -72,6 +73,7 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     batch: int | Literal["auto"] = "auto"
+    any_image: bool = False
     knobs: Mapping[str, Any] = field(default_factory=dict)
     formats: tuple[str, ...] = FORMATS
     deidentify: bool = False

@@ -89,7 +89,7 @@ class Worker:
             options=options,
             deidentify=job.deidentify,
         )
-        self._settings = RunSettings(batch=job.batch)
+        self._settings = RunSettings(batch=job.batch, any_image=job.any_image)
 
     def read(self, task: Task) -> ReadTask:
         """Read and decode the image of a task."""

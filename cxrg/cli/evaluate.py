@@ -130,7 +130,8 @@ def evaluate(
     if threshold is not None:
         knobs["threshold"] = threshold
     resolve(preset, **knobs)  # checked before anything slow is imported
-    run_settings = read_settings({"batch": batch})
+    # Every sample counts, so none is refused for how it looks.
+    run_settings = read_settings({"batch": batch, "any_image": True})
     if count is not None and dataset != PHANTOMS:
         raise UsageError("--count is for phantoms; use --limit for a data set")
     from cxrg.evaluate.run import Settings, choose

@@ -54,7 +54,7 @@ def ground(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE... PHRASE",
-            help="Images, folders, patterns, or - for a list on stdin; then the phrase.",
+            help="Images, folders, patterns or -; the phrase.",
             show_default=False,
         ),
     ] = None,
@@ -117,6 +117,9 @@ def ground(
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON line per image and phrase on stdout.")
     ] = False,
+    any_image: Annotated[
+        bool, typer.Option("--any-image", help="Warn of images that are no chest X-ray.")
+    ] = False,
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Results as they come, not in input order.")
     ] = False,
@@ -152,7 +155,7 @@ def ground(
     knobs = read_knobs(set_knobs or [])
     knobs |= {name: value for name, value in daily.items() if value is not None}
     resolve(preset, **knobs)  # checked before anything slow is imported
-    settings = read_settings({"dtype": dtype, "batch": batch})
+    settings = read_settings({"dtype": dtype, "batch": batch, "any_image": any_image})
     job = Job(
         model=model,
         preset=preset,
@@ -163,6 +166,7 @@ def ground(
         device=devices[0],
         dtype=settings.dtype,
         batch=settings.batch,
+        any_image=settings.any_image,
         knobs=knobs,
         formats=written,
         deidentify=deidentify,

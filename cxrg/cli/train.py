@@ -13,7 +13,10 @@ from cxrg.cli.terminal import progress, write
 
 def train(
     config: Annotated[
-        str, typer.Option(help="Recipe: compact (that of the shipped model) or a TOML file.")
+        str,
+        typer.Option(
+            help="Recipe: compact (that of the shipped model), scenes, view, or a TOML file."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and model.")] = Path(
         "runs/train"
@@ -39,12 +42,10 @@ def train(
     cxrg train --config compact --out runs/compact --resume
     cxrg train --config compact --set diffusion.attention_weight=0
     """
-    from cxrg.learn.train.config import read_config
+    from cxrg.learn.recipe import read_recipe
 
-    settings = read_config(config, read_knobs(set_knobs or []))
-    from cxrg.learn.train.run import run
-
+    recipe = read_recipe(config, read_knobs(set_knobs or []))
     with progress(1, quiet=quiet) as reporter:
-        model = run(settings, out=out, resume=resume, progress=reporter.at)
+        result = recipe(out=out, resume=resume, progress=reporter.at)
     if not quiet:
-        write(str(model))
+        write(str(result))

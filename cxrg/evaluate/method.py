@@ -70,7 +70,7 @@ class LatentDiffusion:
 
     model: Model
     options: Options
-    settings: RunSettings = RunSettings()
+    settings: RunSettings = RunSettings(any_image=True)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -10,17 +10,17 @@ from typing import Any
 from cxrg.errors import InputError, UsageError
 
 
-def find_recipe(given: str, folder: Path) -> Path:
+def find_recipe(given: str, *folders: Path) -> Path:
     """The file of a recipe: a packaged one by its name, such as ``compact``, or a path.
 
     Args:
         given: name or path.
-        folder: where the packaged recipes are.
+        *folders: where the packaged recipes are.
 
     Raises:
         InputError: there is neither such a recipe nor such a file.
     """
-    packaged = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    packaged = {path.stem: path for each in folders for path in sorted(each.glob("*.toml"))}
     path = packaged.get(given, Path(given))
     if not path.is_file():
         names = ", ".join(packaged)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import processes, tiny_models
+from tests.fakes.batch import chest
 from tests.fakes.processes import Running, start, until
 from tests.image.test_image import pillow
 
@@ -30,8 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def picture(seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    return pillow((rng.random((40, 32)) * 255).astype(np.uint8), "PNG")
+    return pillow(chest(seed, (40, 32)), "PNG")
 
 
 def place(folder: Path, count: int) -> Path:

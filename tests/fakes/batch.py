@@ -9,25 +9,40 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrg.batch.task import Failure, Job, Outcome, Row, Setting, Task
 from cxrg.batch.work import ReadTask
 from cxrg.options import Options
+from cxrg.phantom.sample import render
 
 SETTING = Setting(identity="sha256:0123", options=Options())
 
 
+@cache
+def _chest() -> NDArray[np.float32]:
+    return np.asarray(render(0, side=128).image, np.float32)
+
+
+def chest(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A synthetic chest under noise of its own, which passes for a frontal chest X-ray."""
+    height, width = size
+    smooth = cv2.resize(_chest(), (width, height), interpolation=cv2.INTER_AREA)
+    noise = np.random.default_rng(seed).normal(0, 6, size)
+    return np.asarray((smooth * 235 + 10 + noise).clip(0, 255).astype(np.uint8))
+
+
 def draw(path: Path, seed: int = 1, size: tuple[int, int] = (96, 80)) -> Path:
-    """A PNG of noise."""
-    grey = np.random.default_rng(seed).integers(0, 255, size, np.uint8)
+    """A PNG of a `chest`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    path.write_bytes(cv2.imencode(".png", chest(seed, size))[1].tobytes())
     return path
 
 
