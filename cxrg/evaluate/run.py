@@ -25,7 +25,7 @@ from cxrg.evaluate.method import GroundingLike, Method
 from cxrg.evaluate.metrics import heatmaps as metrics
 from cxrg.evaluate.record import METHOD, Record, corners, parse
 from cxrg.evaluate.resume import append, claim, identify, resume
-from cxrg.evaluate.sample import Sample
+from cxrg.evaluate.sample import Sample, without_path
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
@@ -155,7 +155,8 @@ def _image(
         found = dict(zip(phrases, results, strict=True))
     except InputError as error:
         for sample in samples:
-            dataset.problems.add("cannot be grounded", sample.id, str(error))
+            reason = without_path(str(error), sample.image)
+            dataset.problems.add("cannot be grounded", sample.id, reason)
         return []
     shape = found[phrases[0]].heatmap.shape
     records = []
@@ -218,7 +219,7 @@ def _record(
             sweep[name] = [round(float(v), 6) for v in metrics.iou_at(heat, mask, SWEEP)]
     return Record(
         id=sample.id,
-        image=sample.image.name,
+        image=sample.image_id or sample.image.name,
         phrase=sample.phrase,
         category=sample.category,
         group=group_of(sample.category),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,25 @@ class Rle:
     counts: str
 
 
+def pseudonym(name: str) -> str:
+    """Return a short hash that stands for a path or patient in files of results."""
+    return sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def without_path(text: str, path: Path) -> str:
+    """Return a message about a file without the file's name."""
+    for part in (f"{path}: ", str(path), path.name):
+        text = text.replace(part, "" if part.endswith(": ") else "the file")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """A phrase to look for in an image.
 
     ``boxes`` and ``region`` are in pixels of ``space`` (H, W), or of the image file where that is
-    None. Without both, the phrase names something that isn't there (a negative).
+    None. Without both, the phrase names something that isn't there (a negative). ``id``,
+    ``image_id`` and ``patient`` are written to files of results; ``image`` is not.
     """
 
     id: str
@@ -64,6 +78,7 @@ class Sample:
     space: tuple[float, float] | None = None
     side: str | None = None
     zone: str | None = None
+    image_id: str = ""
 
     @property
     def present(self) -> bool:

@@ -19,6 +19,7 @@ from cxrg.errors import UsageError
 from cxrg.evaluate.method import LatentDiffusion
 from cxrg.evaluate.phantoms import FIRST_SEED, SIDE, opener, phantoms
 from cxrg.evaluate.record import load
+from cxrg.evaluate.sample import pseudonym
 from cxrg.model.model import Model
 from cxrg.options import resolve
 from cxrg.phantom.sample import render
@@ -112,6 +113,28 @@ def test_problems_end_with_an_exit_code(folder: Path, tmp_path: Path) -> None:
     told = call(*words, "-q", "--set", "draws=1")
     assert told.exit_code == 1
     assert "4 x missing image" in told.stderr
+
+
+def test_files_of_an_own_manifest_name_no_path_and_no_patient(folder: Path, tmp_path: Path) -> None:
+    labels = manifest(tmp_path, patients=3)
+    images = tmp_path / "DOE^JANE 1950-01-01"
+    images.mkdir()
+    text = labels.read_text()
+    for number in range(3):
+        (tmp_path / f"i{number}.png").rename(images / f"DOE {number}.png")
+        text = text.replace(f"i{number}.png", f"{images.name}/DOE {number}.png")
+        text = text.replace(f",p{number}\n", f",DOE^JANE {number}\n")
+    labels.write_text(text)
+    (images / "DOE 1.png").unlink()
+    (images / "DOE 2.png").write_bytes((images / "DOE 2.png").read_bytes()[:300])
+    words = ("evaluate", labels, "--model", folder, "--no-controls", "-q", "--set", "draws=1")
+    for measure in ("grounding", "leakage"):
+        out = tmp_path / measure
+        assert call(*words, "--out", out, "--measure", measure).exit_code == 1
+        for file in out.iterdir():
+            assert b"DOE" not in file.read_bytes(), file.name
+    (line, *_) = (tmp_path / "grounding/samples.jsonl").read_text().splitlines()
+    assert json.loads(line)["image"] == pseudonym(f"{images.name}/DOE 0.png")
 
 
 @pytest.mark.parametrize(

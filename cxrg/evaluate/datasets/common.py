@@ -12,7 +12,7 @@ from typing import Any
 
 from cxrg.chest.categories import make_phrase, place
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate.sample import Polygons, Problems, Sample, encloses_area
+from cxrg.evaluate.sample import Polygons, Problems, Sample, encloses_area, pseudonym
 from cxrg.geometry import Box
 from cxrg.image.file import SUFFIXES
 from cxrg.image.orientation import UPRIGHT
@@ -82,6 +82,7 @@ class Reading:
         space: tuple[float, float] | None = None,
         absent: bool = False,
         anywhere: bool = True,
+        row: str | None = None,
         **more: Any,
     ) -> Sample | None:
         """A sample, or None with a problem counted: no such image, no size, or no box left.
@@ -89,21 +90,26 @@ class Reading:
         ``name`` is the image's name in the data set; boxes are in ``space`` (H, W), or in pixels of
         the file without one, and are cleaned here. ``absent``: the phrase names something
         that isn't there; ``anywhere`` is as in :meth:`Images.find`. Without a phrase one is made
-        from the template. ``more`` are further fields of the sample; None leaves one as it is.
+        from the template. ``row`` is the place in a label file of the user's own, whose paths and
+        patients may be names: hashes stand for them. ``more`` are further fields of the sample;
+        None leaves one as it is.
 
         Samples are in pixels of the upright picture, as images are read. Labels of DICOM are in
         stored pixels, so the boxes of a mirrored or turned one are turned with it.
         """
-        where = more.pop("id", None) or f"{name} {phrase or category}"
+        image_id = pseudonym(name) if row else ""
+        identity = more.pop("id", None) or f"{image_id or name} {phrase or category}"
+        where = row or identity
         image = self.images.find(name, anywhere=anywhere)
         if image is None:
-            self.problems.add("missing image", where, f"no {name} below {self.images.root.name}/")
+            wanted = "the image is not" if row else f"no {name}"
+            self.problems.add("missing image", where, f"{wanted} below {self.images.root.name}/")
             return None
         layout = read_layout(image)
         turn = layout.turn if layout and layout.kind == "dicom" else UPRIGHT
         if space is None:
             if layout is None:
-                self.problems.add("unreadable image", where, f"{image.name} is no image")
+                self.problems.add("unreadable image", where, "the file is no image")
                 return None
             space = layout.stored if layout.kind == "dicom" else layout.upright
         if turn != UPRIGHT and more.get("region"):
@@ -122,12 +128,14 @@ class Reading:
         side, zone = place(clean, space) if clean else (None, None)
         given = {key: value for key, value in more.items() if value is not None}
         more = {"patient": PurePosixPath(name).stem, "side": side, "zone": zone, **given}
+        if row:
+            more |= {"patient": pseudonym(more["patient"]), "image_id": image_id}
         text = phrase or (category and self.phrase(category, more["side"], more["zone"]))
         if not text.strip():
             self.problems.add("no phrase", where, "the phrase is empty")
             return None
         return Sample(
-            id=self._unique(where),
+            id=self._unique(identity),
             image=image,
             phrase=text.strip(),
             category=category,

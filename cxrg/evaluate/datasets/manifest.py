@@ -79,6 +79,7 @@ def _sample(row: dict[str, Any], where: str, reading: Reading) -> Sample | None:
         absent=absent or (isinstance(listed, list) and not listed),
         region=mask,
         side=side,
+        row=where,
         **more,
     )
 

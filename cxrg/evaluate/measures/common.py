@@ -26,7 +26,7 @@ from cxrg.evaluate.method import GroundingLike, Method
 from cxrg.evaluate.metrics.bootstrap import NAN, Mean
 from cxrg.evaluate.resume import append, as_line, claim, identify, resume
 from cxrg.evaluate.run import Open, Settings, by_image, reduce
-from cxrg.evaluate.sample import Sample
+from cxrg.evaluate.sample import Sample, without_path
 from cxrg.files import atomic_write, json_values
 from cxrg.image.read import CxrImage
 from cxrg.output.html import write_page
@@ -137,7 +137,9 @@ def each_image(
                 image = read(opened(samples[0]))
                 masks = locate(reduced(source(image)))
             except InputError as error:
-                dataset.problems.add("no anatomy", samples[0].id, str(error))
+                dataset.problems.add(
+                    "no anatomy", samples[0].id, without_path(str(error), samples[0].image)
+                )
             else:
                 yield image, masks, samples
         advance(path.name, len(samples))
