@@ -156,14 +156,14 @@ def _image(
     except InputError as error:
         for sample in samples:
             reason = without_path(str(error), sample.image)
-            dataset.problems.add("cannot be grounded", sample.id, reason)
+            dataset.problems.add("cannot be grounded", sample.row or sample.id, reason)
         return []
     shape = found[phrases[0]].heatmap.shape
     records = []
     for sample in samples:
         if not sample.fits(shape):
             size = f"boxes are in {sample.space}, the image is {shape}"
-            dataset.problems.add("image of other proportions", sample.id, size)
+            dataset.problems.add("image of other proportions", sample.row or sample.id, size)
             continue
         maps = _maps(sample, found, bare, helper, shape) if sample.present else {}
         records.append(_record(sample, found[sample.phrase], maps, method, helper))

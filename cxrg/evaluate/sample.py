@@ -65,7 +65,8 @@ class Sample:
 
     ``boxes`` and ``region`` are in pixels of ``space`` (H, W), or of the image file where that is
     None. Without both, the phrase names something that isn't there (a negative). ``id``,
-    ``image_id`` and ``patient`` are written to files of results; ``image`` is not.
+    ``image_id`` and ``patient`` are written to files of results; ``image`` is not. ``row`` is the
+    place in a label file of the user's own, which names the sample in messages.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Sample:
     side: str | None = None
     zone: str | None = None
     image_id: str = ""
+    row: str | None = None
 
     @property
     def present(self) -> bool:

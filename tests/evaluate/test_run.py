@@ -183,7 +183,7 @@ def test_unreadable_images_are_counted_and_strict_stops(data: Dataset, tmp_path:
     assert len(records) == len(data.samples) - 4
     assert data.problems.counts() == {"cannot be grounded": 4}
     strict = replace(data, problems=replace(data.problems, strict=True))
-    with pytest.raises(InputError, match=r"i1\.png"):
+    with pytest.raises(InputError, match=r"set\.csv row \d+: cannot be grounded: "):
         records_of(strict, tmp_path / "strict")
 
 

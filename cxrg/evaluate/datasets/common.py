@@ -129,7 +129,7 @@ class Reading:
         given = {key: value for key, value in more.items() if value is not None}
         more = {"patient": PurePosixPath(name).stem, "side": side, "zone": zone, **given}
         if row:
-            more |= {"patient": pseudonym(more["patient"]), "image_id": image_id}
+            more |= {"patient": pseudonym(more["patient"]), "image_id": image_id, "row": row}
         text = phrase or (category and self.phrase(category, more["side"], more["zone"]))
         if not text.strip():
             self.problems.add("no phrase", where, "the phrase is empty")

@@ -138,7 +138,9 @@ def each_image(
                 masks = locate(reduced(source(image)))
             except InputError as error:
                 dataset.problems.add(
-                    "no anatomy", samples[0].id, without_path(str(error), samples[0].image)
+                    "no anatomy",
+                    samples[0].row or samples[0].id,
+                    without_path(str(error), samples[0].image),
                 )
             else:
                 yield image, masks, samples
