@@ -38,6 +38,9 @@ def _plain(character: str) -> str:
     replaced = _REPLACED.get(character)
     if replaced is not None:
         return replaced
-    if unicodedata.category(character) == "Cf":
+    category = unicodedata.category(character)
+    if category == "Cf":
         return ""
+    if category == "Cs":  # half of a pair, which no encoder takes
+        return "\ufffd"
     return unicodedata.normalize("NFKC", character)

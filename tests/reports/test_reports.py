@@ -298,6 +298,21 @@ def test_any_text_is_read_without_an_error() -> None:
         "FINDINGS:",
     ]
     terms += ["INDICATION:", "clear", "lungs", "is", "\u00e9\U0001f642", "1.", "\t", "or", "not"]
+    terms += [
+        "Hx:",
+        "Findings -",
+        "-",
+        "--",
+        "\u2014",
+        ":",
+        "?",
+        "(-)",
+        "none",
+        "(2)",
+        "#3",
+        "\u2022",
+    ]
+    terms += ["effsuion", "Rt.", "L.", "kein", "\ud800", "\u00ad", "\u2028", "\ufb01", "withdrawn"]
     for _ in range(300):
         text = " ".join(rng.choices(terms, k=rng.randrange(25)))
         for statement in statements(text):

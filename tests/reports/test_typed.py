@@ -183,6 +183,7 @@ def test_a_corrected_statement_points_at_the_word_as_typed() -> None:
 def test_typographic_signs_are_those_of_a_keyboard() -> None:
     assert plain_characters("can\u2019t") == ("can't", (0, 1, 2, 3, 4))
     assert plain_characters("a\u2014\ufb01\u00ad\u200bb") == ("a - fib", (0, 1, 1, 1, 2, 2, 5))
+    assert plain_characters("a\ud800") == ("a\ufffd", (0, 1))
     assert certainties("A mass can\u2019t be excluded.") == [("mass", "uncertain")]
     assert labels("Left\u2011sided mass.") == [("mass", "left", None, "present")]
 
