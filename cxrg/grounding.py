@@ -30,7 +30,7 @@ from cxrg.model.load import load
 from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.options import DEFAULT_PRESET, SETTINGS, Options, RunSettings, read_settings, resolve
-from cxrg.phrase.encode import Prompt, check_phrase, encode_phrase, encode_template
+from cxrg.phrase.encode import Prompt, check_phrase, encode_phrase
 from cxrg.result import Grounding, make_grounding
 
 
@@ -191,7 +191,7 @@ def _ground_each(
     latents = list(route_of(options, model.schedule).latents(model, mean, std, microbatch))
     clock.lap("invert")
     requests = ((latents, _prompt(model, text, options)) for text in texts)
-    how = ReadSettings.of(model, options)
+    how = ReadSettings.of(options)
     whereabouts = Whereabouts(image)
     # Lazy: a phrase's attention is dropped as soon as its result is made.
     for prompt, maps in read_each(model, requests, layers, how=how, microbatch=microbatch):
@@ -215,8 +215,6 @@ def _prompt(model: Model, text: str | Start, options: Options) -> Prompt:
     """Encode a phrase, or the start token, according to the options."""
     if isinstance(text, Start):
         return _start_prompt(model)
-    if options.evidence == "template":
-        return encode_template(model, text)
     return encode_phrase(model, text, options.tokens)
 
 

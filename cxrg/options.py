@@ -3,14 +3,13 @@
 Preset ``paper`` is the published procedure (Vilouras et al., arXiv 2404.12920; its released code):
 300 requested DDIM steps, the latents at indices 120..179 of the real list, every phrase token,
 min-max per layer and step, a Gaussian of 2.5 pixels at 512, Otsu's mask. Preset ``gen2ground`` is
-that of Nützel, Dombrowski, Kainz (arXiv 2507.12236; its released code): latent and noise drawn
-afresh at each of 50 DDIM steps, the 40 least noisy read in all layers, content words, Bimodal Bias
+that of Nützel, Dombrowski, Kainz (arXiv 2507.12236; its released code): latent and noise sampled
+anew at each of 50 DDIM steps, the 40 least noisy read in all layers, content words, Bimodal Bias
 Merging, a Gaussian mixture's mask. Preset ``fast`` goes to the timestep by adding noise instead of
 inverting. A model's card may replace knobs of a preset.
 
-``readout``, ``completion`` and ``normalise=competition`` are published refinements without
-parameters that any preset can switch on. ``evidence=template`` is an own design after
-anatomy-grounded prompt tuning (arXiv 2506.10633, whose details are not public).
+``sparse`` reads attention as PLADIS computes it (Kim et al., arXiv 2503.07677), in any preset. What
+else was tried is in the shipped model's card.
 
 A knob is declared once, as a field of `Options`: parsing, checks, ``cxrg options`` and the command
 reference are loops over the fields. What changes only speed is a field of `RunSettings`.
@@ -25,24 +24,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from cxrg.errors import UsageError
 
 Fit = Literal["pad", "crop"]
-Route = Literal["ddim", "noise", "redraw"]
-Evidence = Literal["phrase", "template"]
-Reduce = Literal["mean", "sum"]
-Readout = Literal["softmax", "entmax15", "sparsemax"]
-Completion = Literal["off", "self-attention", "iterated"]
-Normalise = Literal["minmax", "final", "competition", "none"]
+Route = Literal["ddim", "noise", "resample"]
+Sparse = Literal["off", "entmax15", "sparsemax"]
+Normalise = Literal["minmax", "final", "none"]
 Enlarge = Literal["bilinear", "nearest"]
-Merging = Literal["off", "paper", "elementwise"]
+Merging = Literal["off", "paper"]
 Mask = Literal["otsu", "soft", "mixture", "none"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 _NAMED_THRESHOLDS = ("otsu", "mixture")
-_NAMED_TOKENS = ("all", "content", "tagged", "disease")
+_NAMED_TOKENS = ("all", "tagged")
 _TOKEN_KINDS = ("word:", "tagged:")
 _NAMED_LAYERS = ("card", "paper", "all")
 
@@ -167,6 +164,7 @@ def knob(
     values: str = "",
     read: Callable[[Any], Any] | None = None,
     separator: str = ",",
+    only: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Declare a knob: its default, what it means, and which values it takes.
 
@@ -180,6 +178,7 @@ def knob(
         read: the value from text or from a value of another type; ValueError or TypeError if
             there is none.
         separator: what stands between several parts of a value in text.
+        only: values, to a colon in them, that are part of one preset's procedure, and which.
     """
     if choices:
         values, read = ", ".join(choices), partial(_choice, choices=choices)
@@ -188,7 +187,15 @@ def knob(
         read = partial(_integer if whole else _number, low=low, high=high)
         end = "2^63 - 1" if high == 2**63 - 1 else f"{high:g}"
         values = f"{'whole numbers' if whole else 'numbers'} from {low:g} to {end}"
-    facts = {"meaning": meaning, "values": values, "read": read, "separator": separator}
+    if only:
+        values += f" ({', '.join(only)}: preset {' or '.join(dict.fromkeys(only.values()))} only)"
+    facts = {
+        "meaning": meaning,
+        "values": values,
+        "read": read,
+        "separator": separator,
+        "only": only,
+    }
     return field(default=default, metadata=facts)
 
 
@@ -216,13 +223,8 @@ def _check(settings: Options | RunSettings) -> None:
 class Options:
     """Every knob of the method: with the model and its precision they decide the result.
 
-    ``preset`` names the preset that the other knobs started from.
-
-    ``evidence=template`` encodes "{location} {finding}" in the vocabulary's names instead of the
-    phrase; the finding's tokens and the location's make a map each, and the heatmap is their
-    geometric mean, weighted by ``alpha``. The presence score is that of all the template's tokens,
-    so ``absent_below`` keeps its meaning. A phrase that does not name one finding at one place (two
-    sides are two places) is read as with ``evidence=phrase``, with a warning.
+    ``preset`` names the preset that the other knobs started from; some values are part of one
+    preset's procedure and of no other's.
 
     Raises:
         UsageError: a value is not valid; the message names the values that are.
@@ -232,15 +234,16 @@ class Options:
     path: Route = knob(
         "ddim",
         "how the latent reaches a timestep: by DDIM inversion, by adding seeded noise, or by "
-        "drawing latent and noise afresh at every step",
+        "sampling latent and noise anew at every step",
         choices=get_args(Route),
+        only={"resample": "gen2ground"},
     )
     steps: int = knob(
-        300, "requested DDIM steps of the training schedule (ddim, redraw)", low=1, high=1000
+        300, "requested DDIM steps of the training schedule (ddim, resample)", low=1, high=1000
     )
     window: tuple[int, int] | tuple[float, float] = knob(
         (120, 180),
-        "steps that are read, of the DDIM list from clean to noisy (ddim, redraw)",
+        "steps that are read, of the DDIM list from clean to noisy (ddim, resample)",
         values="START:STOP with 0 <= START < STOP: indices such as 120:180, or fractions of the "
         "list such as 0.4:0.6",
         read=_window,
@@ -253,7 +256,7 @@ class Options:
         read=_timesteps,
     )
     draws: int = knob(2, "noise draws per timestep, averaged (noise)", low=1, high=1000)
-    seed: int = knob(0, "seed of the noise (noise, redraw)", low=0, high=2**63 - 1)
+    seed: int = knob(0, "seed of the noise (noise, resample)", low=0, high=2**63 - 1)
     layers: str | int | tuple[str, ...] = knob(
         "card",
         "cross-attention layers that are read: the model card's (else the published rule), the "
@@ -265,45 +268,25 @@ class Options:
         "all",
         "tokens of the phrase that are read; tagged: the first token of every adjective, noun and "
         "verb, by a list or by the spaCy pipeline NAME",
-        values="all, content, tagged, tagged:NAME, disease, word:WORD, or indices such as 0,2",
+        values="all, tagged, tagged:NAME, word:WORD, or indices such as 0,2",
         read=_tokens,
+        only={"tagged": "gen2ground"},
     )
-    evidence: Evidence = knob(
-        "phrase",
-        "what is encoded: the phrase, or its template, read as a map of the finding and one of "
-        "the location",
-        choices=get_args(Evidence),
-    )
-    alpha: float = knob(
-        0.5, "the finding's weight, the location has the rest (template)", low=0, high=1
-    )
-    reduce: Reduce = knob(
-        "mean", "how the chosen tokens' probabilities join", choices=get_args(Reduce)
-    )
-    readout: Readout = knob(
-        "softmax",
-        "attention scores to probabilities, when read: as in the network, or sparse",
-        choices=get_args(Readout),
-    )
-    completion: Completion = knob(
+    sparse: Sparse = knob(
         "off",
-        "spread every map over positions of similar self-attention, once or repeatedly",
-        choices=get_args(Completion),
+        "attention scores to probabilities, when read: as in the network (off), or sparse",
+        choices=get_args(Sparse),
     )
     normalise: Normalise = knob(
         "minmax",
-        "scale every layer, step and the final map to [0, 1], the final map only, the chosen "
-        "tokens' share of all tokens, or nothing",
+        "scale every layer, step and the final map to [0, 1], the final map only, or nothing",
         choices=get_args(Normalise),
-    )
-    enlarge: Enlarge = knob(
-        "bilinear", "interpolation of maps to image size", choices=get_args(Enlarge)
     )
     bbm: Merging = knob(
         "off",
-        "Bimodal Bias Merging with a free run of the model, by matrix product as released or by "
-        "position (redraw)",
+        "Bimodal Bias Merging with a free run of the model, as released",
         choices=get_args(Merging),
+        only={"paper": "gen2ground"},
     )
     sigma: float = knob(
         2.5 / 512, "Gaussian smoothing, a fraction of the square's side", low=0, high=0.5
@@ -313,6 +296,7 @@ class Options:
         "background of the heatmap: 0 below Otsu's threshold, faded, 0 by a mixture of two "
         "Gaussians, or kept",
         choices=get_args(Mask),
+        only={"mixture": "gen2ground"},
     )
     threshold: str | float = knob(
         "otsu",
@@ -320,6 +304,7 @@ class Options:
         "quantile of the heatmap, or above a number",
         values="otsu, mixture, quantile:Q with Q from 0 to 1, or a number from 0 to 1",
         read=_threshold,
+        only={"mixture": "gen2ground"},
     )
     min_area: float = knob(
         0.0, "smallest region that makes a box, a fraction of the square's area", low=0, high=1
@@ -334,12 +319,14 @@ class Options:
 
     def __post_init__(self) -> None:
         _check(self)
-        if self.bbm != "off" and self.path != "redraw":
-            raise UsageError(
-                f"bbm {self.bbm!r} is not valid: it needs path=redraw; use bbm=off, "
-                "or preset gen2ground"
-            )
-        _check_evidence(self)
+        _check_preset(self)
+        if self.bbm != "off" and self.path != "resample":
+            raise UsageError(f"bbm {self.bbm!r} needs path=resample; use it, or bbm=off")
+
+    @property
+    def enlarge(self) -> Enlarge:
+        """Interpolation of maps to image size; the release of gen2ground repeats positions."""
+        return "nearest" if self.preset == "gen2ground" else "bilinear"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -372,34 +359,28 @@ class RunSettings:
         _check(self)
 
 
-def _check_evidence(options: Options) -> None:
-    """Check the knobs that have no meaning for two maps, of the finding and of the location."""
-    if options.evidence == "phrase":
-        return
-    for fits, why in (
-        (options.tokens == "all", "it chooses the tokens itself; use tokens=all"),
-        (options.bbm == "off", "Bimodal Bias Merging is defined for one map; use bbm=off"),
-        (
-            options.normalise != "competition",
-            "finding and location would compete with each other; use normalise=final",
-        ),
-    ):
-        if not fits:
-            raise UsageError(f"evidence 'template' is not valid: {why}")
+def _check_preset(options: Options) -> None:
+    """Raise UsageError for a value that is part of another preset's procedure."""
+    for name, item in KNOBS.items():
+        value = getattr(options, name)
+        kind = value.partition(":")[0] if isinstance(value, str) else value
+        preset = item.metadata["only"].get(kind, options.preset)
+        if preset != options.preset:
+            raise UsageError(f"{name} {value!r} is part of preset {preset}; use --preset {preset}")
 
 
+KNOBS: Mapping[str, Field[Any]] = {i.name: i for i in fields(Options) if i.name != "preset"}
 PRESETS: Mapping[str, Options] = {
     "fast": Options(preset="fast", path="noise"),
     "paper": Options(preset="paper", fit="crop"),
     "gen2ground": Options(
         preset="gen2ground",
-        path="redraw",
+        path="resample",
         steps=50,
         window=(0, 40),
         layers="all",
         tokens="tagged",
         normalise="final",
-        enlarge="nearest",
         bbm="paper",
         sigma=0.0,
         mask="mixture",
@@ -408,7 +389,6 @@ PRESETS: Mapping[str, Options] = {
     ),
 }
 DEFAULT_PRESET = "fast"
-KNOBS: Mapping[str, Field[Any]] = {i.name: i for i in fields(Options) if i.name != "preset"}
 SETTINGS: Mapping[str, Field[Any]] = {item.name: item for item in fields(RunSettings)}
 
 
@@ -433,10 +413,45 @@ def resolve(
     if preset not in PRESETS:
         raise UsageError(f"preset {preset!r} is unknown; use {' or '.join(PRESETS)}")
     options = PRESETS[preset]
-    for knobs in ((presets or {}).get(preset, {}), overrides):
+    of_card = modernise(preset, (presets or {}).get(preset, {}))
+    if of_card is None:
+        raise UsageError(
+            f"preset {preset!r} of the model's card has knobs that are no more; use another"
+        )
+    for knobs in (of_card, overrides):
         values = {name: _parse(_knob(name), value) for name, value in knobs.items()}
         options = replace(options, **values)
     return options
+
+
+def modernise(preset: str, knobs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Knobs of an older version as this one has them.
+
+    Args:
+        preset: the preset that they started from.
+        knobs: values by name; those that this version has not known before stay as they are.
+
+    Returns:
+        None if this version cannot do what they say.
+    """
+    gone = {"evidence": "phrase", "completion": "off"}
+    gone["enlarge"] = "nearest" if preset == "gen2ground" else "bilinear"
+    lost = {"normalise": ["competition"], "bbm": ["elementwise"], "tokens": ["disease", "content"]}
+    if any(knobs.get(name, value) != value for name, value in gone.items()):
+        return None
+    if any(knobs.get(name) in values for name, values in lost.items()):
+        return None
+    # The score was then the tokens' mean, and its limit was for means.
+    if knobs.get("reduce") == "mean" and knobs.get("absent_below") is not None:
+        return None
+    leave = (*gone, "alpha", "reduce")
+    kept = {name: value for name, value in knobs.items() if name not in leave}
+    if kept.get("path") == "redraw":
+        kept["path"] = "resample"
+    if "readout" in kept:
+        readout = kept.pop("readout")
+        kept["sparse"] = "off" if readout == "softmax" else readout
+    return kept
 
 
 def _knob(name: str) -> Field[Any]:

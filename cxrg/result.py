@@ -51,7 +51,7 @@ class Grounding:
     Attributes:
         image: which image.
         phrase: the phrase as given.
-        asked: the text that was encoded: the phrase, normalised, or its template.
+        asked: the text that was encoded: the phrase, normalised.
         status: ``not found`` where the score is below ``options.absent_below``, or where nothing
             rises above the threshold; then there are no boxes.
         score: how strongly the phrase is present, the highest attention probability in the image;
@@ -148,14 +148,12 @@ def make_grounding(
         evaluations=route_of(options, model.schedule).evaluations
         + len(maps.timesteps)
         + (free.evaluations if free else 0),
-        warnings=(*image.warnings, *prompt.warnings, *_warnings(heat, prompt, options)),
+        warnings=(*image.warnings, *prompt.warnings, *_warnings(heat)),
         timings={},
     )
 
 
-def _warnings(heat: NDArray[np.float32], prompt: Prompt, options: Options) -> Iterator[str]:
+def _warnings(heat: NDArray[np.float32]) -> Iterator[str]:
     """What a reader should know of the map."""
-    if options.normalise == "competition" and len(prompt.selected) == len(prompt.tokens):
-        yield "all the phrase's tokens are read, so none compete; choose tokens, such as content"
     if heat.min() == heat.max():
         yield "attention is the same everywhere"

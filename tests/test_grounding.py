@@ -122,23 +122,23 @@ def test_noise_is_seeded_and_averaged_over_draws(models) -> None:
 def test_probabilities_stay_absolute_without_normalisation(models) -> None:
     knobs: dict[str, Any] = {"normalise": "none", "mask": "none"}
     image, model = picture(), models["compact"]
-    mean = ground(image, PHRASE, model=model, **knobs)
-    total = ground(image, PHRASE, model=model, reduce="sum", **knobs)
-    assert 0 < mean.canonical.min() <= mean.canonical.max() < 1
-    np.testing.assert_allclose(total.canonical, mean.canonical * len(mean.tokens), rtol=1e-4)
+    total = ground(image, PHRASE, model=model, **knobs)
+    each = [
+        ground(image, PHRASE, model=model, tokens=(k,), **knobs) for k in range(len(total.tokens))
+    ]
+    assert 0 < total.canonical.min() <= total.canonical.max() < 1
+    np.testing.assert_allclose(total.canonical, sum(one.canonical for one in each), rtol=1e-4)
     assert total.score == pytest.approx(np.sort(total.canonical.ravel())[-16:].mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize("normalise", ["minmax", "final", "competition", "none"])
+@pytest.mark.parametrize("normalise", ["minmax", "final", "none"])
 def test_attention_comes_with_every_heatmap(models, normalise) -> None:
     image, model = picture(40, 64), models["compact"]
     knobs: dict[str, Any] = {"tokens": "0", "draws": 1}
     plain = ground(image, PHRASE, model=model, normalise="none", mask="none", **knobs)
     found = ground(image, PHRASE, model=model, normalise=normalise, mask="otsu", **knobs)
-    # More is read for a competition, which may round differently.
-    rounding = 1e-6 if normalise == "competition" else 0
-    np.testing.assert_allclose(found.canonical_attention, plain.canonical, rtol=rounding)
-    np.testing.assert_allclose(found.attention, plain.heatmap, rtol=rounding)
+    np.testing.assert_array_equal(found.canonical_attention, plain.canonical)
+    np.testing.assert_array_equal(found.attention, plain.heatmap)
     assert found.attention.shape == (40, 64)
     assert not np.array_equal(found.canonical, plain.canonical)
 
@@ -155,31 +155,15 @@ def test_final_scales_the_last_map_and_nothing_before_it(models) -> None:
     assert final.score == plain.score
 
 
-def test_competition_is_a_share_and_keeps_the_score(models) -> None:
-    image, model = picture(), models["compact"]
-    knobs: dict[str, Any] = {"tokens": "word:left", "mask": "none", "sigma": 0}
-    plain: dict[str, Any] = {**knobs, "normalise": "none"}
-    word = ground(image, PHRASE, model=model, **plain)
-    whole = ground(image, PHRASE, model=model, **plain | {"tokens": "all"}, reduce="sum")
-    share = ground(image, PHRASE, model=model, normalise="competition", **knobs)
-    ratio = word.canonical / (whole.canonical + 1e-6)
-    expected = (ratio - ratio.min()) / np.ptp(ratio)
-    np.testing.assert_allclose(share.canonical, expected, atol=1e-4)
-    assert not np.allclose(word.canonical, expected, atol=0.05)
-    assert share.score == word.score
-    # All tokens together compete with none.
-    alone = ground(image, PHRASE, model=model, normalise="competition", mask="none")
-    assert any("choose tokens" in warning for warning in alone.warnings)
-
-
-def test_refinements_go_with_any_preset(models) -> None:
-    image = picture()
-    knobs: dict[str, Any] = {"readout": "entmax15", "completion": "self-attention", "mask": "none"}
+def test_sparse_reading_goes_with_any_preset(models) -> None:
+    image, options = picture(), replace(SHORT, mask="none")
     for family in ("monai", "compact"):
-        refined = ground(image, PHRASE, model=models[family], options=replace(SHORT, **knobs))
-        plain = ground(image, PHRASE, model=models[family], options=replace(SHORT, mask="none"))
-        assert refined.evaluations == plain.evaluations
-        assert not np.allclose(refined.canonical, plain.canonical, atol=0.05)
+        dense = ground(image, PHRASE, model=models[family], options=options)
+        sparse = ground(
+            image, PHRASE, model=models[family], options=replace(options, sparse="entmax15")
+        )
+        assert sparse.evaluations == dense.evaluations
+        assert not np.allclose(sparse.canonical, dense.canonical, atol=0.05)
 
 
 def test_a_phrase_below_the_presence_threshold_is_not_found(models) -> None:

@@ -18,6 +18,7 @@ from cxrg.options import (
     RunSettings,
     as_text,
     knob_rows,
+    modernise,
     quantile_of,
     read_settings,
     resolve,
@@ -27,9 +28,8 @@ from cxrg.options import (
 def test_paper_is_the_published_procedure() -> None:
     paper = PRESETS["paper"]
     assert (paper.path, paper.steps, paper.window) == ("ddim", 300, (120, 180))
-    assert (paper.tokens, paper.reduce, paper.normalise, paper.mask) == (
-        *("all", "mean", "minmax", "otsu"),
-    )
+    assert (paper.tokens, paper.normalise, paper.mask) == ("all", "minmax", "otsu")
+    assert (paper.enlarge, paper.sparse) == ("bilinear", "off")
     assert paper.sigma * 512 == 2.5
     assert paper.fit == "crop"
 
@@ -47,10 +47,10 @@ def test_a_preset_knows_its_own_name() -> None:
 def test_the_card_changes_a_preset_and_the_caller_changes_both() -> None:
     card = Card(
         name="any",
-        presets={"fast": {"timesteps": [100, 200], "absent_below": 0.3, "reduce": "sum"}},
+        presets={"fast": {"timesteps": [100, 200], "absent_below": 0.3, "mask": "soft"}},
     )
     options = resolve("fast", card.presets, absent_below=0.5)
-    assert (options.timesteps, options.absent_below, options.reduce) == ((100, 200), 0.5, "sum")
+    assert (options.timesteps, options.absent_below, options.mask) == ((100, 200), 0.5, "soft")
     assert resolve("paper", card.presets) == PRESETS["paper"]
 
 
@@ -69,16 +69,12 @@ def test_the_card_changes_a_preset_and_the_caller_changes_both() -> None:
         ("tokens", "0,2", (0, 2)),
         ("layers", "all", "all"),
         ("tokens", "word:left lung", "word:left lung"),
-        ("tokens", "tagged:en_core_sci_sm", "tagged:en_core_sci_sm"),
-        ("tokens", "disease", "disease"),
-        ("threshold", "mixture", "mixture"),
+        ("sparse", "entmax15", "entmax15"),
         ("threshold", "0.5", 0.5),
         ("threshold", "quantile:0.9", "quantile:0.9"),
         ("absent_below", "none", None),
         ("absent_below", "0.2", 0.2),
         ("sigma", "0.01", 0.01),
-        ("evidence", "template", "template"),
-        ("alpha", "0.25", 0.25),
     ],
 )
 def test_text_is_read(knob, text, value) -> None:
@@ -88,7 +84,7 @@ def test_text_is_read(knob, text, value) -> None:
 @pytest.mark.parametrize(
     ("knob", "value", "remedy"),
     [
-        ("path", "pndm", "use ddim, noise, redraw"),
+        ("path", "pndm", "use ddim, noise, resample"),
         ("steps", 0, "from 1 to 1000"),
         ("steps", "many", "whole numbers"),
         ("steps", 2.5, "whole numbers"),
@@ -102,16 +98,9 @@ def test_text_is_read(knob, text, value) -> None:
         ("tokens", "word:", "word:WORD"),
         ("tokens", "everything", "word:WORD"),
         ("tokens", "tagged:", "tagged:NAME"),
-        ("readout", "entmax", "softmax, entmax15, sparsemax"),
-        ("completion", "yes", "off, self-attention"),
-        ("enlarge", "cubic", "bilinear, nearest"),
+        ("sparse", "entmax", "off, entmax15, sparsemax"),
         ("mask", "gmm", "mixture"),
-        ("bbm", "paper", "it needs path=redraw"),
-        ("reduce", "max", "mean, sum"),
-        ("evidence", "sentence", "phrase, template"),
-        ("alpha", 1.5, "from 0 to 1"),
-        ("alpha", "half", "from 0 to 1"),
-        ("normalise", "softmax", "minmax, final, competition, none"),
+        ("normalise", "softmax", "minmax, final, none"),
         ("sigma", float("nan"), "from 0 to 0.5"),
         ("threshold", "quantile:2", "quantile:Q"),
         ("threshold", "li", "quantile:Q"),
@@ -133,21 +122,56 @@ def test_invalid_values_are_refused_with_the_remedy(knob, value, remedy) -> None
 
 
 @pytest.mark.parametrize(
-    ("preset", "knobs", "remedy"),
+    ("knob", "value"),
     [
-        ("fast", {"tokens": "content"}, "use tokens=all"),
-        ("fast", {"tokens": "0,1"}, "use tokens=all"),
-        ("fast", {"normalise": "competition"}, "use normalise=final"),
-        ("gen2ground", {"tokens": "all"}, "use bbm=off"),
+        ("path", "resample"),
+        ("tokens", "tagged"),
+        ("tokens", "tagged:en_core_sci_sm"),
+        ("bbm", "paper"),
+        ("mask", "mixture"),
+        ("threshold", "mixture"),
     ],
 )
-def test_templates_refuse_what_has_no_meaning_for_two_maps(preset, knobs, remedy) -> None:
-    with pytest.raises(UsageError) as refusal:
-        resolve(preset, evidence="template", **knobs)
-    assert str(refusal.value).startswith("evidence 'template' is not valid: ")
-    assert str(refusal.value).endswith(remedy)
-    assert "\n" not in str(refusal.value)
-    assert resolve("gen2ground", evidence="template", tokens="all", bbm="off").alpha == 0.5
+def test_what_is_part_of_a_preset_goes_with_no_other(knob, value) -> None:
+    for preset in ("fast", "paper"):
+        with pytest.raises(UsageError, match="part of preset gen2ground; use --preset gen2ground"):
+            resolve(preset, **dict[str, Any]({knob: value}))
+    assert getattr(resolve("gen2ground", **dict[str, Any]({knob: value})), knob) == value
+    assert "preset gen2ground only" in KNOBS[knob].metadata["values"]
+
+
+OLD: dict[str, Any] = {"path": "redraw", "readout": "softmax", "evidence": "phrase", "alpha": 0.5}
+
+
+def test_knobs_of_older_versions_are_understood() -> None:
+    old = {**OLD, "reduce": "sum", "completion": "off", "enlarge": "nearest", "steps": 9}
+    assert modernise("gen2ground", old) == {"path": "resample", "sparse": "off", "steps": 9}
+    assert modernise("fast", {"readout": "sparsemax", "absent_below": 0.5}) == {
+        "sparse": "sparsemax",
+        "absent_below": 0.5,
+    }
+    card = {"fast": {"reduce": "sum", "enlarge": "bilinear", "draws": 3}}
+    assert resolve("fast", card) == resolve("fast", draws=3)
+
+
+@pytest.mark.parametrize(
+    ("preset", "knobs"),
+    [
+        ("fast", {"evidence": "template"}),
+        ("fast", {"completion": "iterated"}),
+        ("fast", {"enlarge": "nearest"}),
+        ("gen2ground", {"enlarge": "bilinear"}),
+        ("fast", {"tokens": "disease"}),
+        ("fast", {"tokens": "content"}),
+        ("fast", {"normalise": "competition"}),
+        ("gen2ground", {"bbm": "elementwise"}),
+        ("fast", {"reduce": "mean", "absent_below": 0.3}),
+    ],
+)
+def test_knobs_that_are_no_more_are_not_taken_for_others(preset, knobs) -> None:
+    assert modernise(preset, knobs) is None
+    with pytest.raises(UsageError, match="the model's card"):
+        resolve(preset, {preset: knobs})
 
 
 def test_unknown_names_are_refused_with_the_choices() -> None:
@@ -174,8 +198,7 @@ def test_defaults_as_text_are_read_back() -> None:
     for row in knob_rows():
         for preset, default in row["defaults"].items():
             name = row["knob"]
-            knobs: dict[str, Any] = {"path": PRESETS[preset].path, name: as_text(name, default)}
-            got = getattr(resolve(preset, **knobs), name)
+            got = getattr(resolve(preset, **dict[str, Any]({name: as_text(name, default)})), name)
             assert got == default or got == pytest.approx(default, rel=1e-3)
         assert row["meaning"]
         assert row["values"]

@@ -46,7 +46,7 @@ def free_run(
         options: ``steps``, ``seed``, and how attention is read.
         microbatch: most rows in one network evaluation; a step has two.
     """
-    how = replace(ReadSettings.of(model, options), extra=())
+    how = replace(ReadSettings.of(options), extra=())
     known = _runs.setdefault(model, OrderedDict())
     key = (prompt.text, prompt.selected, tuple(layers), how, options.steps, options.seed)
     run = known.pop(key, None) or _run(model, prompt, layers, options, how, microbatch)
@@ -76,7 +76,7 @@ def _run(
     sample(model.schedule, noise, options.steps, predict)
     cleanest_first = collected[::-1]
     joined = {name: np.stack([seen[name] for seen in cleanest_first], axis=1) for name in layers}
-    maps = as_maps(joined, tuple(times), how, prompt)
+    maps = as_maps(joined, tuple(times), how)
     # Each step evaluates the network without and with the phrase.
     return FreeRun(maps=maps, side=noise.shape[-1], evaluations=2 * len(collected))
 
@@ -96,15 +96,10 @@ def _watched(
 
     def few(part: list[Conditioning]) -> Tensor:
         rows = len(part)
-        with watch(
-            model.denoiser,
-            layers,
-            weights.expand(rows, -1, -1),
-            self_attention=how.self_attention,
-            readout=how.readout,
-        ) as recorder:
+        wanted = weights.expand(rows, -1, -1)
+        with watch(model.denoiser, layers, wanted, sparse=how.sparse) as recorder:
             outputs = model.denoise(z.expand(rows, -1, -1, -1), t, Conditioning.join(part))
-        seen.append(read_maps(recorder, layers, how))
+        seen.append(read_maps(recorder, layers))
         return outputs
 
     outputs = torch.cat(list(microbatch.run([model.embedding(""), prompt.conditioning], few)))

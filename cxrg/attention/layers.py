@@ -54,12 +54,3 @@ def _within(name: str, parent: str) -> bool:
 def block_of(name: str) -> str:
     """The module that a layer is named after: the transformer in a U-Net, else the block."""
     return name.split(".transformer_blocks.")[0].removesuffix(".attn2")
-
-
-def self_attention_layers(model: Model) -> tuple[str, ...]:
-    """Full names of the self-attention layers of the finest resolution with cross-attention."""
-    layers = cross_attention_layers(model.denoiser, model.side // model.factor)
-    finest = max(layer.side for layer in layers)
-    return tuple(
-        f"{layer.name.removesuffix('attn2')}attn1" for layer in layers if layer.side == finest
-    )

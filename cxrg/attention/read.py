@@ -1,7 +1,7 @@
 """Read attention of phrases at latents: many rows per evaluation, one set of maps per phrase.
 
 A row is one latent with one phrase. Rows of several phrases and images share an evaluation; of
-each, only maps with its tokens already joined are kept.
+each, only maps with its tokens already summed are kept.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.attention.completion import complete, complete_iterated
-from cxrg.attention.layers import self_attention_layers
 from cxrg.attention.watch import AllRead, AttentionMaps, Extra, Layers, Recorder, watch
 from cxrg.errors import ModelError
 from cxrg.model.conditioning import Conditioning
 from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
-from cxrg.options import Completion, Options, Readout, Reduce
-from cxrg.phrase.encode import PARTS, Prompt
+from cxrg.options import Options, Sparse
+from cxrg.phrase.encode import Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,32 +31,17 @@ class ReadSettings:
     """How attention is read.
 
     Attributes:
-        reduce: join a phrase's tokens by ``mean`` or ``sum``.
-        readout: scores to probabilities, see `cxrg.attention.sparse`.
-        completion: how self-attention completes the maps, see `cxrg.attention.completion`.
-        self_attention: the self-attention layers that complete them.
+        sparse: scores to probabilities, see `cxrg.attention.sparse`.
         extra: what is read in addition to the chosen tokens, see `AttentionMaps`.
     """
 
-    reduce: Reduce = "mean"
-    readout: Readout = "softmax"
-    completion: Completion = "off"
-    self_attention: tuple[str, ...] = ()
+    sparse: Sparse = "off"
     extra: tuple[Extra, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, options: Options) -> ReadSettings:
+    def of(cls, options: Options) -> ReadSettings:
         """The settings that the options select."""
-        start: tuple[Extra, ...] = ("start",) if options.bbm != "off" else ()
-        span: tuple[Extra, ...] = ("span",) if options.normalise == "competition" else ()
-        parts: tuple[Extra, ...] = PARTS if options.evidence == "template" else ()
-        return cls(
-            reduce=options.reduce,
-            readout=options.readout,
-            completion=options.completion,
-            self_attention=self_attention_layers(model) if options.completion != "off" else (),
-            extra=start + span + parts,
-        )
+        return cls(sparse=options.sparse, extra=("start",) if options.bbm != "off" else ())
 
 
 def read_attention(
@@ -130,21 +113,15 @@ def read_each(
             joined = {name: np.stack(maps[:count], axis=1) for name, maps in ready.items()}
             for maps in ready.values():
                 del maps[:count]
-            yield prompt, as_maps(joined, timesteps, how, prompt)
+            yield prompt, as_maps(joined, timesteps, how)
 
 
-def as_maps(
-    joined: Layers, timesteps: tuple[int, ...], how: ReadSettings, prompt: Prompt
-) -> AttentionMaps:
+def as_maps(joined: Layers, timesteps: tuple[int, ...], how: ReadSettings) -> AttentionMaps:
     """Maps ``(K, T, h, w)`` per layer, of the chosen tokens, then of the extra ones."""
     first, *more = (
         {name: maps[k] for name, maps in joined.items()} for k in range(1 + len(how.extra))
     )
-    extra = {
-        kind: maps
-        for kind, maps in zip(how.extra, more, strict=True)
-        if kind not in PARTS or kind in prompt.parts
-    }
+    extra = dict(zip(how.extra, more, strict=True))
     return AttentionMaps(layers=first, timesteps=timesteps, extra=extra)
 
 
@@ -158,14 +135,7 @@ def _read(
     times, latents, prompts = zip(*rows, strict=True)
     weights = torch.stack([token_weights(prompt, how) for prompt in prompts]).to(model.device)
     with (
-        watch(
-            model.denoiser,
-            layers,
-            weights,
-            self_attention=how.self_attention,
-            readout=how.readout,
-            stop_early=True,
-        ) as recorder,
+        watch(model.denoiser, layers, weights, sparse=how.sparse, stop_early=True) as recorder,
         suppress(AllRead),
     ):
         model.denoise(
@@ -173,37 +143,23 @@ def _read(
             torch.tensor(times),
             Conditioning.join([prompt.conditioning for prompt in prompts]),
         )
-    return read_maps(recorder, layers, how)
+    return read_maps(recorder, layers)
 
 
-def read_maps(recorder: Recorder, layers: Sequence[str], how: ReadSettings) -> Layers:
-    """The maps of a forward pass, ``(B, K, h, w)`` per layer, completed if so set."""
-    maps = {name: recorder.maps[name] for name in layers}
-    if how.completion != "off":
-        finish = complete if how.completion == "self-attention" else complete_iterated
-        maps = finish(maps, recorder.self_attention)
-    return {name: each.cpu().numpy() for name, each in maps.items()}
+def read_maps(recorder: Recorder, layers: Sequence[str]) -> Layers:
+    """The maps of a forward pass, ``(B, K, h, w)`` per layer."""
+    return {name: recorder.maps[name].cpu().numpy() for name in layers}
 
 
 def token_weights(prompt: Prompt, how: ReadSettings) -> Tensor:
     """Weights ``(K, L)`` of the chosen tokens, then of the extra ones.
 
-    A part that the prompt lacks, because it is no template, has weights 0.
-
     Raises:
         ModelError: the start token is to be read, and the tokenizer sets none.
     """
+    if how.extra and prompt.span.start == 0:
+        raise ModelError("the tokenizer sets no token before a phrase; use bbm=off")
     weights = torch.zeros(1 + len(how.extra), prompt.embeds.shape[0])
-
-    def join(row: int, tokens: Sequence[int]) -> None:
-        weights[row, list(tokens)] = 1.0 if how.reduce == "sum" else 1.0 / max(len(tokens), 1)
-
-    join(0, prompt.selected)
-    for row, kind in enumerate(how.extra, start=1):
-        if kind == "finding" or kind == "location":
-            join(row, prompt.parts.get(kind, ()))
-            continue
-        if kind == "start" and prompt.span.start == 0:
-            raise ModelError("the tokenizer sets no token before a phrase; use bbm=off")
-        weights[row, 0 if kind == "start" else prompt.span] = 1.0
+    weights[0, list(prompt.selected)] = 1.0
+    weights[1:, 0] = 1.0
     return weights

@@ -1,8 +1,8 @@
 """From attention scores to the probabilities that are read: dense or sparse.
 
-``softmax`` is what the network computes. Sparse attention at inference is PLADIS's idea (Kim et
-al., arXiv 2503.07677); here it is only read, so that the network's latents stay as they are. The
-mappings are alpha-entmax (Peters, Niculae, Martins, ACL 2019) for alpha 1.5 and 2::
+``off`` is the softmax that the network computes. Sparse attention at inference is PLADIS's idea
+(Kim et al., arXiv 2503.07677); here it is only read, so that the network's latents stay as they
+are. The mappings are alpha-entmax (Peters, Niculae, Martins, ACL 2019) for alpha 1.5 and 2::
 
     entmax15(z)_k  = [z_k / 2 - tau]_+ ^ 2       sum_k = 1
     sparsemax(z)_k = [z_k - tau]_+               sum_k = 1      (Martins, Astudillo, ICML 2016)
@@ -16,14 +16,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cxrg.options import Readout
+from cxrg.options import Sparse
 
 
-def probabilities(scores: Tensor, readout: Readout) -> Tensor:
+def probabilities(scores: Tensor, sparse: Sparse) -> Tensor:
     """Probabilities over the last axis, of the shape of ``scores`` (any, float32)."""
-    if readout == "softmax":
+    if sparse == "off":
         return torch.softmax(scores, dim=-1)
-    return entmax15(scores) if readout == "entmax15" else sparsemax(scores)
+    return entmax15(scores) if sparse == "entmax15" else sparsemax(scores)
 
 
 def sparsemax(scores: Tensor) -> Tensor:

@@ -6,14 +6,13 @@ For one layer with queries ``Q`` (image positions) and keys ``K`` (tokens), per 
 
 with the bias by which transformers hide padding, and none in U-Nets. Forward hooks on ``to_q`` and
 ``to_k`` pass on ``Q`` and ``K``; the softmax is computed outside, so the network keeps its fused
-kernel and its output is bit-identical. Heads are averaged and the phrase's tokens joined at once:
-what remains is one ``(h, w)`` map per layer and row, and on request one of the start token, one of
-all the phrase's tokens, one of the finding's and one of the location's.
+kernel and its output is bit-identical. Heads are averaged and the chosen tokens' shares summed at
+once: what remains is one ``(h, w)`` map per layer and row, and on request one of the start token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
@@ -22,15 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrg.attention.completion import Projections
 from cxrg.attention.sparse import probabilities
 from cxrg.errors import ModelError
 from cxrg.model.families import family_of
-from cxrg.options import Readout
+from cxrg.options import Sparse
 
-Extra = Literal["start", "span", "finding", "location"]
+Extra = Literal["start"]
 Layers = dict[str, NDArray[np.float32]]
-See = Callable[[str, Any, Tensor], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,10 +35,9 @@ class AttentionMaps:
     """One phrase's attention: float32 maps ``(T, h, w)`` per layer, read at ``timesteps`` (T,).
 
     Attributes:
-        layers: of the chosen tokens, joined.
+        layers: of the chosen tokens, summed.
         timesteps: where they were read.
-        extra: of the start token (``start``), and of all the phrase's tokens, summed (``span``),
-            where requested; of a template's ``finding`` and ``location``, each joined.
+        extra: of the start token (``start``), where requested.
     """
 
     layers: Layers
@@ -73,9 +69,8 @@ class Recorder:
     wanted: int
     weights: Tensor
     stop_early: bool
-    readout: Readout
+    sparse: Sparse
     maps: dict[str, Tensor] = field(default_factory=dict)
-    self_attention: list[Projections] = field(default_factory=list)
     _queries: dict[str, Tensor] = field(default_factory=dict)
     _grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     _biases: dict[str, Tensor | None] = field(default_factory=dict)
@@ -83,7 +78,6 @@ class Recorder:
     def clear(self) -> None:
         """Discard the maps of the last forward pass."""
         self.maps.clear()
-        self.self_attention.clear()
         self._queries.clear()
         self._grids.clear()
         self._biases.clear()
@@ -105,25 +99,10 @@ class Recorder:
             heads=attention.heads,
             scale=attention.scale,
             bias=self._biases.pop(name),
-            readout=self.readout,
+            sparse=self.sparse,
         )
         self.maps[name] = probability.view(*probability.shape[:-1], *self._grids[name])
-        self._stop()
-
-    def see_own_key(self, name: str, attention: Any, key: Tensor) -> None:
-        """The key of self-attention, which is kept with its query as it is."""
-        seen = Projections(
-            query=self._queries.pop(name),
-            key=key,
-            heads=attention.heads,
-            scale=attention.scale,
-            grid=self._grids[name],
-        )
-        self.self_attention.append(seen)
-        self._stop()
-
-    def _stop(self) -> None:
-        if self.stop_early and len(self.maps) + len(self.self_attention) == self.wanted:
+        if self.stop_early and len(self.maps) == self.wanted:
             raise AllRead
 
 
@@ -135,7 +114,7 @@ def attention_to(
     heads: int,
     scale: float,
     bias: Tensor | None = None,
-    readout: Readout = "softmax",
+    sparse: Sparse = "off",
 ) -> Tensor:
     """Attention of image positions to weighted tokens, averaged over heads.
 
@@ -146,7 +125,7 @@ def attention_to(
         heads: number of heads.
         scale: factor on the scores.
         bias: added to the scores, ``(B, 1, L)``: far below zero where padding is hidden.
-        readout: scores to probabilities, see `cxrg.attention.sparse`.
+        sparse: scores to probabilities, see `cxrg.attention.sparse`.
 
     Returns:
         float32 ``(B, P)``, or ``(B, K, P)``: the mean over heads of ``sum_k weights[k] *
@@ -158,7 +137,7 @@ def attention_to(
     scores = query @ key.transpose(-1, -2) * scale
     if bias is not None:
         scores += bias.float()[:, None]
-    probability = probabilities(scores, readout)
+    probability = probabilities(scores, sparse)
     columns = weights[..., None] if weights.ndim == 2 else weights.mT
     joined = (probability @ columns[:, None]).mean(dim=1)
     return joined.squeeze(-1) if weights.ndim == 2 else joined.mT.contiguous()
@@ -170,8 +149,7 @@ def watch(
     names: Sequence[str],
     weights: Tensor,
     *,
-    self_attention: Sequence[str] = (),
-    readout: Readout = "softmax",
+    sparse: Sparse = "off",
     stop_early: bool = False,
 ) -> Iterator[Recorder]:
     """Record cross-attention layers while the block runs, with hooks that are always removed.
@@ -181,28 +159,24 @@ def watch(
         names: full names of ``attn2`` modules.
         weights: float32 ``(B, L)``, each row's weight per token, for the passes in the block,
             whose maps are ``(B, h, w)``; or ``(B, K, L)`` for maps ``(B, K, h, w)``.
-        self_attention: full names of self-attention modules whose projections are kept.
-        readout: scores to probabilities, see `cxrg.attention.sparse`.
+        sparse: scores to probabilities, see `cxrg.attention.sparse`.
         stop_early: end a pass after its last watched layer, with `AllRead`.
 
     Raises:
         ModelError: a layer's probabilities cannot be computed from its projections.
     """
-    wanted = len(names) + len(self_attention)
-    recorder = Recorder(wanted=wanted, weights=weights, stop_early=stop_early, readout=readout)
+    recorder = Recorder(wanted=len(names), weights=weights, stop_early=stop_early, sparse=sparse)
     handles = []
     try:
         for name in names:
-            handles += _hook(unet, name, recorder, recorder.see_key)
-        for name in self_attention:
-            handles += _hook(unet, name, recorder, recorder.see_own_key)
+            handles += _hook(unet, name, recorder)
         yield recorder
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hook(unet: Any, name: str, recorder: Recorder, see: See) -> list[Any]:
+def _hook(unet: Any, name: str, recorder: Recorder) -> list[Any]:
     attention = unet.get_submodule(name)
     _refuse_unusual(name, attention)
     source, patch = family_of(unet).grid_of(unet, name)
@@ -217,7 +191,7 @@ def _hook(unet: Any, name: str, recorder: Recorder, see: See) -> list[Any]:
         recorder.see_query(name, output)
 
     def key(_: Any, args: Any, output: Tensor) -> None:
-        see(name, attention, output)
+        recorder.see_key(name, attention, output)
 
     return [
         source.register_forward_pre_hook(grid, with_kwargs=True),
@@ -234,7 +208,6 @@ def _refuse_unusual(name: str, attention: Any) -> None:
         ("its projections are fused; call unfuse_qkv_projections()", attention.fused_projections),
         ("it has added key projections", attention.added_kv_proj_dim is not None),
         ("keys are shared between heads", attention.inner_dim != attention.inner_kv_dim),
-        ("it is linear, without probabilities", "Linear" in type(attention.processor).__name__),
     ):
         if unusual:
             raise ModelError(f"{name}: not handled, {why}; choose other layers or another model")

@@ -31,6 +31,7 @@ from cxrg.batch.owners import BEAT, Owner, this_process
 from cxrg.batch.task import Failure, FailureKind, Outcome, Row, Setting, printable
 from cxrg.errors import InputError, WriteError
 from cxrg.files import cannot_write
+from cxrg.options import modernise
 from cxrg.output.record import upgraded
 from cxrg.phrase.normalise import normalise
 
@@ -354,9 +355,8 @@ class Ledger:
             if not (secret and isinstance(secret[0], bytes) and len(secret[0]) == 32):
                 raise sqlite3.DatabaseError("a value is missing")
             self._secret = secret[0]
-            if version == 1:
-                _upgrade(self._db)
             if version in (1, 2):
+                _upgrade(self._db)
                 self._add_seals()
             self._enlist()
 
@@ -546,25 +546,31 @@ def _failure(path: Path, facts: Mapping[str, Any]) -> Failure:
 
 
 def _upgrade(db: sqlite3.Connection) -> None:
-    """Bring a ledger of version 1 to version 2, in the transaction that is open.
+    """Bring a ledger of version 1 or 2 to today's settings and records, in the open transaction.
 
     Version 1 counted device, precision and batch size among the options. Settings that differ in
     device or batch size become one; of two results for one image and phrase the newer stays. The
-    files keep their names, and records are upgraded. Version 1 encoded phrases with their
-    typographic signs and blanks, so results of such phrases are dropped and recomputed.
+    files keep their names, and records are upgraded. Both versions encoded phrases with their
+    typographic signs and blanks, so results of such phrases are dropped and recomputed. Both had
+    knobs that are no more; settings in which one was in use stay, and nothing matches them.
     """
     stored = db.execute("SELECT DISTINCT phrase FROM result").fetchall()
-    typed = [(phrase,) for (phrase,) in stored if normalise(phrase) != phrase]
+    typed = [(text,) for (text,) in stored if isinstance(text, str) and normalise(text) != text]
     db.executemany("DELETE FROM result WHERE phrase = ?", typed)
     for old, model, text in db.execute("SELECT id, model, options FROM setting").fetchall():
-        options = json.loads(text)
-        options["precision"] = options.pop("dtype")
-        for name in ("device", "batch"):
-            options.pop(name)
-        key = (model, json.dumps(options, sort_keys=True))
+        with suppress(ValueError, TypeError, KeyError):  # damaged settings match nothing
+            options = json.loads(text)
+            if "dtype" in options:
+                options["precision"] = options.pop("dtype")
+                del options["device"], options["batch"]
+            options = modernise(options["preset"], options) or options
+            text = json.dumps(options, sort_keys=True)
+        key = (model, text)
         db.execute("INSERT OR IGNORE INTO setting (model, options) VALUES (?, ?)", key)
         query = "SELECT id FROM setting WHERE model = ? AND options = ?"
         (new,) = db.execute(query, key).fetchone()
+        if new == old:
+            continue
         db.execute(
             "DELETE FROM result WHERE setting = ? AND EXISTS (SELECT 1 FROM result AS other"
             " WHERE other.image = result.image AND other.phrase = result.phrase"
@@ -575,5 +581,6 @@ def _upgrade(db: sqlite3.Connection) -> None:
         db.execute("DELETE FROM setting WHERE id = ?", (old,))
     done = "SELECT rowid, record FROM result WHERE state = 'done'"
     for row, text in db.execute(done).fetchall():
-        entry = (json.dumps(upgraded(json.loads(text))), row)
-        db.execute("UPDATE result SET record = ? WHERE rowid = ?", entry)
+        with suppress(ValueError, TypeError, KeyError, AttributeError):  # damaged ones get no seal
+            entry = (json.dumps(upgraded(json.loads(text))), row)
+            db.execute("UPDATE result SET record = ? WHERE rowid = ?", entry)

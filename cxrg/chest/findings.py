@@ -39,7 +39,6 @@ class Finding:
     template: tuple[str, ...]
     covers: tuple[str, ...]
     phrases: Mapping[str, Any]
-    keywords: tuple[str, ...]
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -85,12 +84,6 @@ def finding_of(category: str) -> Finding | None:
     return found if found is not None and found.plausible else None
 
 
-@cache
-def keywords() -> frozenset[str]:
-    """What a word that names a disease has in it."""
-    return frozenset(word for each in entries().values() for word in each.keywords)
-
-
 def _finding(concept: str, entry: dict[str, Any]) -> Finding:
     group, place = entry.get("group", "finding"), entry.get("place", "none")
     usual = {"pleura": "side"}.get(place, place) if group == "finding" else "none"
@@ -113,7 +106,6 @@ def _finding(concept: str, entry: dict[str, Any]) -> Finding:
         template=tuple(entry.get("template", ())),
         covers=tuple(entry.get("covers", ())),
         phrases=entry.get("phrases", {}),
-        keywords=tuple(entry.get("keywords", ())),
     )
 
 

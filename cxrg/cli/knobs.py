@@ -93,7 +93,7 @@ def read_knobs(given: Sequence[str]) -> dict[str, Any]:
     pairs = [text.partition("=") for text in given]
     bad = [text for text, (name, mark, _) in zip(given, pairs, strict=True) if not (name and mark)]
     if bad:
-        raise UsageError(f"--set {bad[0]!r} is not KNOB=VALUE; write it such as tokens=content")
+        raise UsageError(f"--set {bad[0]!r} is not KNOB=VALUE; write it such as mask=none")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

@@ -32,13 +32,12 @@ from cxrg.attention.free_run import FreeRun
 from cxrg.attention.watch import AttentionMaps
 from cxrg.errors import UsageError
 from cxrg.heatmap.maps import Heat, scale
-from cxrg.options import Merging
 
 SSIM_WINDOW = 7  # positions, scikit-image's default
 
 
 def check_merging(side: int) -> None:
-    """Complain of what would keep biases from being merged, before the network runs.
+    """Raise UsageError if biases cannot be merged, before the network runs.
 
     Args:
         side: of the latents.
@@ -55,14 +54,13 @@ def check_merging(side: int) -> None:
         raise UsageError(f"bbm needs latents of {SSIM_WINDOW} x {SSIM_WINDOW}; use bbm=off")
 
 
-def merge(plain: Heat, real: AttentionMaps, free: FreeRun, how: Merging) -> Heat:
+def merge(plain: Heat, real: AttentionMaps, free: FreeRun) -> Heat:
     """The merged map.
 
     Args:
         plain: ``(n, n)`` in [0, 1], of the latents' side.
         real: of the real image, with the start token's maps beside it.
         free: the free run, at the same timesteps and in the same layers.
-        how: ``paper`` multiplies matrices, ``elementwise`` positions (not published).
 
     Returns:
         float32 ``(n, n)``, from 0; it may exceed 1.
@@ -73,7 +71,7 @@ def merge(plain: Heat, real: AttentionMaps, free: FreeRun, how: Merging) -> Heat
         _mean((maps.mean(axis=0) for maps in image.values()), side),
         _mean((maps.mean(axis=0) for maps in text.values()), side),
     )
-    both = scale(_bytes(_mean((_product(image[n], text[n], side, how) for n in image), side)))
+    both = scale(_bytes(_mean((_product(image[n], text[n], side) for n in image), side)))
     union = (both + plain + both * plain) / 2
     apart = 1 - similarity
     merged = apart**2 * plain + similarity**2 * both + 2 * similarity * apart * union
@@ -89,10 +87,8 @@ def agreement(image: Heat, text: Heat) -> float:
     return max(0.0, float(similarity(*pictures, data_range=255)))
 
 
-def _product(image: Heat, text: Heat, side: int, how: Merging) -> Heat:
+def _product(image: Heat, text: Heat, side: int) -> Heat:
     """The mean over steps of one layer's products, which are those of its repeated maps."""
-    if how == "elementwise":
-        return np.asarray((image * text).mean(axis=0), np.float32)
     repeated = side / image.shape[-1]
     return np.asarray((image @ text).mean(axis=0) * repeated, np.float32)
 

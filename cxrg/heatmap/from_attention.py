@@ -11,11 +11,10 @@ from cxrg.attention.free_run import FreeRun
 from cxrg.attention.watch import AttentionMaps
 from cxrg.geometry import Box, Frame
 from cxrg.heatmap.bias_merging import merge
-from cxrg.heatmap.maps import aggregate, compete, confine, enlarge, geometric_mean, scale, smooth
+from cxrg.heatmap.maps import aggregate, confine, enlarge, scale, smooth
 from cxrg.heatmap.presence import presence
 from cxrg.latents.invert import window_indices
 from cxrg.options import Options
-from cxrg.phrase.encode import PARTS
 
 
 def heatmap_of(
@@ -24,8 +23,6 @@ def heatmap_of(
     """Make the heatmap of one phrase on the model's square, its attention and its presence score.
 
     The score is taken from the absolute map of the chosen tokens, whatever the heatmap is made of.
-    With a template it is taken from all its tokens: finding and location are parts of one softmax,
-    whose geometric mean is at most a half, far below the scale that ``absent_below`` was set on.
 
     Args:
         maps: the phrase's attention.
@@ -49,26 +46,14 @@ def heatmap_of(
     score = min(max(presence(absolute), 0.0), 1.0)
     attention = absolute.clip(0, 1)
     if free:
-        merged = merge(scale(_joined(read, free.side, options)), maps, free, options.bbm)
+        merged = merge(scale(_joined(read, free.side, options)), maps, free)
         return scale(finish(enlarge(merged, frame.side, options.enlarge))), attention, score
-    same = options.normalise in ("none", "final") and "finding" not in read.extra
-    heat = absolute if same else finish(_joined(read, frame.side, options))
+    each = options.normalise == "minmax"
+    heat = finish(_joined(read, frame.side, options)) if each else absolute
     return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), attention, score
 
 
 def _joined(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
-    """Join all layers and steps to one map ``(side, side)``, as option ``normalise`` says.
-
-    Finding and location are joined when each is one map: in a product of single layers and steps,
-    the noisiest of them would have a veto.
-    """
+    """Join all layers and steps to one map ``(side, side)``, as option ``normalise`` says."""
     each = options.normalise == "minmax"
-    if "finding" in maps.extra:
-        finding, location = (
-            aggregate(maps.extra[part], side, how=options.enlarge, normalise=each) for part in PARTS
-        )
-        return geometric_mean(finding, location, options.alpha)
-    heat = aggregate(maps.layers, side, how=options.enlarge, normalise=each)
-    if options.normalise != "competition":
-        return heat
-    return compete(heat, aggregate(maps.extra["span"], side, how=options.enlarge))
+    return aggregate(maps.layers, side, how=options.enlarge, normalise=each)

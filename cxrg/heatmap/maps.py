@@ -48,28 +48,6 @@ def enlarge(heat: Heat, side: int, how: Enlarge) -> Heat:
     return cv2.resize(heat, (side, side), interpolation=between).astype(np.float32)
 
 
-def compete(chosen: Heat, span: Heat) -> Heat:
-    """The chosen tokens' share of all that the phrase's tokens get (DAAM, Tang et al., ACL 2023).
-
-    ``M_k / (sum of M over real tokens + 1e-6)``, with start and padding left out: what all tokens
-    have in common goes. Where all tokens are chosen, the share is the same everywhere.
-
-    Args:
-        chosen: mean or sum of the chosen tokens' maps.
-        span: sum of the maps of the phrase's own tokens.
-    """
-    return chosen / (span + np.float32(1e-6))
-
-
-def geometric_mean(finding: Heat, location: Heat, alpha: float) -> Heat:
-    """Where finding and location are both looked for: ``finding^alpha location^(1 - alpha)``.
-
-    Own choice, after arXiv 2506.10633. Of two maps in [0, 1] it is one in [0, 1], 0 where either
-    is; with ``alpha`` 1 or 0 it is the finding's or the location's map itself.
-    """
-    return np.asarray(finding**alpha * location ** (1 - alpha), np.float32)
-
-
 def smooth(heat: Heat, sigma: float) -> Heat:
     """Gaussian smoothing, ``sigma`` in pixels, reflected at the border, cut at 4 sigma."""
     if sigma == 0:

@@ -59,7 +59,7 @@ def route_of(options: Options, schedule: Schedule) -> Route:
                 draws=options.draws,
                 seed=options.seed,
             )
-        case "redraw":
+        case "resample":
             return Resampling(
                 schedule=schedule,
                 steps=options.steps,

@@ -1,4 +1,4 @@
-"""The JSON record of a grounding, schema ``cxrg.grounding/2``.
+"""The JSON record of a grounding, schema ``cxrg.grounding/3``.
 
 Its JSON Schema is the file beside this one. A field is never removed or given another meaning
 within one version. The record names the image by its hash and SOPInstanceUID only: file names and
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from cxrg.about import NOTICE, __version__
 from cxrg.files import atomic_write
+from cxrg.options import modernise
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
     from cxrg.result import Grounding
 
-SCHEMA = "cxrg.grounding/2"
-SCHEMA_FILE = Path(__file__).with_name("grounding-2.schema.json")
+SCHEMA = "cxrg.grounding/3"
+SCHEMA_FILE = Path(__file__).with_name("grounding-3.schema.json")
 
 
 def record(grounding: Grounding) -> dict[str, Any]:
@@ -65,15 +66,22 @@ def record(grounding: Grounding) -> dict[str, Any]:
 
 
 def upgraded(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of schema ``cxrg.grounding/1`` as this version has it.
+    """A record of schema ``cxrg.grounding/1`` or ``/2`` as this version has it.
 
-    Version 1 had device, precision and batch size among the options.
+    Version 1 had device, precision and batch size among the options; version 2 had knobs that are
+    no more. One with such a knob in use stays of version 2. Tokens were averaged then unless
+    ``reduce`` said otherwise; now they are summed, and so is the score.
     """
-    options = {**facts["options"]}
-    for name in ("device", "batch"):
-        options.pop(name)
-    model = {**facts["model"], "precision": options.pop("dtype")}
-    return {**facts, "schema": SCHEMA, "model": model, "options": options}
+    options, model = dict(facts["options"]), dict(facts["model"])
+    if "dtype" in options:
+        model["precision"] = options.pop("dtype")
+        del options["device"], options["batch"]
+    knobs = modernise(options["preset"], options)
+    if knobs is None:
+        return {**facts, "schema": "cxrg.grounding/2", "model": model, "options": options}
+    tokens = len(facts["tokens"]) if options.get("reduce") == "mean" else 1
+    score = min(facts["score"] * tokens, 1.0)
+    return {**facts, "schema": SCHEMA, "score": score, "model": model, "options": knobs}
 
 
 def record_line(

@@ -2,30 +2,23 @@
 
 The span holds the phrase's own tokens, without start, end and padding tokens (as in the released
 code of arXiv 2404.12920: positions 1 .. L-2). Within it either all tokens count, or those of some
-words (`cxrg.phrase.words`), or of each word its first (arXiv 2507.12236). A phrase may also be
-encoded as its template, "{location} {finding}" (`cxrg.chest.vocabulary`); its two parts are read
-apart. Either is encoded as `cxrg.phrase.normalise` spells it.
+words (`cxrg.phrase.words`), or of each word its first (arXiv 2507.12236). A phrase is encoded as
+`cxrg.phrase.normalise` spells it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from cxrg.chest.vocabulary import template_of
 from cxrg.errors import PhraseError
 from cxrg.model.conditioning import Conditioning
 from cxrg.model.model import Model
 from cxrg.phrase.normalise import normalise
-from cxrg.phrase.words import WORD, Spans, content_words, disease_words, tagged_words
-
-NO_TEMPLATE = "phrase does not name one finding at one place; it was encoded as it is"
-Part = Literal["finding", "location"]
-PARTS: tuple[Part, ...] = get_args(Part)
+from cxrg.phrase.words import WORD, Spans, tagged_words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -34,13 +27,12 @@ class Prompt:
 
     Attributes:
         text: the phrase as given.
-        asked: the text that was encoded: the phrase, normalised, or its template.
+        asked: the text that was encoded: the phrase, normalised.
         conditioning: what the network is conditioned on, one row.
         span: positions of the phrase's own tokens in ``embeds``.
         tokens: the tokens of the span, as the tokenizer writes them.
         selected: positions in ``embeds`` whose attention is read.
         warnings: what a reader should know, such as words that were cut.
-        parts: of a template, the positions of its finding and its location; else empty.
     """
 
     text: str
@@ -50,7 +42,6 @@ class Prompt:
     tokens: tuple[str, ...]
     selected: tuple[int, ...]
     warnings: tuple[str, ...]
-    parts: Mapping[Part, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def embeds(self) -> Tensor:
@@ -85,28 +76,6 @@ def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all"
         selected=selected,
         warnings=warnings,
     )
-
-
-def encode_template(model: Model, text: str) -> Prompt:
-    """Tokenise and embed a phrase's template; a phrase that has none as it is, with a warning.
-
-    Raises:
-        PhraseError: the phrase is empty, or has no token that the model reads.
-    """
-    template = template_of(normalise(text))
-    parts: dict[Part, tuple[int, ...]] = {}
-    if template:
-        prompt = encode_phrase(model, template.text)
-        places = _tokenise(model.tokenizer, template.text)[1][: len(prompt.tokens)]
-        end = len(template.location)
-        words = {"location": (0, end), "finding": (end + 1, len(template.text))}
-        for part in PARTS:
-            covering = _covering(places, [words[part]])
-            parts[part] = tuple(prompt.span.start + index for index in covering)
-    if not (parts and all(parts.values())):  # or so few tokens are read that a part is cut
-        plain = encode_phrase(model, text)
-        return replace(plain, warnings=(*plain.warnings, NO_TEMPLATE))
-    return replace(prompt, text=text, parts=parts)
 
 
 def check_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all") -> None:
@@ -158,29 +127,19 @@ def _select(
         return _indices(text, tokens, len(places)), ()
     if tokens == "all":
         return tuple(range(len(places))), ()
-    if not tokens.startswith("word:"):
-        chosen = _of_kind(text, places, tokens)
-        if chosen:
-            return chosen, ()
-        return tuple(range(len(places))), (
-            f"phrase has no {tokens} words; all its tokens are read",
-        )
-    word = tokens.removeprefix("word:").strip()
+    kind, _, name = tokens.partition(":")
+    if kind == "tagged":
+        first = {k for word in tagged_words(text, name) for k in _covering(places, [word])[:1]}
+        if first:
+            return tuple(sorted(first)), ()
+        return tuple(range(len(places))), ("phrase has no content words; all its tokens are read",)
+    word = name.strip()
     pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
     chosen = _covering(places, [match.span() for match in pattern.finditer(text)])
     if not chosen:
         known = ", ".join(dict.fromkeys(WORD.findall(text)))
         raise PhraseError(f"phrase {text!r}, as far as it is read, has no {word!r}; it has {known}")
     return chosen, ()
-
-
-def _of_kind(text: str, places: Spans, tokens: str) -> tuple[int, ...]:
-    """Tokens of the content words, of words that name a disease, or the first of tagged words."""
-    kind, _, pipeline = tokens.partition(":")
-    if kind == "tagged":
-        words = tagged_words(text, pipeline)
-        return tuple(sorted({index for word in words for index in _covering(places, [word])[:1]}))
-    return _covering(places, content_words(text) if kind == "content" else disease_words(text))
 
 
 def _indices(text: str, wanted: tuple[int, ...], count: int) -> tuple[int, ...]:

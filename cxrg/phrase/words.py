@@ -1,14 +1,9 @@
-"""Which words of a phrase place something in a picture. Characters ``[start, stop)`` of each.
+"""The content words of a phrase: adjectives, nouns and verbs. Characters ``[start, stop)`` of each.
 
-Three rules, for option ``tokens``:
-
-* ``content``: all but stop words;
-* ``tagged``: adjectives, nouns and verbs, as a part-of-speech tagger finds them (arXiv 2507.12236,
-  released code, with a scientific spaCy pipeline). Trained pipelines are on no package index, so
-  without a name a lexicon stands in: closed word classes and suffixes of adverbs, the rest is kept;
-* ``disease``: words with a keyword of a finding's category in them (same source).
-
-All keep *small left apical pneumothorax* of *there is a small left apical pneumothorax*.
+As a part-of-speech tagger finds them (arXiv 2507.12236, released code, with a scientific spaCy
+pipeline). Trained pipelines are on no package index, so without a name a lexicon stands in: closed
+word classes and suffixes of adverbs, the rest is kept. Either keeps *small left apical
+pneumothorax* of *there is a small left apical pneumothorax*.
 """
 
 from __future__ import annotations
@@ -17,7 +12,6 @@ import re
 from functools import cache
 from typing import Any
 
-from cxrg.chest.findings import keywords
 from cxrg.errors import UsageError
 
 Spans = list[tuple[int, int]]
@@ -29,19 +23,6 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Words that place nothing in a picture: articles, prepositions, auxiliaries, negation (as a tagger
-# that keeps adjectives, nouns and verbs drops them), and the verbs and nouns with which reports
-# introduce a finding. Laterality, position, size and number stay.
-STOP_WORDS = _words(
-    """
-    a an the this that these those there it its is are was were be been being has have had
-    of in on at to for with within by from and or as into over which no not without
-    seen noted identified present demonstrated shown visualized visualised observed appears
-    appear may might could can probably likely possibly possible suggesting suggestive
-    consistent compatible representing represents reflecting reflects evidence finding
-    findings image radiograph x-ray
-    """
-)
 # Universal part-of-speech tags (universaldependencies.org) that a tagger drops: determiners,
 # pronouns, adpositions, conjunctions, auxiliaries, particles, numerals, and adverbs without suffix.
 CLOSED_CLASSES = _words(
@@ -67,11 +48,6 @@ NO_ADVERB_SUFFIXES = ("megaly",)
 KEPT_TAGS = ("ADJ", "NOUN", "VERB")
 
 
-def content_words(text: str) -> Spans:
-    """All words but stop words."""
-    return [w.span() for w in WORD.finditer(text) if w.group().lower() not in STOP_WORDS]
-
-
 def tagged_words(text: str, pipeline: str = "") -> Spans:
     """Adjectives, nouns and verbs.
 
@@ -88,15 +64,6 @@ def tagged_words(text: str, pipeline: str = "") -> Spans:
     if not doc.has_annotation("POS"):
         raise UsageError(f"spaCy pipeline {pipeline!r} tags no parts of speech; use tokens=tagged")
     return [(each.idx, each.idx + len(each)) for each in doc if each.pos_ in KEPT_TAGS]
-
-
-def disease_words(text: str) -> Spans:
-    """Words that name a disease, or the organ that stands for one."""
-    return [
-        word.span()
-        for word in WORD.finditer(text)
-        if any(keyword in word.group().lower() for keyword in keywords())
-    ]
 
 
 def _is_open_class(word: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from cxrg.attention.layers import choose_layers, cross_attention_layers
-from cxrg.attention.read import ReadSettings, read_attention
+from cxrg.attention.read import read_attention
 from cxrg.attention.watch import AllRead, watch
 from cxrg.errors import ModelError, UsageError
 from cxrg.model.conditioning import Conditioning
@@ -176,18 +176,19 @@ def test_phrases_and_latents_keep_their_places_in_any_batch(model) -> None:
     assert min(abs(a - b).max() / a.max() for a, b in itertools.combinations(first, 2)) > 1e-4
 
 
-def test_sum_is_the_mean_times_the_tokens(model) -> None:
+def test_tokens_are_summed(model) -> None:
     prompt = encode_phrase(model, "left opacity", (0, 1, 2))
     latents = [(300, torch.zeros(1, 4, 8, 8))]
     layers = choose_layers(model, "paper")
-    (mean,) = read_attention(model, latents, [prompt], layers)
-    (total,) = read_attention(model, latents, [prompt], layers, how=ReadSettings(reduce="sum"))
+    single = [replace(prompt, selected=(index,)) for index in prompt.selected]
+    total, *each = read_attention(model, latents, [prompt, *single], layers)
     for name in layers:
         torch.testing.assert_close(
-            torch.from_numpy(total.layers[name]), torch.from_numpy(mean.layers[name] * 3)
+            torch.from_numpy(total.layers[name]),
+            torch.from_numpy(sum(maps.layers[name] for maps in each)),
         )
     everything = replace(prompt, selected=tuple(range(len(prompt.embeds))))
-    (whole,) = read_attention(model, latents, [everything], layers, how=ReadSettings(reduce="sum"))
+    (whole,) = read_attention(model, latents, [everything], layers)
     for name in layers:
         torch.testing.assert_close(
             torch.from_numpy(whole.layers[name]), torch.ones(whole.layers[name].shape)

@@ -1,4 +1,4 @@
-"""Sparse read-out: exact by its conditions of optimality and by bisection, and only read."""
+"""Sparse reading: exact by its conditions of optimality and by bisection, and only read."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ def test_positions_that_prefer_another_token_get_exactly_nothing() -> None:
     query[0, :, 0] = torch.tensor([-6.0, -6.0, 6.0, 6.0])
     key = torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]])
     weights = torch.tensor([[1.0, 0.0, 0.0]])
-    for readout in ("softmax", "entmax15", "sparsemax"):
-        (found,) = attention_to(query, key, weights, heads=1, scale=1.0, readout=readout)
+    for sparse in ("off", "entmax15", "sparsemax"):
+        (found,) = attention_to(query, key, weights, heads=1, scale=1.0, sparse=sparse)
         assert found[2:].min() > 0.99
-        assert (found[:2] == 0).all() == (readout != "softmax")
+        assert (found[:2] == 0).all() == (sparse != "off")
     scores = torch.randn(5, 7)
-    assert torch.equal(probabilities(scores, "softmax"), torch.softmax(scores, -1))
+    assert torch.equal(probabilities(scores, "off"), torch.softmax(scores, -1))
 
 
-@pytest.mark.parametrize("readout", ["entmax15", "sparsemax"])
-def test_the_network_runs_as_ever(readout: Literal["entmax15", "sparsemax"], tmp_path) -> None:
+@pytest.mark.parametrize("sparse", ["entmax15", "sparsemax"])
+def test_the_network_runs_as_ever(sparse: Literal["entmax15", "sparsemax"], tmp_path) -> None:
     model = load(tiny_models.sd2(tmp_path / "sd2"), device="cpu")
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, 4, 8, 8, generator=generator)
@@ -82,9 +82,9 @@ def test_the_network_runs_as_ever(readout: Literal["entmax15", "sparsemax"], tmp
     names = [layer.name for layer in cross_attention_layers(model.denoiser, 8)]
     plain = model.denoise(z, 300, conditioning)
     maps = {}
-    kinds: tuple[Literal["softmax", "entmax15", "sparsemax"], ...] = ("softmax", readout)
+    kinds: tuple[Literal["off", "entmax15", "sparsemax"], ...] = ("off", sparse)
     for kind in kinds:
-        with watch(model.denoiser, names, torch.rand(2, 9), readout=kind) as recorder:
+        with watch(model.denoiser, names, torch.rand(2, 9), sparse=kind) as recorder:
             assert torch.equal(model.denoise(z, 300, conditioning), plain)
         maps[kind] = recorder.maps
-    assert not any(torch.equal(maps["softmax"][name], maps[readout][name]) for name in names)
+    assert not any(torch.equal(maps["off"][name], maps[sparse][name]) for name in names)

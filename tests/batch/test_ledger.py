@@ -317,6 +317,41 @@ def test_results_of_an_old_ledger_are_found_whatever_the_batch_size(tmp_path: Pa
     assert not {"device", "dtype", "batch"} & set(found.record["options"])
 
 
+def test_results_made_with_a_knob_that_is_gone_are_not_taken_for_todays(tmp_path: Path) -> None:
+    (_, (identity, stem)) = old_ledger(tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as edit:
+        (image, text, record) = edit.execute(
+            "SELECT hex(image), options, record FROM result JOIN setting ON setting.id = setting"
+            " ORDER BY at DESC"
+        ).fetchone()
+        old = json.loads(text)
+        plain = {name: old[name] for name in old if name not in ("device", "batch", "dtype")}
+        plain |= {"precision": "float32", "path": "redraw", "preset": "gen2ground"}
+        plain["enlarge"] = "nearest"
+        edit.execute("DELETE FROM result WHERE stem != ?", (stem,))
+        for changed in (plain, plain | {"completion": "iterated"}):
+            row = (identity, json.dumps(changed, sort_keys=True))
+            edit.execute("INSERT INTO setting (model, options) VALUES (?, ?)", row)
+            edit.execute(
+                "INSERT INTO result SELECT image, phrase, last_insert_rowid(), state, owner, at,"
+                " stem, json_replace(record, '$.options', json(?)) FROM result LIMIT 1",
+                (json.dumps(changed),),
+            )
+        edit.execute("PRAGMA user_version = 2")
+    edit.close()
+    fast = PRESETS["fast"]
+    options = replace(fast, preset="gen2ground", path="resample")
+    with Ledger(tmp_path) as ledger:
+        ledger.settle(Setting(identity=identity, precision="float32", options=options))
+        found = claim(ledger, "heart", image=image).done["heart"]
+        kept = ledger._db.execute("SELECT options FROM setting").fetchall()
+    assert sum("iterated" in text for (text,) in kept) == 1
+    assert found.record["schema"] == "cxrg.grounding/3"
+    assert found.record["options"]["path"] == "resample"
+    # Six tokens' mean was the score.
+    assert found.record["score"] == pytest.approx(6 * json.loads(record)["score"])
+
+
 def test_an_old_ledgers_results_of_typographic_phrases_are_computed_again(tmp_path: Path) -> None:
     ((identity, _), _) = old_ledger(tmp_path)
     typed = "the\u00a0\u201cheart\u201d"

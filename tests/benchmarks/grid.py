@@ -3,8 +3,8 @@
 ``python -m tests.benchmarks.grid phantoms ../shared/data/realval/manifest.csv --out grid``
 
 Every line of the grid is a preset with knobs, scored like ``cxrg evaluate`` without controls. Runs
-are kept under ``--out`` and go on where they stopped. Lines of your own: ``--line "fast draws=1
-timesteps=100,300"``, repeated; or ``--lines refinements``, the published ones without parameters.
+are kept under ``--out`` and resume where they stopped. Lines of your own: ``--line "fast draws=1
+timesteps=100,300"``, repeated; or ``--lines refinements``, sparse attention, masks and merging.
 ``--group finding`` counts the findings only, ``--longest 128`` scores at that size, which is
 quicker. The last column says how far the mIoU lies below that of the first line, with the 95 %
 interval of the paired difference; ``cxrg compare`` tells the other metrics' from the same folders.
@@ -47,17 +47,13 @@ LINES = (
 )
 REFINEMENTS = (
     "fast",
-    "fast readout=entmax15",
-    "fast readout=sparsemax",
-    "fast completion=self-attention",
-    "fast tokens=content",
-    "fast tokens=disease",
-    "fast tokens=disease normalise=competition",
-    "fast readout=entmax15 completion=self-attention",
-    "gen2ground bbm=off mask=none",
-    "gen2ground bbm=paper mask=none",
-    "gen2ground bbm=elementwise mask=none",
-    "gen2ground mask=mixture",
+    "fast sparse=entmax15",
+    "fast sparse=sparsemax",
+    "fast normalise=minmax",
+    "fast mask=none",
+    "fast mask=otsu",
+    "gen2ground",
+    "gen2ground bbm=off",
 )
 
 
@@ -109,24 +105,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=0, help="samples of a data set; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("grid"))
-    asked = parser.parse_args(arguments)
-    model = load(asked.model)
-    settings = Settings(controls=False, limit=asked.limit, seed=asked.seed, longest=asked.longest)
-    lines = asked.line or (REFINEMENTS if asked.lines == "refinements" else LINES)
-    for name in asked.datasets:
-        data = read_data(name, asked.count, asked.seed)
+    given = parser.parse_args(arguments)
+    model = load(given.model)
+    settings = Settings(controls=False, limit=given.limit, seed=given.seed, longest=given.longest)
+    lines = given.line or (REFINEMENTS if given.lines == "refinements" else LINES)
+    for name in given.datasets:
+        data = read_data(name, given.count, given.seed)
         print(f"\n{data.name}, {model.card.name}\n", flush=True)
         head = ["options", "evaluations", *METRICS.values(), "mIoU below the first line"]
         print(markdown(head, []), flush=True)
         folders: list[Path] = []
         for line in lines:
             options = read_line(line, model)
-            folder = asked.out / data.name / line.replace(" ", "_").replace(":", "-")
+            folder = given.out / data.name / line.replace(" ", "_").replace(":", "-")
             records = score(model, options, data, settings, folder)
-            shown = [r for r in records if asked.group in ("all", r.group)]
+            shown = [r for r in records if given.group in ("all", r.group)]
             folders.append(folder)
             cost = str(evaluations(model, options))
-            gap = below(folders[0], folder, asked.group) if len(folders) > 1 else ""
+            gap = below(folders[0], folder, given.group) if len(folders) > 1 else ""
             print(f"| {' | '.join([line, cost, *row(shown), gap])} |", flush=True)
 
 

@@ -128,13 +128,8 @@ def test_every_knob_reaches_the_options(run: Run, library: Library, place: Path)
         "seed": "11",
         "layers": "16",
         "tokens": "word:opacity",
-        "evidence": "phrase",
-        "alpha": "0.25",
-        "reduce": "sum",
-        "readout": "entmax15",
-        "completion": "self-attention",
+        "sparse": "entmax15",
         "normalise": "none",
-        "enlarge": "nearest",
         "bbm": "off",
         "sigma": "0.02",
         "mask": "none",
@@ -156,13 +151,8 @@ def test_every_knob_reaches_the_options(run: Run, library: Library, place: Path)
         seed=11,
         layers=16,
         tokens="word:opacity",
-        evidence="phrase",
-        alpha=0.25,
-        reduce="sum",
-        readout="entmax15",
-        completion="self-attention",
+        sparse="entmax15",
         normalise="none",
-        enlarge="nearest",
         bbm="off",
         sigma=0.02,
         mask="none",
@@ -428,24 +418,6 @@ def test_command_line_and_library_agree(run: Run, place: Path, tiny: Path) -> No
     assert line == json.loads(json.dumps(record(result)))
     with np.load(files["npz"]) as archive:
         np.testing.assert_array_equal(archive["heatmap"], result.heatmap)
-
-
-def test_the_shipped_model_is_asked_templates(run: Run, place: Path) -> None:
-    phrases = ("-p", "There is a small left apical pneumothorax.", "-p", "bilateral effusions")
-    code, out, err = run("ground", "DOE^JANE.png", *phrases, "--set", "evidence=template", "--json")
-    assert code == 0
-    template, plain = lines_of(out)
-    assert template["phrase"] == phrases[1]
-    assert template["asked"] == "left apex pneumothorax"
-    assert len(template["tokens"]) == 3
-    assert plain["asked"] == plain["phrase"] == phrases[3]
-    assert "encoded as it is" in err
-    code, _, err = run(
-        *("ground", "DOE^JANE.png", "left effusion", "--set", "evidence=template"),
-        *("--set", "tokens=content"),
-    )
-    assert (code, err.count("\n")) == (2, 1)
-    assert "use tokens=all" in err
 
 
 def test_quiet_hides_the_hubs_progress_bars(run: Run, tmp_path: Path, monkeypatch) -> None:

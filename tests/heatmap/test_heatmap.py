@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from cxrg.geometry import Box
 from cxrg.heatmap.boxes import boxes_from_heatmap, level
-from cxrg.heatmap.maps import aggregate, compete, confine, enlarge, geometric_mean, scale, smooth
+from cxrg.heatmap.maps import aggregate, confine, enlarge, scale, smooth
 from cxrg.heatmap.presence import peak, presence
 from cxrg.heatmap.threshold import fade, mask_background, otsu, suppress
 
@@ -149,19 +149,6 @@ def test_nearest_repeats_and_bilinear_does_not() -> None:
     assert len(np.unique(enlarge(heat, 12, "bilinear"))) > 16
 
 
-def test_competition_removes_what_all_tokens_have_in_common() -> None:
-    # The word's own blob is hidden by a bright spot that every token looks at.
-    common, own = blob(32, 8, 8, 3, 40.0), blob(32, 24, 24, 3)
-    word, other = common + own, common + 0.01
-    assert word.argmax() < word.size / 2
-    share = compete(word, word + other)
-    y, x = np.unravel_index(share.argmax(), share.shape)
-    assert max(abs(y - 24), abs(x - 24)) < 3
-    np.testing.assert_allclose(share, word / (word + other + 1e-6), rtol=1e-6)
-    assert np.ptp(compete(word + 1, word + 1)) < 1e-6
-    assert (compete(np.zeros_like(word), np.zeros_like(word)) == 0).all()
-
-
 def test_the_mixtures_mask_makes_one_box_and_hides_the_background() -> None:
     heat = np.maximum(blob(64, 16, 16, 5), blob(64, 48, 40, 5, 0.9)) + np.float32(0.001)
     (box,) = boxes_from_heatmap(heat, threshold="mixture")
@@ -174,16 +161,3 @@ def test_the_mixtures_mask_makes_one_box_and_hides_the_background() -> None:
     assert len(boxes_from_heatmap(heat, threshold=0.5)) == 2
     assert boxes_from_heatmap(np.zeros((64, 64), np.float32), threshold="mixture") == ()
     assert boxes_from_heatmap(heat, threshold="mixture", min_area=0.9) == ()
-
-
-def test_the_geometric_mean_is_high_only_where_both_are() -> None:
-    finding = np.array([[0.25, 1.0], [0.0, 0.5]], np.float32)
-    location = np.array([[1.0, 0.0], [0.0, 0.5]], np.float32)
-    expected = np.array([[0.5, 0.0], [0.0, 0.5]])
-    np.testing.assert_allclose(geometric_mean(finding, location, 0.5), expected, rtol=1e-6)
-    assert geometric_mean(finding, location, 0.5).dtype == np.float32
-    tilted = geometric_mean(finding, location, 0.75)
-    np.testing.assert_allclose(tilted[0, 0], 0.25**0.75, rtol=1e-6)
-    # At its ends it is either map itself, zeros included.
-    np.testing.assert_array_equal(geometric_mean(finding, location, 1), finding)
-    np.testing.assert_array_equal(geometric_mean(finding, location, 0), location)

@@ -468,8 +468,3 @@ print([name for name in sys.modules if name.startswith("diffusers.pipelines.s")]
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split("\n")[:2] == ["[]", "[]"], done.stderr
-
-
-def test_linear_self_attention_completes_nothing(models: dict[str, Model]) -> None:
-    with pytest.raises(ModelError, match=r"attn1: not handled, it is linear"):
-        ground(picture(), PHRASE, model=models["sana"], completion="self-attention")

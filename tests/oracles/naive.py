@@ -91,26 +91,6 @@ def heatmap(
     return np.where(heat > _otsu(heat), heat, 0).astype(np.float32) if mask else heat
 
 
-def template_heatmap(
-    model: Any,
-    scheduler: dict[str, Any],
-    pixels: NDArray[np.float32],
-    location: str,
-    finding: str,
-    *,
-    alpha: float = 0.5,
-    **how: Any,
-) -> NDArray[Any]:
-    """The same of "{location} {finding}", from a map of either: ``minmax(a^alpha b^(1-alpha))``."""
-    own = own_tokens(model, f"{location} {finding}")
-    first = len(own_tokens(model, location))
-    assert len(own) == first + len(own_tokens(model, finding))
-    groups = [own[:first], own[first:]]
-    where, what = mean_maps(model, scheduler, pixels, f"{location} {finding}", groups, **how)
-    return _minmax(_gaussian(what**alpha * where ** (1 - alpha), 2.5 * pixels.shape[0] / 512))
-
-
-@torch.no_grad()
 def mean_maps(
     model: Any,
     scheduler: dict[str, Any],

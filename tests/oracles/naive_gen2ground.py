@@ -74,7 +74,6 @@ def heatmap(
     real: NDArray[np.float32],
     free: NDArray[np.float32] | None,
     words: Sequence[int],
-    bbm: str = "paper",
 ) -> NDArray[np.float64]:
     """The map ``(n, n)`` in [0, 1] of the tokens at positions ``words``."""
     plain = minmax(real[-LAST:, :, words].astype(np.float64).mean((0, 1, 2)))
@@ -87,7 +86,7 @@ def heatmap(
             for k in words:
                 other = free[step, layer, k].astype(np.float64)
                 one = start[step, layer]
-                total += one @ other if bbm == "paper" else one * other
+                total += one @ other
     image = to_bytes(start.mean((0, 1)))
     text = to_bytes(free[:, :, words].astype(np.float64).mean((0, 1, 2)))
     s = max(0.0, ssim(image, text))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy import LOCATIONS
-from cxrg.chest.vocabulary import Template, matcher
+from cxrg.chest.vocabulary import matcher
 from cxrg.learn.cells import coarse
 
 
@@ -30,7 +30,7 @@ class Triple:
     @property
     def template(self) -> str:
         """``left lung base pleural effusion``."""
-        return Template(location=self.location, finding=self.finding).text
+        return f"{self.location} {self.finding}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
