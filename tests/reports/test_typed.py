@@ -208,7 +208,15 @@ def test_another_language_is_named_and_not_guessed(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Pneumothorax.", "2 cm", "No pneumothorax", "A de novo mass.", "Mass in situ, en bloc"],
+    [
+        "",
+        "Pneumothorax.",
+        "2 cm",
+        "No pneumothorax",
+        "A de novo mass.",
+        "per CT",
+        "Mass in situ, en bloc",
+    ],
 )
 def test_english_is_not_taken_for_another_language(text: str) -> None:
     assert not is_foreign(text)
