@@ -34,6 +34,7 @@ from torch import Tensor
 
 from cxrg.errors import ModelError
 
+MOST_TIMESTEPS = 100_000  # a hundred times what is usual; arrays of this length are small
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 
 
@@ -183,8 +184,8 @@ def _flow(config: Mapping[str, Any], key: str) -> Schedule:
     for unhandled in ("use_dynamic_shifting", "invert_sigmas"):
         if config.get(unhandled):
             raise ModelError(f"flow schedule with {unhandled} is not handled; use a fixed {key}")
-    count = int(config.get("num_train_timesteps", 1000))
-    shift = float(config.get(key) or 1.0)
+    count = _count(config)
+    shift = _number(config, key, 1.0, low=0.001, high=1000)
     u = torch.arange(1, count + 1, dtype=torch.float64) / count
     sigma = shift * u / (1 + (shift - 1) * u)
     return Schedule(prediction_type="flow", alpha=1 - sigma, sigma=sigma)
@@ -192,11 +193,15 @@ def _flow(config: Mapping[str, Any], key: str) -> Schedule:
 
 def _betas(config: Mapping[str, Any], default: Defaults) -> Tensor:
     """diffusers' betas: ``linear``, ``scaled_linear``, ``squaredcos_cap_v2``, or trained ones."""
-    if config.get("trained_betas") is not None:
-        return torch.tensor(config["trained_betas"], dtype=torch.float64)
-    count = int(config.get("num_train_timesteps", 1000))
-    start = float(config.get("beta_start", default.beta_start))
-    end = float(config.get("beta_end", default.beta_end))
+    count = _count(config)
+    trained = config.get("trained_betas")
+    if trained is not None:
+        if not isinstance(trained, (list, tuple)) or not 1 <= len(trained) <= MOST_TIMESTEPS:
+            raise ModelError("scheduler: trained_betas is not a list of numbers; correct it")
+        values = [_checked("trained_betas", value, low=0, high=1) for value in trained]
+        return torch.tensor(values, dtype=torch.float64)
+    start = _number(config, "beta_start", default.beta_start, low=0, high=1)
+    end = _number(config, "beta_end", default.beta_end, low=0, high=1)
     kind = config.get("beta_schedule", default.beta_schedule)
     if kind == "linear":
         return torch.linspace(start, end, count, dtype=torch.float64)
@@ -209,3 +214,26 @@ def _betas(config: Mapping[str, Any], default: Defaults) -> Tensor:
     raise ModelError(
         f"beta schedule {kind!r} is not handled; use linear, scaled_linear or squaredcos_cap_v2"
     )
+
+
+def _count(config: Mapping[str, Any]) -> int:
+    """The number of training timesteps; diffusers' classes assume 1000."""
+    count = config.get("num_train_timesteps", 1000)
+    if type(count) is not int:
+        raise ModelError(f"scheduler: num_train_timesteps {count!r:.40} is no count; correct it")
+    return int(_checked("num_train_timesteps", count, low=1, high=MOST_TIMESTEPS))
+
+
+def _number(
+    config: Mapping[str, Any], name: str, default: float, *, low: float, high: float
+) -> float:
+    """A number of a configuration; the default where it is absent or null."""
+    value = config.get(name)
+    return default if value is None else _checked(name, value, low=low, high=high)
+
+
+def _checked(name: str, value: Any, *, low: float, high: float) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        raise ModelError(f"scheduler: {name} {value!r:.40} is not {low:g} to {high:g}; correct it")
+    return float(value)

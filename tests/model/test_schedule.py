@@ -68,3 +68,32 @@ def test_every_other_class_is_refused() -> None:
 def test_a_configuration_without_a_class_is_a_ddpms() -> None:
     expected = DDPMScheduler().alphas_cumprod.double()
     torch.testing.assert_close(read_schedule({}).alpha ** 2, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"num_train_timesteps": 10**12}, "num_train_timesteps 1000000000000 is not 1 to 100000"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps 0 is not 1 to 100000; correct it"),
+        ({"num_train_timesteps": "many"}, "num_train_timesteps 'many' is no count; correct it"),
+        ({"num_train_timesteps": True}, "num_train_timesteps True is no count"),
+        ({"beta_start": "0.1"}, "beta_start '0.1' is not 0 to 1; correct it"),
+        ({"beta_end": float("nan")}, "beta_end nan is not 0 to 1"),
+        ({"beta_end": -1}, "beta_end -1 is not 0 to 1"),
+        ({"trained_betas": "text"}, "trained_betas is not a list of numbers"),
+        ({"trained_betas": []}, "trained_betas is not a list of numbers"),
+        ({"trained_betas": [0.1, None]}, "trained_betas None is not 0 to 1"),
+        ({"beta_schedule": ["linear"]}, r"beta schedule \['linear'\] is not handled"),
+        ({"_class_name": FLOW[0], "shift": "x"}, "shift 'x' is not 0.001 to 1000; correct it"),
+        ({"_class_name": FLOW[0], "shift": 0}, "shift 0 is not 0.001 to 1000"),
+        ({"_class_name": FLOW[0], "num_train_timesteps": -5}, "num_train_timesteps -5 is not 1"),
+    ],
+)
+def test_values_that_describe_no_schedule_are_refused(facts: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        read_schedule(facts)
+
+
+def test_null_is_the_default() -> None:
+    plain, null = read_schedule({}), read_schedule({"beta_start": None, "trained_betas": None})
+    assert torch.equal(plain.alpha, null.alpha)
