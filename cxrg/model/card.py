@@ -21,6 +21,7 @@ Weights = Literal["shipped", "download", "request", "import", "trained"]
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CARD_FILE = "cxrg.json"
+LARGEST = 16_384  # side of an image in pixels, or tokens of a prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +82,26 @@ def card_from(facts: Mapping[str, Any], *, origin: str) -> Card:
             raise ModelError(f"{origin}: {key} is {facts[key]!r}; use {' or '.join(allowed)}")
     if "name" not in facts:
         raise ModelError(f'{origin}: no name; add "name"')
+    for key, value in facts.items():
+        if not _has_its_type(key, value):
+            raise ModelError(f"{origin}: {key} cannot be {value!r:.40}; correct it")
     return Card(**{**facts, "layers": tuple(facts.get("layers", ()))})
+
+
+def _has_its_type(key: str, value: Any) -> bool:
+    """Whether a fact has the type of its field."""
+    match key:
+        case "side" | "text_length":
+            return value is None or (type(value) is int and 1 <= value <= LARGEST)
+        case "pass_attention_mask":
+            return isinstance(value, bool)
+        case "layers":
+            listed = isinstance(value, (list, tuple))
+            return listed and all(isinstance(name, str) for name in value)
+        case "presets":
+            named = isinstance(value, dict)
+            return named and all(isinstance(knobs, dict) for knobs in value.values())
+    return isinstance(value, str)
 
 
 _ALLOWED = {
@@ -102,7 +122,7 @@ def read_card(folder: Path) -> Card | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error}); mend or remove it") from error
     if not isinstance(facts, dict):
         raise ModelError(f"{path}: not a JSON object; mend or remove it")

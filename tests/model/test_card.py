@@ -1,4 +1,4 @@
-"""Cards: facts as data, refused where they cannot be meant."""
+"""Cards: facts as data, refused where they are invalid."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ def test_a_shipped_folder_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
         ('{"name": "x", "colour": 1}', "unknown fact colour"),
         ('{"name": "x", "image_range": "0..255"}', "use 0..1 or -1..1"),
         ('{"name": "x", "dtype": "int8"}', "use float32 or bfloat16"),
+        ('{"name": 3}', "name cannot be 3"),
+        ('{"name": "x", "side": "512"}', "side cannot be '512'"),
+        ('{"name": "x", "side": -8}', "side cannot be -8"),
+        ('{"name": "x", "text_length": 77.5}', "text_length cannot be 77.5"),
+        ('{"name": "x", "pass_attention_mask": 1}', "pass_attention_mask cannot be 1"),
+        ('{"name": "x", "layers": "mid_block"}', "layers cannot be 'mid_block'"),
+        ('{"name": "x", "layers": [1]}', r"layers cannot be \[1\]"),
+        ('{"name": "x", "presets": {"fast": 1}}', "presets cannot be .*"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_a_broken_card_is_refused(text: str, message: str, tmp_path: Path) -> None:

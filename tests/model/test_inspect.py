@@ -120,6 +120,10 @@ UNET = "unet/config.json"
     ("spoil", "message"),
     [
         (remove("vae/config.json"), "no vae/config.json"),
+        (
+            lambda folder: (folder / UNET).write_text('{"a":' * 100_000),
+            "config.json: not a JSON object",
+        ),
         (remove("scheduler/scheduler_config.json"), "no scheduler/scheduler_config.json"),
         (remove("tokenizer/tokenizer_config.json"), "no tokenizer/tokenizer_config.json"),
         (remove("tokenizer/tokenizer.json"), "no vocabulary"),

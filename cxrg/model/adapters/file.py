@@ -84,7 +84,7 @@ def _find_file(path: Path) -> Path:
 def _json(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON; copy it again") from error
     if not isinstance(facts, dict):
         raise ModelError(f"{path}: not a JSON object; copy it again")

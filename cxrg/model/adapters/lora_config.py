@@ -86,7 +86,7 @@ def read_settings(file: AdapterFile, network: str) -> LoraSettings:
     if METADATA in file.metadata:
         try:
             facts |= json.loads(file.metadata[METADATA])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"{file.path}: its metadata cannot be read; copy it again") from error
     own = {
         name.removeprefix(f"{network}."): value

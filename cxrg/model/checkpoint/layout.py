@@ -71,7 +71,7 @@ def part_config(folder: Path, part: str) -> dict[str, Any]:
         )
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a JSON object ({error}); copy it again") from error
 
 
