@@ -21,6 +21,7 @@ from cxrg.errors import PhraseError, UsageError
 from tests.cli.test_ground import Library, Run, library, lines_of, place, raising, run, tiny
 from tests.fakes import tiny_models
 from tests.fakes.batch import draw
+from tests.fakes.processes import until
 
 __all__ = ["library", "place", "run", "tiny"]  # fixtures
 
@@ -399,6 +400,135 @@ def test_two_runs_at_once(model: Path, undisturbed: Any, tmp_path: Path) -> None
         assert int(count) > 0
         done += int(count)
     assert done == COUNT
+    same_files(folder / "cxrg-out", undisturbed[0])
+
+
+# Run before the command: stop this process while it has claims and is in no transaction.
+STOP = """
+import os, signal
+from cxrg.batch import owners, run
+from cxrg.batch.ledger import Ledger
+run.NOTICE = 0.0
+explain = run.Run._explain_waiting
+def shorten(self):
+    explain(self)
+    if self._noticed:
+        owners.LEASE = 0.0  # the two minutes are over
+run.Run._explain_waiting = shorten
+claim, count = Ledger.claim, 0
+def stop(self, *given, **more):
+    global count
+    found = claim(self, *given, **more)
+    count += 1
+    if {stops} and count == 5:
+        with self._lock:
+            os.kill(os.getpid(), signal.SIGSTOP)
+    return found
+Ledger.claim = stop
+"""
+
+
+@pytest.mark.slow
+def test_a_stopped_run_is_named_and_its_claims_are_taken_over(
+    model: Path, undisturbed: Any, tmp_path: Path
+) -> None:
+    folder = archive(tmp_path)
+    first = start(folder, model, before=STOP.format(stops=True))
+    until(lambda: Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    second = start(folder, model, before=STOP.format(stops=False))
+    code, lines, err = end(second)
+    assert (code, lines) == (1, undisturbed[1]), err
+    assert f"cxrg: waiting for process {first.pid}, which computes " in err
+    assert "and is stopped: they are taken over after 120 s" in err
+    done = int(re.findall(r"\), (\d+) done", err)[0])
+    first.send_signal(signal.SIGCONT)
+    code, lines, err = end(first)
+    assert (code, lines) == (1, undisturbed[1]), err
+    assert done + int(re.findall(r"\), (\d+) done", err)[0]) == COUNT
+    same_files(folder / "cxrg-out", undisturbed[0])
+
+
+STOP_WRITING = """
+import os, signal
+from cxrg.batch import ledger
+ledger.PATIENCE, ledger.LOOK = 1.0, 0.1
+put = ledger.Ledger._put
+def stop(self, *given, **more):
+    put(self, *given, **more)
+    if {stops}:
+        os.kill(os.getpid(), signal.SIGSTOP)
+ledger.Ledger._put = stop
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_while_it_writes_the_ledger_is_named(
+    model: Path, undisturbed: Any, tmp_path: Path
+) -> None:
+    folder = archive(tmp_path)
+    first = start(folder, model, before=STOP_WRITING.format(stops=True))
+    until(lambda: Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    code, lines, err = end(start(folder, model, before=STOP_WRITING.format(stops=False)))
+    assert (code, lines) == (1, [])
+    file = Path("cxrg-out/cxrg.sqlite")
+    assert err.splitlines() == [
+        f"cxrg: waiting for stopped process {first.pid}, which has locked {file}",
+        f"cxrg: {file}: is locked by stopped process {first.pid}; continue or end that process",
+    ]
+    first.kill()
+    end(first)
+    code, lines, _ = end(start(folder, model))
+    assert (code, lines) == (1, undisturbed[1])
+
+
+DECODING = """
+import time
+from pathlib import Path
+from cxrg.batch.work import Worker
+read = Worker.read
+def endless(self, task):
+    if task.index == 2:
+        Path("decoding").touch()
+        time.sleep(1000)
+    return read(self, task)
+Worker.read = endless
+"""
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_does_not_wait_for_an_image_that_is_decoded(
+    model: Path, undisturbed: Any, tmp_path: Path
+) -> None:
+    folder = archive(tmp_path)
+    process = start(folder, model, before=DECODING)
+    assert process.stderr
+    until((folder / "decoding").exists)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"
+    assert "Ctrl-C again stops at once" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    code, _, err = end(process)
+    assert (code, err) == (130, "cxrg: interrupted\n")
+    code, lines, _ = end(start(folder, model))
+    assert (code, lines) == (1, undisturbed[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_results_are_written_whatever_stream_is_closed(
+    model: Path, undisturbed: Any, tmp_path: Path, closed: str
+) -> None:
+    folder = archive(tmp_path)
+    flags = " ".join(FLAGS)
+    command = f"{sys.executable} -m cxrg ground in -p heart -p 'left lung' --model {model} {flags}"
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {closed}"],
+        cwd=folder,
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1  # the damaged one
     same_files(folder / "cxrg-out", undisturbed[0])
 
 
