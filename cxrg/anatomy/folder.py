@@ -9,8 +9,8 @@ Two forms, recognised by what exists for an image ``chest.dcm``:
 * ``DIR/chest.png``: one label map, whose grey values are named in ``DIR/names.json``, such as
   ``{"1": "right lung", "2": "left lung"}``.
 
-Masks have the image's own pixels, or its proportions. ``places.toml`` of :mod:`cxrg.chest` lists
-the known names; others are left alone.
+Masks have the upright image's own pixels, or its proportions. ``places.toml`` of :mod:`cxrg.chest`
+lists the known names; others are left alone.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ MAX_PAGES = 64
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES, _PLANAR = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES, _EXTRA, _FORMAT = 322, 323, 324, 325, 338, 339
-_SUBSAMPLING = 530
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _JPEG = 7
 # None, CCITT (three), LZW, JPEG, deflate (two), PackBits, LZMA, ZSTD.
@@ -112,8 +111,8 @@ def _unread(tags: Any, bits: set[int], formats: set[int], big_endian: bool) -> s
         return "16-bit colour in separate planes, or not RGB"
     if depth == 16 and samples == 4 and tags.get(_EXTRA) != (_STRAIGHT_ALPHA,):
         return "16-bit colour with a fourth channel that is no plain opacity"
-    if photometric == _YCBCR and compression != _JPEG and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
-        return "subsampled chroma without JPEG"
+    if photometric == _YCBCR and compression != _JPEG:
+        return "YCbCr without JPEG"
     return ""
 
 

@@ -68,8 +68,11 @@ TIFFS = {
 }
 
 
+YCBCR = {"TIFF u1 YCbCr", "TIFF u1 YCbCr in planes"}  # read where JPEG compresses them
+
+
 def test_tiffs_of_few_compressions(tmp_path: Path) -> None:
-    check(rasters.tiffs(thin=True), tmp_path, TIFFS)
+    check(rasters.tiffs(thin=True), tmp_path, TIFFS - YCBCR)
 
 
 @pytest.mark.slow
@@ -81,8 +84,8 @@ def test_a_wrong_reader_would_be_found(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("cxrg.image.tiff._unread", lambda *_: "")
     planes = rasters.tiff_variant("u2", "RGB", planar="separate")
     assert rasters.outcome(planes, tmp_path).startswith("wrong")
-    swapped = rasters.tiff_variant("i2", "black is zero", order=">", compression="lzw")
-    assert rasters.outcome(swapped, tmp_path).startswith("wrong")
+    premultiplied = rasters.tiff_variant("u2", "RGB+premultiplied")
+    assert rasters.outcome(premultiplied, tmp_path).startswith("wrong")
     monkeypatch.setattr("cxrg.image.picture.stored_layout", lambda _: ((48, 40), UPRIGHT))
     (turned,) = itertools.islice(rasters.jpegs(), 5, 6)
     assert rasters.outcome(turned, tmp_path).startswith("wrong")
