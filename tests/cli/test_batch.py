@@ -191,7 +191,7 @@ def test_names_and_phrases_do_not_command_the_terminal(
     assert code == 1
     assert "left ?[31mlung" in out
     assert "a?[2Jb.png" in err
-    assert "bad?[2J.png: is no image" in err
+    assert "bad?[2J.png: is not" in err
     assert "\x1b" not in out + err
 
 
