@@ -100,7 +100,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a damaged file must not end the run
             return ReadTask(task, failure=self._failure(task, error))
         if self._job.deidentify and image.uid:
-            image = replace(image, uid="sha256:" + sha256(image.uid.encode()).hexdigest())
+            image = replace(image, uid=hashed_uid(image.uid))
         return ReadTask(task, image=image)
 
     def look(self, read: ReadTask) -> Iterator[Unwritten | Failure]:
@@ -155,6 +155,11 @@ class Worker:
     def _failure(self, task: Task, error: Exception) -> Failure:
         detail = traceback.format_exc() if self._job.debug else ""
         return failure_of(task.path, error, detail=detail)
+
+
+def hashed_uid(uid: str) -> str:
+    """Return a valid UID, after DICOM PS3.5 section B.2, made of the SHA-256 of another."""
+    return f"2.25.{int.from_bytes(sha256(uid.encode()).digest()[:16])}"
 
 
 class Writer:

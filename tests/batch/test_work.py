@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import numpy as np
 import pytest
 
 from cxrg.batch.local import pipeline
@@ -15,6 +19,8 @@ from cxrg.batch.work import MOST_UNWRITTEN, Unwritten, Worker
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import Options, resolve
+from cxrg.output.record import SCHEMA_FILE
+from cxrg.phantom.dx import write_dx
 from tests.fakes import tiny_models
 from tests.fakes.batch import draw
 
@@ -35,10 +41,18 @@ def rows(model: Model) -> Iterator[list[int]]:
     hook.remove()
 
 
-def worker_of(model: Model, out: Path, **knobs: Any) -> Worker:
+def worker_of(model: Model, out: Path, *, deidentify: bool = False, **knobs: Any) -> Worker:
     defaults = {"path": "ddim", "steps": 50, "window": (20, 26)}
     options: Options = resolve("paper", model.card.presets, **{**defaults, **knobs})
-    job = Job(model="tiny", preset="paper", out=out, formats=("json",), debug=True, batch=8)
+    job = Job(
+        model="tiny",
+        preset="paper",
+        out=out,
+        formats=("json", "png", "npz") if deidentify else ("json",),
+        deidentify=deidentify,
+        debug=True,
+        batch=8,
+    )
     return Worker(job, model, options)
 
 
@@ -74,6 +88,26 @@ def test_results_of_an_image_are_written_as_they_are_made(
     assert [each.phrase for each in found.rows] == phrases
     assert len(list((tmp_path / "out").glob("*.json"))) == 12
     assert most <= MOST_UNWRITTEN + 3
+
+
+def test_the_uid_of_a_dicom_file_is_hashed_on_request(model: Model, tmp_path: Path) -> None:
+    path, out = tmp_path / "a.dcm", tmp_path / "out"
+    pixels = np.random.default_rng(1).integers(0, 4096, (96, 80), np.uint16)
+    write_dx(path, pixels, seed=1)
+    (plain,) = do(worker_of(model, out), task(path, "heart")).rows
+    uid = plain.record["image"]["uid"]
+    before = set(out.iterdir())
+    assert any(uid.encode() in file.read_bytes() for file in before)
+    (hashed,) = do(worker_of(model, out, deidentify=True), task(path, "heart")).rows
+    number = int(sha256(uid.encode()).hexdigest()[:32], 16)
+    assert hashed.record["image"]["uid"] == f"2.25.{number}"
+    schema = json.loads(SCHEMA_FILE.read_text())
+    jsonschema.validate(hashed.record, schema, cls=jsonschema.Draft202012Validator)
+    image = {**hashed.record["image"], "uid": uid}
+    assert {**hashed.record, "image": image} == plain.record
+    made = set(out.iterdir()) - before
+    assert made  # under other names, so that no earlier file is taken for one of these
+    assert not any(uid.encode() in file.read_bytes() for file in made)
 
 
 def test_an_invalid_phrase_costs_no_evaluation(model: Model, rows: Any, tmp_path: Path) -> None:
