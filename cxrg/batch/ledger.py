@@ -484,7 +484,7 @@ class Ledger:
         except OSError as error:
             raise cannot_write(self._file, error.strerror or str(error)) from error
         except sqlite3.DatabaseError as error:
-            number = _DISK_ERRORS.get(error.sqlite_errorcode & 0xFF) if _has_code(error) else None
+            number = _disk_error(error)
             if number is not None:
                 raise cannot_write(self._file, os.strerror(number)) from error
             if isinstance(error, sqlite3.OperationalError) and not _is_query_error(error):
@@ -497,10 +497,19 @@ class Ledger:
 
 _DISK_ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR_SHMSIZE: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_READONLY: errno.EROFS,
 }
 """SQLite's codes of errors that results meet as well, so that both give the same reason."""
+
+
+def _disk_error(error: sqlite3.Error) -> int | None:
+    """Return the system's number of an error of the disk; None if it is none."""
+    if not _has_code(error):
+        return None
+    code = error.sqlite_errorcode
+    return _DISK_ERRORS.get(code, _DISK_ERRORS.get(code & 0xFF))
 
 
 def _has_code(error: sqlite3.Error) -> bool:
