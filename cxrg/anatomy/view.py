@@ -96,22 +96,24 @@ class View:
 
 
 def check_view(image: CxrImage, *, any_image: bool) -> CxrImage:
-    """The image, with a warning if it does not look like an upright frontal chest X-ray.
+    """The image, with a warning if it is no upright frontal chest X-ray.
+
+    What a DICOM header says is believed; otherwise the picture is judged.
 
     Args:
         image: what was read.
         any_image: whether other pictures are let through.
 
     Raises:
-        ImageError: it does not look like one, and ``any_image`` is false.
+        ImageError: it is none, and ``any_image`` is false.
     """
-    view = judge_view(image)
-    if view.fits:
+    problem = f"is {image.stated} by its header" if image.stated else judge_view(image).description
+    if not problem:
         return image
     if not any_image:
         remedy = "give an upright frontal chest X-ray, or --any-image to ground it all the same"
-        raise image_error(image.path, view.description, remedy)
-    warning = f"the image {view.description}: the result means nothing if it does"
+        raise image_error(image.path, problem, remedy)
+    warning = f"the image {problem}: the result means nothing if that is so"
     return replace(image, warnings=(*image.warnings, warning))
 
 

@@ -50,6 +50,7 @@ from cxrg.image.samples import COLOURED, default_grey, refuse_constant
 
 _KEYWORDS = [
     *("SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "ViewPosition"),
+    "BodyPartExamined",
     *("ViewCodeSequence", "BurnedInAnnotation", "NumberOfFrames", "SamplesPerPixel"),
     *("PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio", "PixelSpacing"),
@@ -66,6 +67,25 @@ _KEYWORDS = [
 ]
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
 _RADIOGRAPHS = frozenset({"", "CR", "DX", "DR", "RG", "RF", "XA", "OT", "SC"})
+# Parts of the body of PS3.16 Annex L whose radiographs show no whole chest.
+_OTHER_PARTS = frozenset(
+    (
+        *(
+            "ABDOMEN",
+            "ANKLE",
+            "ARM",
+            "BREAST",
+            "CALCANEUS",
+            "CSPINE",
+            "ELBOW",
+            "EXTREMITY",
+            "FEMUR",
+        ),
+        *("FINGER", "FOOT", "FOREARM", "HAND", "HEAD", "HIP", "HUMERUS", "JAW", "KNEE", "LEG"),
+        *("LSPINE", "MANDIBLE", "NECK", "PELVIS", "SHOULDER", "SKULL", "SSPINE", "THIGH", "THUMB"),
+        *("TOE", "WRIST", "ZYGOMA"),
+    )
+)
 _LATERALS = frozenset({"LL", "RL", "LATERAL", "LAT", "LLAT", "RLAT"})
 # What pydicom and its codecs raise on damaged files.
 _FAILURES = (
@@ -90,7 +110,8 @@ class DisplayGrey:
     """One picture as display grey, upright.
 
     ``grey`` is float32 ``(H, W)`` in [0, 1], bright for dense; ``pixel_aspect`` the height of a
-    pixel divided by its width; ``window`` says how stored values became grey.
+    pixel divided by its width; ``window`` says how stored values became grey. ``stated`` is what
+    the header says that it is instead of a frontal chest X-ray, None where it does not.
     """
 
     grey: NDArray[np.float32]
@@ -98,6 +119,7 @@ class DisplayGrey:
     uid: str | None
     window: str
     warnings: tuple[str, ...]
+    stated: str | None = None
 
 
 def read_dicom(path: Path, data: bytes | None = None) -> DisplayGrey:
@@ -303,6 +325,7 @@ def _display(path: Path, ds: pydicom.Dataset, cells: Cells) -> DisplayGrey:
         uid=uid if uid.is_valid else None,
         window=window,
         warnings=(*cautions(ds), *cells.notes, *unused, *notes),
+        stated=stated_kind(ds),
     )
 
 
@@ -371,18 +394,23 @@ def _levels(ds: pydicom.Dataset, bits: int) -> tuple[int, NDArray[np.float64]]:
 def cautions(ds: pydicom.Dataset) -> tuple[str, ...]:
     """Warnings about what the picture is, without repeating values that could name a patient."""
     found = []
-    where = directions(ds)
-    if text(ds, "ViewPosition") in _LATERALS or _says_lateral(ds) or is_lateral(where):
-        found.append("this is a lateral view; the model knows frontal views only")
     if text(ds, "BurnedInAnnotation") == "YES":
         found.append("text is burned into the picture and may identify the patient")
     if text(ds, "PresentationIntentType") == "FOR PROCESSING":
         found.append("raw picture (FOR PROCESSING); the one FOR PRESENTATION is meant for reading")
-    if text(ds, "Modality") not in _RADIOGRAPHS:
-        found.append("the Modality is not that of a plain radiograph")
-    if from_patient(where) != UPRIGHT:
+    if from_patient(directions(ds)) != UPRIGHT:
         found.append(_TURNED)
     return tuple(found)
+
+
+def stated_kind(ds: pydicom.Dataset) -> str | None:
+    """What the header says that the picture is, where that is no frontal chest X-ray."""
+    if text(ds, "Modality") not in _RADIOGRAPHS:
+        return "no plain radiograph (Modality)"
+    if text(ds, "BodyPartExamined").replace(" ", "") in _OTHER_PARTS:
+        return "of another part of the body (Body Part Examined)"
+    lateral = text(ds, "ViewPosition") in _LATERALS or _says_lateral(ds)
+    return "a lateral view" if lateral or is_lateral(directions(ds)) else None
 
 
 def directions(ds: pydicom.Dataset) -> list[str]:

@@ -37,6 +37,8 @@ class CxrImage:
         window: where the grey comes from, e.g. ``VOI LUT``, ``window LINEAR 2048/4096``,
             ``palette``, ``full range``, ``percentile 0.5-99.5``.
         warnings: what to know about the file, one sentence each.
+        stated: what a DICOM header says that it is instead of a frontal chest X-ray, such as
+            ``a lateral view``; None where it says no such thing.
     """
 
     pixels: NDArray[np.float32]
@@ -48,6 +50,7 @@ class CxrImage:
     uid: str | None
     window: str
     warnings: tuple[str, ...]
+    stated: str | None = None
 
 
 def read_image(path: Path | str, *, side: int, fit: Fit = "pad") -> CxrImage:
@@ -83,6 +86,7 @@ def read_image(path: Path | str, *, side: int, fit: Fit = "pad") -> CxrImage:
         uid=read.uid,
         window=read.window,
         warnings=read.warnings,
+        stated=read.stated,
     )
 
 

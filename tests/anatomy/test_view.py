@@ -117,8 +117,11 @@ def test_check_refuses_or_warns() -> None:
     passed = check_view(image, any_image=True)
     assert passed.warnings == (
         "the image does not look like one whole frontal chest X-ray: the result means nothing "
-        "if it does",
+        "if that is so",
     )
+    lateral = replace(image, stated="a lateral view")
+    with pytest.raises(ImageError, match=r"DOE\^JANE\.png: is a lateral view by its header; give"):
+        check_view(lateral, any_image=False)
     chest = replace(samples.image(128, 128), grey=np.asarray(render(0, side=128).image, np.float32))
     assert check_view(chest, any_image=False) is chest
 

@@ -823,8 +823,8 @@ def test_a_mirrored_or_turned_picture_is_brought_upright(rows: str, columns: str
 )
 def test_patient_orientation_in_other_forms(directions: list[str], words: str) -> None:
     result = read(make(PatientOrientation=directions))
-    assert words in " ".join(result.warnings)
-    assert len(result.warnings) == bool(words)
+    assert words in " ".join((*result.warnings, result.stated or ""))
+    assert len(result.warnings) + bool(result.stated) == bool(words)
 
 
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
@@ -1031,13 +1031,8 @@ def lateral_code() -> Dataset:
 @pytest.mark.parametrize(
     ("elements", "words"),
     [
-        ({"ViewPosition": "LL"}, "lateral"),
-        ({"ViewPosition": "RL"}, "lateral"),
-        ({"ViewPosition": "LATERAL"}, "lateral"),
-        ({"ViewCodeSequence": [lateral_code()]}, "lateral"),
         ({"BurnedInAnnotation": "YES"}, "burned"),
         ({"PresentationIntentType": "FOR PROCESSING"}, "FOR PROCESSING"),
-        ({"Modality": "CT"}, "Modality"),
     ],
 )
 def test_warnings(elements: dict[str, Any], words: str) -> None:
@@ -1045,9 +1040,27 @@ def test_warnings(elements: dict[str, Any], words: str) -> None:
     assert words in note
 
 
+@pytest.mark.parametrize(
+    ("elements", "stated"),
+    [
+        ({"ViewPosition": "LL"}, "a lateral view"),
+        ({"ViewPosition": "RL"}, "a lateral view"),
+        ({"ViewPosition": "LATERAL"}, "a lateral view"),
+        ({"ViewCodeSequence": [lateral_code()]}, "a lateral view"),
+        ({"Modality": "CT"}, "no plain radiograph (Modality)"),
+        ({"BodyPartExamined": "KNEE"}, "of another part of the body (Body Part Examined)"),
+        ({"BodyPartExamined": "C SPINE"}, "of another part of the body (Body Part Examined)"),
+    ],
+)
+def test_other_pictures_are_known_by_their_header(elements: dict[str, Any], stated: str) -> None:
+    assert read(make(**elements)).stated == stated
+
+
 @pytest.mark.parametrize("view", ["PA", "AP", ""])
-def test_frontal_views_bring_no_warning(view: str) -> None:
-    assert read(make(ViewPosition=view, BurnedInAnnotation="NO")).warnings == ()
+@pytest.mark.parametrize("part", ["CHEST", "PORT CHEST", "THORAX", "DOE JANE", ""])
+def test_frontal_views_of_the_chest_bring_no_warning(view: str, part: str) -> None:
+    result = read(make(ViewPosition=view, BodyPartExamined=part, BurnedInAnnotation="NO"))
+    assert (result.warnings, result.stated) == ((), None)
 
 
 def test_nothing_of_the_patient_gets_out(
