@@ -169,12 +169,12 @@ def knob(
     """Declare a knob: its default, what it means, and which values it takes.
 
     Args:
-        default: the default; of a range, its type says whether the numbers are whole.
+        default: the default; the type of a range's decides whether its numbers are whole.
         meaning: one line for a person.
         low: the lowest value of a range.
         high: the highest value of a range.
         choices: the words that it takes.
-        values: the values in words, where neither a range nor choices say them.
+        values: the values in words, where neither a range nor choices give them.
         read: the value from text or from a value of another type; ValueError or TypeError if
             there is none.
         separator: what stands between several parts of a value in text.
@@ -432,7 +432,7 @@ def modernise(preset: str, knobs: Mapping[str, Any]) -> dict[str, Any] | None:
         knobs: values by name; those that this version has not known before stay as they are.
 
     Returns:
-        None if this version cannot do what they say.
+        None if this version cannot do the same.
     """
     gone = {"evidence": "phrase", "completion": "off"}
     gone["enlarge"] = "nearest" if preset == "gen2ground" else "bilinear"

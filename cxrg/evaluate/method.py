@@ -1,7 +1,7 @@
 """What is evaluated: something that grounds phrases in images, and the model that does.
 
 The controls that need a model come through here too: the phrases of other samples in the same call
-as the sample's own, and the map of the start token, which stands before every phrase and says
+as the sample's own, and the map of the start token, which precedes every phrase and states
 nothing ("image only"; methods of arXiv 2404.12920, token ablation).
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch is imported only when a model runs
 
 
 class GroundingLike(Protocol):
-    """What a method says of one phrase; `cxrg.result.Grounding` is one."""
+    """A method's result for one phrase; `cxrg.result.Grounding` is one."""
 
     @property
     def heatmap(self) -> NDArray[np.float32]: ...
@@ -43,7 +43,7 @@ class GroundingLike(Protocol):
 class Method(Protocol):
     """Something that grounds phrases.
 
-    ``facts`` say which it is, as JSON; two runs with the same facts give the same numbers.
+    ``facts`` identify it, as JSON; two runs with the same facts give the same numbers.
     """
 
     @property

@@ -51,7 +51,7 @@ def claim(run: Path, lines: Path, facts: Mapping[str, Any]) -> None:
 
 
 def identify(dataset: Dataset) -> dict[str, Any]:
-    """A data set's name, format, and a digest of all that its samples say."""
+    """A data set's name, format, and a digest of its samples."""
     digest = hashlib.sha256()
     for sample in dataset.samples:
         digest.update(repr((sample.id, sample.image.name, sample.phrase, sample.boxes)).encode())

@@ -31,7 +31,7 @@ def boxes_from_heatmap(
 
     Args:
         heat: ``(S, S)`` in [0, 1], background not suppressed.
-        threshold: ``otsu``, ``quantile:q`` or a number; a region lies strictly above it. With
+        threshold: ``otsu``, ``quantile:q`` or a number; a region is strictly above it. With
             ``mixture`` all of the mixture's mask is one region, as in arXiv 2507.12236.
         min_area: the smallest region kept, a fraction of ``S * S``.
 

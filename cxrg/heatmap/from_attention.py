@@ -1,4 +1,4 @@
-"""The heatmap of a phrase, made of its attention maps as the options say."""
+"""The heatmap of a phrase, made of its attention maps by the options."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def heatmap_of(
 
 
 def _joined(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:
-    """Join all layers and steps to one map ``(side, side)``, as option ``normalise`` says."""
+    """Join all layers and steps to one map ``(side, side)``, scaled by option ``normalise``."""
     each = options.normalise == "minmax"
     return aggregate(maps.layers, side, how=options.enlarge, normalise=each)

@@ -58,7 +58,7 @@ def smooth(heat: Heat, sigma: float) -> Heat:
 
 
 def confine(heat: Heat, seen: Box) -> Heat:
-    """Set what lies outside the image, in the square's margins, to the smallest value inside."""
+    """Set the square's margins, outside the image, to the smallest value inside."""
     rows = slice(round(seen.y0), max(round(seen.y1), round(seen.y0) + 1))
     columns = slice(round(seen.x0), max(round(seen.x1), round(seen.x0) + 1))
     confined = np.full_like(heat, heat[rows, columns].min())

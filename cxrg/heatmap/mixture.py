@@ -41,9 +41,9 @@ def mask_of_seen(
 
 
 def cut(small: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What lies above the threshold, less single pixels; both arrays and the result (64, 64).
+    """Mask of pixels above the threshold, less single pixels; both arrays and the result (64, 64).
 
-    A mixture of two Gaussians is fitted to what was seen; the threshold lies midway between the two
+    A mixture of two Gaussians is fitted to the seen pixels; the threshold is midway between the two
     means; interior pixels stay where at least half of their 3 x 3 neighbourhood is set.
     """
     above = (small > mixture_threshold(small[seen])) & seen if seen.any() else seen

@@ -58,7 +58,7 @@ def fade(heat: Heat) -> Heat:
 
 
 def mask_background(heat: Heat, mask: Mask) -> Heat:
-    """A heatmap with its background as option ``mask`` says."""
+    """A heatmap whose background is treated by option ``mask``."""
     if mask == "none":
         return heat
     if mask == "mixture":

@@ -1,4 +1,4 @@
-"""Run `cxrg ground` with models of full size and random weights, and tell the memory it took.
+"""Run `cxrg ground` with models of full size and random weights, and print the memory it took.
 
 ``python -m tests.benchmarks.fullsize [--size sd15 --size monai] [--knobs "fast draws=1"]``
 
@@ -76,15 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", action="append", help="default: sd15 and monai")
     parser.add_argument("--knobs", action="append", help="a preset's name, then KNOB=VALUE ...")
     parser.add_argument("--write", nargs=2, metavar=("SIZE", "FOLDER"), help="write only")
-    asked = parser.parse_args(arguments)
-    if asked.write:
-        print(write_model(asked.write[0], Path(asked.write[1])))
+    given = parser.parse_args(arguments)
+    if given.write:
+        print(write_model(given.write[0], Path(given.write[1])))
         return
     head = ["model", "options", "weights, GiB", "peak, GiB", "above, GiB", "s"]
     print(markdown(head, []), flush=True)
     over = False
-    for name in asked.size or ("sd15", "monai"):
-        for knobs in asked.knobs or ("fast",):
+    for name in given.size or ("sd15", "monai"):
+        for knobs in given.knobs or ("fast",):
             row = run(name, knobs)
             over = over or float(row[4]) > MOST_ABOVE
             print(f"| {' | '.join(row)} |", flush=True)

@@ -6,8 +6,8 @@ Every line of the grid is a preset with knobs, scored like ``cxrg evaluate`` wit
 are kept under ``--out`` and resume where they stopped. Lines of your own: ``--line "fast draws=1
 timesteps=100,300"``, repeated; or ``--lines refinements``, sparse attention, masks and merging.
 ``--group finding`` counts the findings only, ``--longest 128`` scores at that size, which is
-quicker. The last column says how far the mIoU lies below that of the first line, with the 95 %
-interval of the paired difference; ``cxrg compare`` tells the other metrics' from the same folders.
+quicker. The last column is the mIoU's distance below that of the first line, with the 95 %
+interval of the paired difference; ``cxrg compare`` prints the other metrics' from the same folders.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def below(first: Path, other: Path, group: str) -> str:
 
 
 def evaluations(model: Model, options: Options) -> int:
-    """Latents that the network is asked about for one image and phrase."""
+    """Network evaluations for one image and phrase."""
     route = route_of(options, model.schedule)
     # A free run evaluates every step without and with the phrase.
     free = 0 if options.bbm == "off" else 2 * options.steps

@@ -77,7 +77,7 @@ def fill(ledger: Ledger, rows: int) -> None:
 
 
 def images(folder: Path, count: int) -> Iterator[Task]:
-    """Small files that differ, made as they are asked for."""
+    """Small files that differ, made on demand."""
     folder.mkdir(exist_ok=True)
     for index in range(count):
         path = folder / f"{index:06}"
@@ -98,20 +98,20 @@ def measure(folder: Path, items: int) -> dict[str, float]:
     engine._worker = StubbedNetwork()  # type: ignore[assignment]
     sizes: list[float] = []
 
-    def tell(told: InputResult) -> None:
-        for row in told.rows:
+    def report(result: InputResult) -> None:
+        for row in result.rows:
             sink.write(json.dumps(row.record) + "\n")
         sizes.append(resident())
 
     with Path(os.devnull).open("w") as sink, Ledger(folder) as ledger:
-        # No kind of file is asked for, so that writing them, which is not overhead, is left out.
+        # No format is requested, so that writing files, which is not overhead, is left out.
         run = Run(
             images(folder / "in", items),
             engine=engine,
             ledger=ledger,
             out=folder,
             formats=(),
-            report=tell,
+            report=report,
         )
         wall, cpu = time.perf_counter(), time.process_time()
         summary = run()
@@ -131,18 +131,18 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=100_000, help="results in the ledger before")
     parser.add_argument("--items", type=int, default=10_000, help="images of the run")
     parser.add_argument("--check", action="store_true", help="fail where a limit is broken")
-    asked = parser.parse_args()
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Ledger(folder) as ledger:
-            fill(ledger, asked.rows)
-        list(images(folder / "in", asked.items))
-        runs = {"new": measure(folder, asked.items), "again": measure(folder, asked.items)}
+            fill(ledger, given.rows)
+        list(images(folder / "in", given.items))
+        runs = {"new": measure(folder, given.items), "again": measure(folder, given.items)}
         size = (folder / "cxrg.sqlite").stat().st_size / 1e6
-    told = {"stubbed_network": True, "rows": asked.rows, "items": asked.items, "ledger_mb": size}
-    print(json.dumps({**told, **runs}, indent=2))
+    figures = {"stubbed_network": True, "rows": given.rows, "items": given.items, "ledger_mb": size}
+    print(json.dumps({**figures, **runs}, indent=2))
     broken = any(each["wall_ms"] > MOST_MS or each["growth_mb"] > MOST_MB for each in runs.values())
-    return int(asked.check and broken)
+    return int(given.check and broken)
 
 
 if __name__ == "__main__":

@@ -34,14 +34,14 @@ COLUMNS, GAP, FOOT, TEXT = 4, 8, 24, 13
 def missed(records: Sequence[Record], count: int) -> list[Record]:
     """The first miss of each category, the most frequently missed one first."""
     misses: dict[str, list[Record]] = {}
-    asked: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for record in records:
         if not record.present or record.group == "anatomy":
             continue
-        asked[record.category] += 1
+        counts[record.category] += 1
         if record.values[METHOD]["pointing_game"] < 0.5:
             misses.setdefault(record.category, []).append(record)
-    ranked = sorted(misses, key=lambda name: -len(misses[name]) / asked[name])
+    ranked = sorted(misses, key=lambda name: -len(misses[name]) / counts[name])
     return [misses[name][0] for name in ranked[:count]]
 
 
@@ -74,20 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("picture", type=Path, help="to write, such as misses.jpg")
     parser.add_argument("--model", default="compact")
     parser.add_argument("--count", type=int, default=8)
-    asked = parser.parse_args(arguments)
-    run = json.loads((asked.run / "run.json").read_text(encoding="utf-8"))
+    given = parser.parse_args(arguments)
+    run = json.loads((given.run / "run.json").read_text(encoding="utf-8"))
     seed, knobs = run["settings"]["seed"], run["method"]["options"]
-    model = load(asked.model)
+    model = load(given.model)
     method = LatentDiffusion(model=model, options=resolve(**knobs))
     if method.facts != run["method"]:
-        parser.error(f"{asked.run}: made by another model; name it with --model")
+        parser.error(f"{given.run}: made by another model; name it with --model")
     open_phantom, cases = opener(seed, model.side), []
-    for record in missed(read_records(asked.run / "samples.jsonl"), asked.count):
+    for record in missed(read_records(given.run / "samples.jsonl"), given.count):
         image = open_phantom(ask(int(record.patient), seed)[0])
         found = method.ground(image, [record.phrase])[0]
         cases.append(Case(record=record, grey=image.grey, heatmap=found.heatmap))
         print(f"{record.category}: {record.phrase}")
-    cv2.imwrite(str(asked.picture), sheet(cases), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    cv2.imwrite(str(given.picture), sheet(cases), [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ Maps = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Peers:
-    """The ways to ground the same phrases in the same image."""
+    """Methods that ground the same phrases in the same image."""
 
     model: Model
     image: CxrImage
@@ -104,18 +104,18 @@ def make_peers(name: str, knobs: dict[str, Any]) -> Peers:
 def compare(peers: Peers, count: int, repeats: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of every way, turn by turn; and the largest difference from the published maps."""
     phrases = PHRASES[:count]
-    ways: dict[str, Callable[[], Maps]] = {
+    methods: dict[str, Callable[[], Maps]] = {
         "published": lambda: peers.published(phrases),
         "DAAM's capture, paper": lambda: peers.daam(peers.paper, phrases),
         "cxrg paper": lambda: peers.cxrg(peers.paper, phrases),
         "DAAM's capture, fast": lambda: peers.daam(peers.fast, phrases),
         "cxrg fast": lambda: peers.cxrg(peers.fast, phrases),
     }
-    ways["cxrg fast"]()  # the first evaluation of a process is slow
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    methods["cxrg fast"]()  # the first evaluation of a process is slow
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     maps: dict[str, Maps] = {}
     for _ in range(repeats):
-        for name, run in ways.items():
+        for name, run in methods.items():
             start = perf_counter()
             maps[name] = run()
             seconds[name].append(perf_counter() - start)
@@ -135,10 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--window", default="120:180")
     parser.add_argument("--phrases", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeat", type=int, default=3)
-    asked = parser.parse_args(arguments)
-    peers = make_peers(asked.model, {"steps": asked.steps, "window": asked.window})
-    for count in asked.phrases:
-        seconds, difference = compare(peers, count, asked.repeat)
+    given = parser.parse_args(arguments)
+    peers = make_peers(given.model, {"steps": given.steps, "window": given.window})
+    for count in given.phrases:
+        seconds, difference = compare(peers, count, given.repeat)
         print(f"\n{count} phrase(s); cxrg paper differs from published by {difference:.1e}\n")
         rows = []
         for name, times in seconds.items():

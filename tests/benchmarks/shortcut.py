@@ -3,9 +3,9 @@
 ``cxrg train --config scenes --out RUN``, then
 ``python -m tests.benchmarks.shortcut RUN/pool``
 
-A random forest sees sharpness at four scales, brightness and contrast of what lies away from the
+A random forest sees sharpness at four scales, brightness and contrast of the picture away from the
 lungs (and from the frame), in pictures over healthy chests without devices, and guesses in
-cross-validation whether a finding was drawn. An AUROC near .5 says that no such shortcut tells
+cross-validation whether a finding was drawn. An AUROC near .5 shows that no such shortcut reveals
 present from absent.
 """
 
@@ -56,7 +56,7 @@ def looks(image: NDArray[np.uint8], lungs: NDArray[np.uint8]) -> list[float]:
 
 
 def shortcut(pool: Pool) -> tuple[float, int]:
-    """AUROC of guessing "a finding was drawn" from what lies elsewhere, and the pictures used."""
+    """AUROC of guessing "a finding was drawn" from the rest of a picture; the pictures used."""
     index = np.arange(len(pool.images))
     drawn = np.isin(index, pool.owner[pool.kind == PRESENT])
     used = pool.complete & ~np.isin(index, pool.owner[pool.kind == DEVICE])

@@ -67,10 +67,10 @@ def run(command: Sequence[str]) -> tuple[float, float]:
     start = perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    told = process.stderr.read().decode()
+    errors = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{' '.join(command[:4])} failed:\n{told}")
+        raise SystemExit(f"{' '.join(command[:4])} failed:\n{errors}")
     return perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 
@@ -78,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--image", type=Path, default=EXAMPLE)
-    asked = parser.parse_args(arguments)
-    ours = ["-m", "cxrg", "ground", str(asked.image), "left basal opacity"]
+    given = parser.parse_args(arguments)
+    ours = ["-m", "cxrg", "ground", str(given.image), "left basal opacity"]
     ours = [sys.executable, *ours, "--format", "none", "--json", "--device", "cpu"]
     least = [sys.executable, "-c", least_program(), str(FOLDER / "unet")]
     turns = []
-    for number in range(-1, asked.repeat):  # the first turn fills the disk's cache
+    for number in range(-1, given.repeat):  # the first turn fills the disk's cache
         pair = run(ours), run(least)
         if number >= 0:
             turns.append(pair)

@@ -75,8 +75,8 @@ def test_tuning(tmp_path: Path) -> None:
 
 def test_misses(tmp_path: Path) -> None:
     run, picture = tmp_path / "run", tmp_path / "misses.jpg"
-    asked = ["phantoms", "--count", "8", "--no-controls", "--quiet", "--out", str(run)]
-    evaluate = [sys.executable, "-m", "cxrg", "evaluate", *asked, "--set", "draws=1"]
+    words = ["phantoms", "--count", "8", "--no-controls", "--quiet", "--out", str(run)]
+    evaluate = [sys.executable, "-m", "cxrg", "evaluate", *words, "--set", "draws=1"]
     subprocess.run(evaluate, check=True, capture_output=True)
     table("misses", str(run), str(picture), "--count", "2")
     written = cv2.imread(str(picture))

@@ -91,26 +91,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--longest", type=int, default=256, help="score at this size; 0: own size")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("tuning"))
-    asked = parser.parse_args(arguments)
-    settings = Settings(controls=False, limit=asked.limit, seed=asked.seed, longest=asked.longest)
-    sets = [placed(read_data(name, asked.count, asked.seed)) for name in asked.datasets]
+    given = parser.parse_args(arguments)
+    settings = Settings(controls=False, limit=given.limit, seed=given.seed, longest=given.longest)
+    sets = [placed(read_data(name, given.count, given.seed)) for name in given.datasets]
     head = ["tuned with", "place words inside", "finding words inside"]
     head += [f"{data.name} {metric}" for data in sets for metric in METRICS.values()]
     print(markdown(head, []), flush=True)
-    for line in (FROZEN, *(LINES if asked.line is None else asked.line)):
+    for line in (FROZEN, *(LINES if given.line is None else given.line)):
         shares = ["", ""]
         adapter = None
         if line != FROZEN:
-            run = tuned(line, asked.model, asked.set, asked.out / "runs")
+            run = tuned(line, given.model, given.set, given.out / "runs")
             shares = [
                 f"{run.frozen[name]:.3f} to {run.tuned[name]:.3f}"
                 for name in ("location", "finding")
             ]
             adapter = run.adapter
         row = [line or "all as in default.toml", *shares]
-        model = load(asked.model, adapter=adapter)
+        model = load(given.model, adapter=adapter)
         for data in sets:
-            folder = asked.out / data.name
+            folder = given.out / data.name
             row += cells(folder / folder_of(line), folder / FROZEN, data, model, settings)
         print(f"| {' | '.join(row)} |", flush=True)
 

@@ -1,4 +1,4 @@
-"""How well the view network tells an upright frontal chest X-ray from other pictures.
+"""How well the view network separates upright frontal chest X-rays from other pictures.
 
 ``python -m tests.benchmarks.view ../shared/data`` prints two tables of shares: how real X-rays are
 judged as they are, turned, mirrored at a horizontal line, inverted, cut and doubled; and how other

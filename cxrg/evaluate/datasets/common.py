@@ -29,7 +29,7 @@ class Images:
     """Finds image files below a folder by the name a data set gives them.
 
     The path as given is tried first, then with other suffixes, then the bare name anywhere below,
-    if only one file has it (data sets are unpacked in many ways, and converted).
+    if only one file has it (data sets are unpacked into various folders, and converted).
     """
 
     root: Path
@@ -255,7 +255,7 @@ def parse_json(text: str, where: str) -> Any:
     """A JSON value.
 
     Raises:
-        InputError: it is none; the message says where.
+        InputError: it is none; the message names the place.
     """
     try:
         return json.loads(text)

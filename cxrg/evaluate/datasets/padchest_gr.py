@@ -1,7 +1,7 @@
 """PadChest-GR (BIMCV): report sentences with boxes, ``grounded_reports_*.json``.
 
 A list of ``{StudyID, ImageID, findings: [{sentence_en, abnormal, boxes, labels, ...}]}``; boxes are
-``[x0, y0, x1, y1]`` in shares of width and height. Sentences that say that all is well have no box
+``[x0, y0, x1, y1]`` in shares of width and height. Normal sentences have no box
 and are negatives; abnormal ones without a box cannot be scored and are left out, counted.
 """
 

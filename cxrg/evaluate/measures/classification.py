@@ -62,10 +62,10 @@ def margin(heat: Heat, mask: Heat) -> float:
 
 
 def labels_of(samples: Iterable[Sample]) -> Labels:
-    """What an image's samples say of each known finding.
+    """Which known findings an image's samples state as present or absent.
 
     What is there makes the wider concepts true (a pneumonia is an opacity); what is denied makes
-    the narrower ones false. Said both ways, a concept counts as there.
+    the narrower ones false. A concept stated as both counts as present.
     """
     there: set[str] = set()
     absent: set[str] = set()

@@ -3,7 +3,7 @@
 A measure writes three files: ``NAME.json`` (facts, tables, problems), ``NAME.jsonl`` (a record per
 sample) and ``NAME.html`` (the same tables for people, with pictures where there are any). Those
 that run a model go on where they stopped: records are appended image by image, and
-``NAME.run.json`` says what runs.
+``NAME.run.json`` describes the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The figure of leakage: an X-ray with the named anatomy, and where each wording's attention lies.
+"""The figure of leakage: an X-ray with the named anatomy, and each wording's attention.
 
 One row per sample, drawn by lot, the least leak first: the picture with the location's outline,
 then attention for the sentence, for the template, and for a tuned model, each with the share that

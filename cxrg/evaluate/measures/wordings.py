@@ -91,7 +91,7 @@ def _template(sample: Sample) -> str:
 
 
 def _sentence(sample: Sample, template: str) -> str:
-    """The sample's own words where they say more than a label does, else a sentence by grammar."""
+    """The sample's own words where more specific than a label, else a sentence by grammar."""
     from cxrg.phantom.language import Query, sayable, sentence
 
     if _stems(sample.phrase) - _stems(template):

@@ -232,7 +232,7 @@ def auc_roc_binned5(heatmap: Heatmap, truth: Truth, *, outside: Outside = "exclu
 
 
 def pointing_game(heatmap: Heatmap, truth: Truth) -> float:
-    """Share of the heatmap's maximal pixels that lie in the truth: 1 or 0 where there is only one.
+    """Share of the heatmap's maximal pixels inside the truth: 1 or 0 where there is only one.
 
     0 where everything is blank.
     """

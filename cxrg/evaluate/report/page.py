@@ -1,7 +1,7 @@
 """The report as one HTML page that needs no other file: tables, plots, best and worst cases.
 
 Everything that comes from a data set is escaped; pictures are PNG inside the page. The page can
-hold patients' images, so it says so and stays where the run is.
+hold patients' images, so it states this and stays in the run's folder.
 """
 
 from __future__ import annotations
