@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -132,7 +133,8 @@ def test_files_of_an_own_manifest_name_no_path_and_no_patient(folder: Path, tmp_
         out = tmp_path / measure
         assert call(*words, "--out", out, "--measure", measure).exit_code == 1
         for file in out.iterdir():
-            assert b"DOE" not in file.read_bytes(), file.name
+            # An embedded picture in base64 may hold any three letters.
+            assert b"DOE" not in re.sub(rb'"data:[^"]*"', b"", file.read_bytes()), file.name
     (line, *_) = (tmp_path / "grounding/samples.jsonl").read_text().splitlines()
     assert json.loads(line)["image"] == pseudonym(f"{images.name}/DOE 0.png")
 
