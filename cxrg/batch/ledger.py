@@ -29,7 +29,7 @@ from typing import Any, cast
 
 from cxrg.batch.owners import BEAT, Owner, this_process
 from cxrg.batch.task import Failure, FailureKind, Outcome, Row, Setting, printable
-from cxrg.errors import InputError, WriteError
+from cxrg.errors import WriteError
 from cxrg.files import cannot_write
 from cxrg.options import modernise
 from cxrg.output.record import upgraded
@@ -103,8 +103,8 @@ class Ledger:
             notice: called with a line for the user when another process is waited for.
 
         Raises:
-            WriteError: the folder or the file cannot be written.
-            InputError: the file exists and is not a ledger of this version.
+            WriteError: the folder or the file cannot be written, or the file is not a ledger of
+                this version.
         """
         self._file = folder / FILE if folder else None
         self._force, self._lock, self._notice = force, threading.RLock(), notice
@@ -330,7 +330,7 @@ class Ledger:
             self._closed.set()
             try:
                 # What is left of a dead owner is removed by the next one.
-                with suppress(WriteError, InputError), self._change():
+                with suppress(WriteError), self._change():
                     self._forget(self._owner)
             finally:
                 self._db.close()
@@ -347,7 +347,7 @@ class Ledger:
                 self._db.execute("INSERT INTO fact VALUES (?, ?)", fresh)
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
             elif version not in range(1, VERSION + 1):
-                raise InputError(
+                raise WriteError(
                     f"{self._file}: is a ledger of version {version}, and this cxrg reads "
                     f"versions up to {VERSION}; choose another folder with --out"
                 )
@@ -424,7 +424,7 @@ class Ledger:
             with self._lock:
                 if self._closed.is_set():
                     return
-                with suppress(WriteError, InputError), self._change():
+                with suppress(WriteError), self._change():
                     self._mark_alive()
 
     @contextmanager
@@ -489,7 +489,7 @@ class Ledger:
                 raise cannot_write(self._file, os.strerror(number)) from error
             if isinstance(error, sqlite3.OperationalError) and not _is_query_error(error):
                 raise cannot_write(self._file, str(error)) from error
-            raise InputError(
+            raise WriteError(
                 f"{self._file}: is not a ledger of cxrg, or is damaged ({error}); move it away, "
                 "or choose another folder"
             ) from error

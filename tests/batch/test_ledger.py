@@ -24,7 +24,7 @@ from cxrg.batch import owners
 from cxrg.batch.ledger import FILE, Ledger
 from cxrg.batch.owners import LEASE, Owner, this_process
 from cxrg.batch.task import Outcome, Setting, Task
-from cxrg.errors import InputError, WriteError
+from cxrg.errors import WriteError
 from cxrg.files import cannot_write
 from cxrg.options import PRESETS, Options
 from cxrg.output.record import SCHEMA_FILE
@@ -437,7 +437,7 @@ def test_a_ledger_that_lacks_something_is_named(tmp_path: Path, damage: str) -> 
         spoilt.execute(damage)
     spoilt.close()
     words = "is not a ledger of cxrg, or is damaged"
-    with pytest.raises(InputError, match=words), opened(tmp_path) as ledger:
+    with pytest.raises(WriteError, match=words), opened(tmp_path) as ledger:
         claim(ledger, "a")
 
 
@@ -493,7 +493,7 @@ def test_claims_of_a_stopped_process_are_taken_over_and_done_once(tmp_path: Path
 def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 100)
     with pytest.raises(
-        InputError, match=r"cxrg\.sqlite: is not a ledger of cxrg, .*; move it away"
+        WriteError, match=r"cxrg\.sqlite: is not a ledger of cxrg, .*; move it away"
     ):
         Ledger(tmp_path)
     (tmp_path / "taken").touch()
@@ -503,5 +503,5 @@ def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / FILE) as later:
         later.execute("PRAGMA user_version = 99")
     later.close()
-    with pytest.raises(InputError, match="is a ledger of version 99"):
+    with pytest.raises(WriteError, match="is a ledger of version 99"):
         Ledger(tmp_path)
