@@ -21,7 +21,7 @@ from cxrg.options import PRESETS, Options, resolve
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What `cxrg.ground` will do with the model unless it is told otherwise.
+    """What `cxrg.ground` does with a model by default.
 
     Attributes:
         side: pixels of the square that the model sees.
@@ -110,7 +110,7 @@ def make_plan(model: Model) -> Plan:
 
 
 def _describe_preset(model: Model, options: Options) -> str:
-    """How a preset comes to the latents that it reads, and which layers it reads, in words."""
+    """Describe a preset's route to the latents and the layers that it reads."""
     try:
         names = choose_layers(model, options.layers)
         how = route_of(options, model.schedule).describe()

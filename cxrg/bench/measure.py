@@ -27,7 +27,7 @@ from cxrg.output import formats
 from cxrg.output.formats import FORMATS
 
 STAGES = ("read", "encode", "invert", "attend", "post-process", "write")
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +142,7 @@ def bench(
     settings: RunSettings | None = None,
     repeats: int = 5,
     warm: bool = True,
-    tell: Tell = lambda stage: None,
+    report: Report = lambda stage: None,
 ) -> Bench:
     """Ground phrases in an image some times over, and time one evaluation of the denoiser.
 
@@ -154,7 +154,7 @@ def bench(
         settings: how many latents share an evaluation.
         repeats: how many times.
         warm: ground once before it counts.
-        tell: called with the name of each stage.
+        report: called with the name of each stage.
 
     Raises:
         UsageError: ``repeats`` is less than 1.
@@ -167,7 +167,7 @@ def bench(
     timed = replace(model, denoiser=watched)
     runs = []
     for number in range(-1 if warm else 0, repeats):
-        tell("warming up" if number < 0 else f"grounding, {number + 1} of {repeats}")
+        report("warming up" if number < 0 else f"grounding, {number + 1} of {repeats}")
         watched.seconds, watched.rows = 0.0, 0
         seconds = _once(replace(timed), image, phrases, options, settings)
         if number >= 0:
@@ -175,7 +175,7 @@ def bench(
     middle = {stage: median(run[stage] for run in runs) for stage in (*STAGES, "denoiser")}
     memory = _peak_memory()  # before the operations alone, which are not part of a run
     on_device = torch.cuda.max_memory_allocated(model.device) if _on_cuda(model.device) else None
-    tell("timing the network's operations")
+    report("timing the network's operations")
     return Bench(
         model=model.card.name,
         note=model.card.note,

@@ -36,7 +36,7 @@ def anatomy(
     """Outline lungs, their zones, hila, angles, heart and mediastinum: twenty masks per image.
 
     Masks are PNG in the image's own pixels, in a folder named by the image's content, with an
-    overview; a line of JSON per image tells each location's share of the picture. Mended masks
+    overview; a line of JSON per image has each location's share of the picture. Mended masks
     are read back with --masks, here and in cxrg evaluate. Research use only - not for diagnosis.
 
     \b

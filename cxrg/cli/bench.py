@@ -71,7 +71,7 @@ def bench(
     # One row of a random model takes seconds on a CPU.
     settings = read_settings({"batch": "1" if random and batch == "auto" else batch})
     with progress(1, quiet=quiet) as reporter:
-        reporter.say(f"loading model {random or model}")
+        reporter.show(f"loading model {random or model}")
         loaded = _load(model, random, device, dtype)
         from cxrg.bench.measure import bench as measure
 
@@ -84,7 +84,7 @@ def bench(
                 settings=settings,
                 repeats=repeat or (1 if random else 5),
                 warm=not random,
-                tell=reporter.say,
+                report=reporter.show,
             )
     if as_json:
         write(json.dumps(found.as_json()))
@@ -141,7 +141,7 @@ def _show(found: Bench) -> None:
         for stage, seconds in lines.items()
     ]
     table(["stage", "s per image", "share"], rows)
-    told = {
+    values = {
         "one evaluation": f"{one.rows} rows, {one.flops / 1e9:.1f} GFLOP, {one.seconds:.4f} s",
         "reached": f"{one.achieved / 1e9:.1f} GFLOP/s",
         "machine's peak": f"{one.peak / 1e9:.1f} GFLOP/s for the same operations alone",
@@ -153,5 +153,5 @@ def _show(found: Bench) -> None:
         ("peak memory, device", found.peak_device_memory),
     ):
         if size is not None:
-            told[name] = f"{size / 2**20:.0f} MiB"
-    facts(told)
+            values[name] = f"{size / 2**20:.0f} MiB"
+    facts(values)

@@ -160,10 +160,10 @@ def evaluate(
             measured = run_measure(request, data, settings, out, reporter)
         if not quiet:
             show(measured, out)
-        _tell_problems(data)
+        _print_problems(data)
         return
     with progress(len(choose(data.samples, settings)), quiet=quiet) as reporter:
-        reporter.say(f"loading model {model}")
+        reporter.show(f"loading model {model}")
         from cxrg.evaluate.method import LatentDiffusion
         from cxrg.model.load import load
 
@@ -181,7 +181,7 @@ def evaluate(
     if not quiet:
         _show(parts)
         write(f"{out / 'report.html'}")
-    _tell_problems(data)
+    _print_problems(data)
 
 
 def _read(
@@ -207,7 +207,7 @@ def _read(
 def _run(
     data: Dataset, method: LatentDiffusion, settings: Settings, out: Path, reporter: Reporter
 ) -> dict[str, Part]:
-    """Score, then write the three reports."""
+    """Score the samples and write the three reports."""
     from cxrg.evaluate.phantoms import opener
     from cxrg.evaluate.report.write import finish
     from cxrg.evaluate.run import open_file, run
@@ -217,17 +217,17 @@ def _run(
         opened = opener(settings.seed, method.model.side)
 
     def advance(name: str, done: int) -> None:
-        reporter.say(name)
+        reporter.show(name)
         for _ in range(done):
             reporter.advance()
 
     records = run(data, method, settings, out, open_image=opened, advance=advance)
-    reporter.say("writing the report")
+    reporter.show("writing the report")
     return finish(records, data, method, settings, out, open_image=opened, cases=_CASES)
 
 
 def _show(parts: dict[str, Part]) -> None:
-    """Maps by metric for every part, then the method by category, and what was not beaten."""
+    """Print maps by metric for every part, the method by category, and controls not beaten."""
     from cxrg.evaluate.record import METHOD
     from cxrg.evaluate.report.summary import HEADLINE, verdict
 
@@ -271,8 +271,8 @@ def _pair(mean: Mean) -> str:
     return f"{mean.value:.3f}{between}"
 
 
-def _tell_problems(data: Dataset) -> None:
-    """Name the problems, and end with the exit code that says that samples were left out."""
+def _print_problems(data: Dataset) -> None:
+    """Print the problems, and exit with the code for samples that were left out."""
     if not data.problems.found:
         return
     for kind, number in data.problems.counts().items():

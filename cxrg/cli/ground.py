@@ -191,7 +191,7 @@ def ground(
             progress(total, quiet=quiet) as reporter,
             closing(where),
         ):
-            reporter.say(f"model {model}")
+            reporter.show(f"model {model}")
             printer = ResultPrinter(
                 out, written, as_json, quiet, reporter, debug=job.debug, alone=alone
             )

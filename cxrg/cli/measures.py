@@ -1,4 +1,4 @@
-"""What ``cxrg evaluate --measure`` does beside grounding: leakage, classification, anatomy."""
+"""The other measures of ``cxrg evaluate``: leakage, classification, anatomy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_measure(measure: str, masks: Path | None) -> None:
 def run_measure(
     request: MeasureRequest, data: Dataset, settings: Settings, out: Path, reporter: Reporter
 ) -> Measured:
-    """Measure, and write the files."""
+    """Measure and write the files."""
     from cxrg.evaluate.measures.common import write as write_files
 
     measured = (
@@ -67,7 +67,7 @@ def run_measure(
 
 
 def show(measured: Measured, out: Path) -> None:
-    """The tables, and where the page is."""
+    """Print the tables and the path of the page."""
     for each in measured.tables:
         first, *others = each.head
         table((f"{each.title}: {first}", *others), [list(map(str, row)) for row in each.rows])
@@ -83,7 +83,7 @@ def _attention(
     from cxrg.evaluate.phantoms import drawn, exact_anatomy
     from cxrg.model.load import load
 
-    reporter.say(f"loading model {request.model}")
+    reporter.show(f"loading model {request.model}")
     models = {"frozen": load(request.model, **request.loading)}
     if request.adapter is not None:
         models["tuned"] = load(request.model, adapter=request.adapter, **request.loading)
@@ -158,7 +158,7 @@ def _opener(data: Dataset, settings: Settings, side: int) -> Open:
 
 def _advancer(reporter: Reporter) -> Any:
     def advance(name: str, done: int) -> None:
-        reporter.say(name)
+        reporter.show(name)
         for _ in range(done):
             reporter.advance()
 

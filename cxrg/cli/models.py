@@ -32,13 +32,13 @@ _WEIGHTS = {
     "import": "another format: convert first",
     "trained": "trained with cxrg train",
 }
-# What a reader looks for, and is told so where it is not known.
+# Shown as "unknown" if a card lacks it.
 _EXPECTED = ("licence", "access", "hub_id", "revision", "trained_on", "text_encoder")
 
 
 @app.callback()
 def list_models(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """List shipped and known checkpoints with their licence; `show` and `check` tell more."""
+    """List shipped and known checkpoints with their licence; see also `show` and `check`."""
     if ctx.invoked_subcommand:
         return
     cards = known_cards().values()
@@ -66,7 +66,7 @@ def show(
     if as_json:
         write(json.dumps(asdict(card)))
     else:
-        facts(_told(card))
+        facts(_card_facts(card))
 
 
 def _card(name: str) -> Card:
@@ -81,17 +81,17 @@ def _card(name: str) -> Card:
     raise ModelError(f"model {name!r} is not known; known are {', '.join(cards)}, or give a folder")
 
 
-def _told(card: Card) -> dict[str, str]:
-    """A card as text: what matters and is not known is said to be unknown, the rest left out."""
-    told = {}
+def _card_facts(card: Card) -> dict[str, str]:
+    """Return the facts of a card as text; those in `_EXPECTED` may be unknown."""
+    values = {}
     for key, value in asdict(card).items():
         if value not in ("", None, (), {}):
-            told[key] = _text(value)
+            values[key] = _text(value)
         elif key in _EXPECTED and not card.shipped:
-            told[key] = "unknown"
-    told["weights"] = _WEIGHTS[card.weights]
-    told["presets"] = "\n".join(f"{name}: {_preset(name, card)}" for name in PRESETS)
-    return told
+            values[key] = "unknown"
+    values["weights"] = _WEIGHTS[card.weights]
+    values["presets"] = "\n".join(f"{name}: {_preset(name, card)}" for name in PRESETS)
+    return values
 
 
 def _preset(name: str, card: Card) -> str:
@@ -113,7 +113,7 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what a folder is, whether it is complete, and what cxrg will do with it.
+    """Report what a folder is, whether it is complete, and what cxrg will do with it.
 
     Nothing is loaded: configurations and the weight files' headers are compared. The exit code is
     0 where `cxrg ground --model DIR` can use the folder, and 4 where it cannot.
@@ -149,14 +149,14 @@ def _show_report(report: FolderReport) -> None:
     ]
     if rows:
         table(["part", "class", "parameters", "size", "precision", "note"], rows)
-    told = {"family": report.family, "usable": "yes" if report.usable else "no"}
+    values = {"family": report.family, "usable": "yes" if report.usable else "no"}
     if report.card:
-        told["card"] = f"{report.card.name}: {report.card.title or 'no title'}"
-        told["licence"] = report.card.licence or "unknown"
+        values["card"] = f"{report.card.name}: {report.card.title or 'no title'}"
+        values["licence"] = report.card.licence or "unknown"
     plan = report.plan
     if plan:
         read = [f"{layer.name}: {layer.side} x {layer.side}" for layer in plan.layers]
-        told |= {
+        values |= {
             "image": f"{plan.side} x {plan.side} pixels in {plan.image_range}",
             "latent": " x ".join(map(str, plan.latent)),
             "prompt": f"{plan.text_length} tokens",
@@ -165,7 +165,7 @@ def _show_report(report: FolderReport) -> None:
             f"layers ({len(read)} of {plan.all_layers})": _text(read),
             **{f"preset {name}": text for name, text in plan.presets.items()},
         }
-    facts(told)
+    facts(values)
 
 
 def _amount(number: float) -> str:

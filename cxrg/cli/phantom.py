@@ -29,7 +29,7 @@ def phantom(
     from cxrg.phantom.dataset import write_dataset
 
     with progress(count, quiet=quiet) as reporter:
-        reporter.say("rendering")
+        reporter.show("rendering")
         written = write_dataset(
             out,
             count=count,

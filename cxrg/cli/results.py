@@ -1,4 +1,4 @@
-"""How results are told: JSON lines or a table, warnings, failures, and the summary."""
+"""Results as JSON lines or a table; warnings, failures, and the summary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxrg.output.formats import paths
 from cxrg.output.record import record_line
 
 MOST_ROWS = 50
-"""Results that are worth a table; nobody reads more, and they need not be kept in memory."""
+"""Most results in a table: more are not read, and need not be kept in memory."""
 
 
 _ERRORS: Mapping[FailureKind, type[CxrgError]] = {
@@ -28,17 +28,17 @@ _ERRORS: Mapping[FailureKind, type[CxrgError]] = {
 
 
 def error_of(failure: Failure) -> CxrgError:
-    """A failure as the error that ends the program, where nothing else was asked for."""
+    """Return a failure as the error that ends the program, for a run with one input."""
     return _ERRORS.get(failure.kind, CxrgError)(failure.message)
 
 
 @dataclass(slots=True)
 class ResultPrinter:
-    """Prints the result of one input after the other.
+    """Prints the results of each input.
 
     Attributes:
-        alone: there is one input, and what is wrong with it is wrong with the command.
-        rows: the table, as far as it is worth showing.
+        alone: whether there is one input, whose failure ends the program.
+        rows: the rows of the table.
     """
 
     out: Path
@@ -71,13 +71,13 @@ class ResultPrinter:
         self.reporter.advance()
 
     def show(self) -> None:
-        """The table, where there is one to show."""
+        """Print the table, if the results fit one."""
         if self.rows and len(self.rows) <= MOST_ROWS:
             _show(self.rows)
 
 
 def summarise(summary: RunSummary, *, out: Path, ledger: bool, quiet: bool) -> None:
-    """One line on what became of all inputs; none for one that simply went well."""
+    """Print one line with the counts of all inputs; none for a single success."""
     parts = [f"{summary.done} done"]
     if summary.skipped:
         parts.append(f"{summary.skipped} done before (--force computes again)")
@@ -92,12 +92,12 @@ def summarise(summary: RunSummary, *, out: Path, ledger: bool, quiet: bool) -> N
     elif not quiet and (summary.total > 1 or summary.skipped):
         complain(f"{summary.total} input{'' if summary.total == 1 else 's'}: {done}")
     if summary.interrupted:
-        way = "; the same command goes on from here" if ledger else ""
-        complain(f"interrupted before the end{way}")
+        remedy = "; the same command continues from here" if ledger else ""
+        complain(f"interrupted before the end{remedy}")
 
 
 def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:
-    """The cells of one result; the last is where its picture is."""
+    """Return the cells of one result; the last is the path of its picture."""
     record: Mapping[str, Any] = row.record
     boxes = [f"{b['x0']:.0f} {b['y0']:.0f} {b['x1']:.0f} {b['y1']:.0f}" for b in record["boxes"]]
     words = [box["where"] for box in record["boxes"]]
@@ -107,7 +107,7 @@ def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:
 
 
 def _show(rows: Sequence[Sequence[str]]) -> None:
-    """The table, then the paths, which are too long for a column and are there to be copied."""
+    """Print the table, then the paths, which are too long for a column."""
     head = ["", "image", "phrase", "status", "score", "x0 y0 x1 y1", "where"]
     numbered = [[str(number), *row[:-1]] for number, row in enumerate(rows, 1)]
     if len({row[0] for row in rows}) == 1:

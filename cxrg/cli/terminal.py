@@ -181,7 +181,7 @@ class Reporter:
     bar: Progress
     task: TaskID
 
-    def say(self, what: str) -> None:
+    def show(self, what: str) -> None:
         """Show what is being done now."""
         self.bar.update(self.task, description=what)
 

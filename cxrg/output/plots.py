@@ -1,8 +1,8 @@
 """Plots as SVG for the pages: bars with intervals, and curves.
 
 Matplotlib, extra ``plots``, draws them through its figure object alone. Equal data gives equal
-text: identifiers come from a fixed salt, and no date is written. Colours are Okabe and Ito's, told
-apart with every common colour vision deficiency.
+text: identifiers come from a fixed salt, and no date is written. Colours are Okabe and Ito's, which
+differ for readers with every common colour vision deficiency.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], *, title: s
 
 
 def _drawn(draw: Callable[[Axes], None], title: str, *, height: float) -> Markup:
-    """A plot as an SVG element, or where matplotlib is missing the line that says so.
+    """Return a plot as an SVG element, or a line that says that matplotlib is missing.
 
     Axes have a fixed size, and the drawing is as large as its labels need, so none is cut off.
     """

@@ -100,7 +100,7 @@ def test_the_stopwatch_counts_passes_that_end_early() -> None:
 def test_stages_of_an_image(model: Model) -> None:
     told: list[str] = []
     options = resolve("fast", model.card.presets)
-    found = bench(model, EXAMPLE, ["left", "heart"], options, repeats=2, tell=told.append)
+    found = bench(model, EXAMPLE, ["left", "heart"], options, repeats=2, report=told.append)
     assert tuple(found.seconds) == STAGES
     assert all(seconds > 0 for seconds in found.seconds.values())
     assert found.evaluations == 2 * 6

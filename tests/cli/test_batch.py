@@ -361,7 +361,7 @@ def test_interrupted_and_resumed(model: Path, undisturbed: Any, tmp_path: Path) 
     assert len(begun + lines) % 2 == 0  # the image that was begun is finished
     assert len(begun + lines) < 2 * COUNT
     assert "cxrg: finishing what is begun; Ctrl-C again stops at once" in err
-    assert "cxrg: interrupted before the end; the same command goes on from here" in err
+    assert "cxrg: interrupted before the end; the same command continues from here" in err
     assert "Traceback" not in err
     code, lines, _ = end(start(folder, model))
     assert (code, lines) == (1, undisturbed[1])
