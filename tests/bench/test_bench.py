@@ -126,7 +126,7 @@ def test_one_evaluation_has_the_rows_of_a_reading_pass(model: Model) -> None:
 def test_the_table_and_json_hold_what_was_measured(monkeypatch, capsys, folder: Path) -> None:
     asked: dict[str, Any] = {}
 
-    def fake(model, image, phrases, options, *, settings, repeats, warm, tell) -> Bench:
+    def fake(model, image, phrases, options, *, settings, repeats, warm, report) -> Bench:
         asked.update(phrases=phrases, options=options, repeats=repeats, warm=warm)
         assert image.is_file()
         evaluation = Evaluation(
