@@ -101,7 +101,8 @@ def _has_its_type(key: str, value: Any) -> bool:
         case "presets":
             named = isinstance(value, dict)
             return named and all(isinstance(knobs, dict) for knobs in value.values())
-    return isinstance(value, str)
+    # Facts are shown: control characters would reach the terminal.
+    return isinstance(value, str) and value.isprintable()
 
 
 _ALLOWED = {

@@ -16,7 +16,7 @@ from cxrg.errors import ModelError, UsageError
 from cxrg.model.card import Card, read_card
 from cxrg.model.checkpoint import layout
 from cxrg.model.checkpoint.headers import compare, read_headers, without_memory
-from cxrg.model.checkpoint.networks import quiet_libraries
+from cxrg.model.checkpoint.networks import check_depth, quiet_libraries
 from cxrg.model.checkpoint.text import check_text, read_tokenizer
 from cxrg.model.families.stable_diffusion_xl import read_second
 from cxrg.model.load import choose_device, choose_dtype
@@ -178,6 +178,7 @@ class _Inspector:
             precision=headers.precision,
         )
         self.parts.append(report)
+        check_depth(place, config, len(headers.shapes))
         network = self.loaded[part] = without_memory(place, config)
         problem, notes = compare(network, headers.shapes)
         self.parts[-1] = replace(report, notes=(*notes, *_ignored(type(network), config)))

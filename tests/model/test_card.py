@@ -56,6 +56,7 @@ def test_a_shipped_folder_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
         ('{"name": "x", "layers": "mid_block"}', "layers cannot be 'mid_block'"),
         ('{"name": "x", "layers": [1]}', r"layers cannot be \[1\]"),
         ('{"name": "x", "presets": {"fast": 1}}', "presets cannot be .*"),
+        ('{"name": "x", "licence": "a\\u001b[31mb"}', "licence cannot be"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )

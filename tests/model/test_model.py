@@ -234,11 +234,30 @@ def joint_transformer(folder: Path) -> None:
     edit(folder / "transformer" / "config.json", _class_name="SD3Transformer2DModel")
 
 
+def not_finite(folder: Path) -> None:
+    weights = load_file(folder / UNET)
+    weights["conv_out.bias"][0] = float("nan")
+    save_file(weights, folder / UNET, metadata={"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (not_finite, "1 weights are not finite, such as conv_out.bias; get another copy"),
+        (
+            lambda f: edit(f / "unet" / "config.json", layers_per_block=10**9),
+            "asks for layers_per_block 1000000000, but there are",
+        ),
+        (
+            lambda f: edit(f / "text_encoder" / "config.json", num_hidden_layers=-3),
+            "asks for num_hidden_layers -3",
+        ),
+        (
+            lambda f: edit(f / "unet" / "config.json", attention_head_dim="x"),
+            "unet: .*copy the folder again",
+        ),
         (unsafe_only, r"only diffusion_pytorch_model\.bin.*safe_serialization"),
-        (truncated, "unet: .*copy"),
+        (truncated, "unet.*: broken .*copy it again"),
         (one_weight_short, "1 weights are missing, such as conv_out.bias"),
         (
             joint_transformer,

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from cxrg.model.checkpoint import layout
+from cxrg.model.checkpoint.headers import read_headers
 from cxrg.model.checkpoint.networks import (
+    check_depth,
     network_class,
     quiet_libraries,
     read_network,
@@ -54,6 +56,7 @@ def read_folder(folder: Path, denoiser_dtype: torch.dtype = torch.float32) -> Pa
     with quiet_libraries():
         for part in networks:
             kind = network_class(folder, part, configs[part])
+            check_depth(folder / part, configs[part], len(read_headers(folder / part).shapes))
             how = _loading(part, denoiser_dtype if part == denoiser else torch.float32)
             parts[part] = read_network(kind, folder / part, variant=variants[part], **how)
         for part in (name for name in configs if name.startswith("tokenizer")):

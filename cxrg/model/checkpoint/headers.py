@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cxrg.errors import ModelError
-from cxrg.model.checkpoint.networks import first_line, network_class
+from cxrg.model.checkpoint.networks import BUILD_FAILURES, first_line, network_class
 from cxrg.model.checkpoint.weight_files import find_weights
 
 Shapes = dict[str, tuple[int, ...]]
@@ -79,7 +79,7 @@ def without_memory(place: Path, config: Mapping[str, Any]) -> Any:
             facts_class: Any = transformers.AutoConfig if kind is automatic else kind.config_class
             facts = facts_class.from_pretrained(place, local_files_only=True)
             return kind.from_config(facts) if kind is automatic else kind(facts)
-    except (ValueError, RuntimeError, TypeError, KeyError, OSError) as error:
+    except BUILD_FAILURES as error:
         raise ModelError(
             f"{place}: config.json does not describe a network ({first_line(error)}); copy it again"
         ) from error

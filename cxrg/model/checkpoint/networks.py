@@ -10,6 +10,41 @@ from typing import Any
 from cxrg.errors import ModelError
 from cxrg.model.checkpoint import layout
 
+# What a network's class raises on a configuration that describes none, for files are not trusted.
+BUILD_FAILURES = (
+    *(OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError),
+    *(ArithmeticError, AssertionError, MemoryError, NotImplementedError),
+)
+_DEPTHS = ("layers", "depth", "blocks", "resnets")
+"""How names of settings end that say how many layers, or blocks, a network has."""
+
+
+def check_depth(place: Path, config: Mapping[str, Any], tensors: int) -> None:
+    """Check that a configuration asks for no more layers than its weight files have tensors.
+
+    Building a network of thousands of layers would take hours.
+
+    Raises:
+        ModelError: it asks for more, or for less than none.
+    """
+    for name, value in config.items():
+        if not name.endswith(_DEPTHS) and "layers_per_block" not in name:
+            continue
+        counts = [each for each in _flat(value) if type(each) is int]
+        if sum(counts) > tensors or any(count < 0 for count in counts):
+            raise ModelError(
+                f"{place}: config.json asks for {name} {value!r:.40}, but there are {tensors} "
+                "weights; copy it again"
+            )
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for each in value:
+            yield from _flat(each)
+    else:
+        yield value
+
 
 def network_class(folder: Path, part: str, config: Mapping[str, Any]) -> Any:
     """The class of a part that has weights.
@@ -91,13 +126,18 @@ def read_network(kind: Any, part: Path, **how: Any) -> Any:
             output_loading_info=True,
             **how,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (*BUILD_FAILURES, SafetensorError) as error:
         raise ModelError(f"{part}: {first_line(error)}; copy the folder again") from error
     # A pooler is not read here, and encoders are often saved without one.
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
         raise ModelError(
             f"{part}: {len(missing)} weights are missing, such as {missing[0]}; copy it again"
+        )
+    broken = [name for name, value in network.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"{part}: {len(broken)} weights are not finite, such as {broken[0]}; get another copy"
         )
     return network
 
