@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cxrg.batch import ray_engine
@@ -19,6 +18,7 @@ from cxrg.batch.ray_engine import AT_ONCE, RayEngine, Remote, plan
 from cxrg.batch.task import Job, Task
 from cxrg.cli import main
 from cxrg.errors import CxrgError, ModelError, UsageError
+from tests.fakes.batch import chest
 from tests.fakes.processes import start
 from tests.fakes.ray_workers import Falling, Quick, workers
 from tests.image.test_image import pillow
@@ -306,5 +306,4 @@ class TestOnACluster:
 
 
 def picture(seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    return pillow((rng.random((64, 48)) * 255).astype(np.uint8), "PNG")
+    return pillow(chest(seed, (64, 48)), "PNG")
