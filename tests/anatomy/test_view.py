@@ -140,6 +140,7 @@ def test_ground_checks_and_the_example_passes(root: Path, tmp_path: Path) -> Non
     assert LatentDiffusion.__dataclass_fields__["settings"].default == RunSettings(any_image=True)
 
 
+@pytest.mark.slow
 def test_a_batch_lists_what_is_no_chest_and_goes_on(run, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     chest = np.rint(np.asarray(render(0, side=128).image) * 255).astype(np.uint8)

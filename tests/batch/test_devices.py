@@ -79,6 +79,7 @@ def engine(tmp_path: Path, monkeypatch) -> Iterator[object]:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_all_is_done_by_several_processes(engine, tmp_path: Path) -> None:
     given = tasks(files(tmp_path, *map(str, range(20))))
     one = engine()
@@ -127,6 +128,7 @@ def test_a_process_that_dies_once_loses_nothing(engine, tmp_path: Path) -> None:
     assert not any(each.failure for each in done.values())
 
 
+@pytest.mark.slow
 def test_what_kills_twice_is_set_aside_and_nothing_else(engine, tmp_path: Path) -> None:
     given = tasks(files(tmp_path, "a", "b", "kill", "d", "kill", "f", "g"))
     one = engine()

@@ -132,6 +132,7 @@ def test_killed_twenty_times_of_two_hundred_images(
     same(last, undisturbed(200))
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(tiny: Path, tmp_path: Path, undisturbed: Any) -> None:
     folder = place(tmp_path, 20)
     assert start(command(tiny), folder).wait() == 1
@@ -146,6 +147,7 @@ def test_what_is_done_is_not_done_again(tiny: Path, tmp_path: Path, undisturbed:
 # --- interrupted ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_begun_and_the_run_goes_on(
     tiny: Path, tmp_path: Path, undisturbed: Any
 ) -> None:
@@ -169,6 +171,7 @@ def test_ctrl_c_finishes_what_is_begun_and_the_run_goes_on(
 # --- two at once ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_the_work(tiny: Path, tmp_path: Path, undisturbed: Any) -> None:
     folder = place(tmp_path, 20)
     both = [start(command(tiny), folder, name=name) for name in ("one", "two")]
@@ -207,6 +210,7 @@ def one_line(run: Running, words: str) -> None:
     assert words in lines[0]
 
 
+@pytest.mark.slow
 def test_disk_full_and_then_not(
     tiny: Path, tmp_path: Path, undisturbed: Any, disk: Callable[[str], None]
 ) -> None:

@@ -97,6 +97,7 @@ def test_the_stopwatch_counts_passes_that_end_early() -> None:
     assert 0.04 <= watched.seconds < 300  # of a busy machine, and no time of day
 
 
+@pytest.mark.slow
 def test_stages_of_an_image(model: Model) -> None:
     told: list[str] = []
     options = resolve("fast", model.card.presets)
@@ -115,6 +116,7 @@ def test_stages_of_an_image(model: Model) -> None:
         bench(model, EXAMPLE, ["left"], options, repeats=0)
 
 
+@pytest.mark.slow
 def test_one_evaluation_has_the_rows_of_a_reading_pass(model: Model) -> None:
     one = evaluate_once(model, resolve("fast", model.card.presets), RunSettings(batch=2))
     four = evaluate_once(model, resolve("paper", model.card.presets), RunSettings(batch=4))

@@ -195,6 +195,7 @@ def test_names_and_phrases_do_not_command_the_terminal(
     assert "\x1b" not in out + err
 
 
+@pytest.mark.slow
 def test_a_long_run_has_no_table(run: Run, library: Library, place: Path) -> None:
     draw(Path("many/0.png"), seed=5)
     phrases = [part for number in range(51) for part in ("-p", f"phrase {number}")]

@@ -524,6 +524,7 @@ def real_pool(folder: Path, **changes: Any) -> Pool:
     return read_pool(make_pool(data, lambda: sources, folder, lambda *_: None))
 
 
+@pytest.mark.slow
 def test_what_is_asked_over_healthy_chests_is_absent_as_often_as_present(tmp_path: Path) -> None:
     made = real_pool(tmp_path / "pool")
     sampler = batches.make_sampler(made)
@@ -551,6 +552,7 @@ def test_what_is_asked_over_healthy_chests_is_absent_as_often_as_present(tmp_pat
     assert 0.3 < empty.float().mean() < 0.6
 
 
+@pytest.mark.slow
 def test_a_blank_share_of_one_leaves_nothing_to_find(tmp_path: Path) -> None:
     made = real_pool(tmp_path / "pool", blank=1.0)
     assert not (made.kind == PRESENT).any()

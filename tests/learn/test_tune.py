@@ -445,6 +445,7 @@ class Stopped(Exception):  # noqa: N818 - what a user does
     pass
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -526,7 +526,7 @@ MORE_SETTINGS: list[dict[str, Any]] = [
     ],
 )
 def test_configured_loras_are_merged_as_by_peft(settings, folders, tmp_path: Path) -> None:
-    import peft
+    peft = pytest.importorskip("peft")
 
     model = fresh(folders["sd1"])
     config = peft.LoraConfig(**{"target_modules": ["to_q", "to_k", "conv1"], **settings})

@@ -59,6 +59,7 @@ def rows(model: Model) -> Iterator[list[int]]:
     hook.remove()
 
 
+@pytest.mark.slow
 def test_shared_evaluations_equal_the_published_procedure(folder, model, images) -> None:
     # Parts of five rows cut through phrases and steps.
     options = replace(SHORT, mask="none")
