@@ -527,7 +527,6 @@ MORE_SETTINGS: list[dict[str, Any]] = [
 )
 def test_configured_loras_are_merged_as_by_peft(settings, folders, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-
     model = fresh(folders["sd1"])
     config = peft.LoraConfig(**{"target_modules": ["to_q", "to_k", "conv1"], **settings})
     wrapped = peft.get_peft_model(fresh(folders["sd1"]).denoiser, config)
@@ -590,8 +589,7 @@ def test_configurations_that_change_what_tensors_mean_are_refused(
 @needs_peft
 def test_no_default_of_peft_is_refused(folders, tmp_path: Path) -> None:
     """Whatever settings its version has: of those a plain LoRA was trained with none matters."""
-    import peft
-
+    peft = pytest.importorskip("peft")
     model = fresh(folders["sd1"])
     plain = {**peft.LoraConfig().to_dict(), "r": 2, "target_modules": ["to_q"], "revision": "main"}
     plain = json.loads(json.dumps(plain, default=str))
