@@ -242,13 +242,13 @@ def picture_seeds() -> tuple[Seed, ...]:
         ("jpeg tiff", "TIFF", grey, {"compression": "jpeg"}),
         ("packbits tiff", "TIFF", grey, {"compression": "packbits"}),
         ("turned jpeg", "JPEG", grey, {"exif": _turned()}),
-        ("pages of tiff", "TIFF", grey, {"save_all": True, "append_images": [_thumbnail(grey)]}),
     ]
     signed = (ramp.astype(np.int32) - 32768).astype(np.int16)
     return (
         *(_picture(*kind) for kind in kinds),
         _tiff("signed tiff", signed, rowsperstrip=7),
         _tiff("deep colour tiff in tiles", np.dstack([ramp] * 3), tile=(16, 16)),
+        _with_thumbnail("pages of tiff", grey),
         _tiff("tiff in planes", colour.transpose(2, 0, 1), planarconfig="separate"),
     )
 
@@ -266,11 +266,13 @@ def _turned() -> Image.Exif:
     return exif
 
 
-def _thumbnail(grey: np.ndarray) -> Image.Image:
-    """A reduced picture, as which a further page is marked by NewSubfileType 1."""
-    small = Image.fromarray(grey[::4, ::4])
-    small.encoderinfo = {"tiffinfo": {254: 1}}
-    return small
+def _with_thumbnail(name: str, grey: np.ndarray) -> Seed:
+    """A picture, and a reduced one as a further page, which NewSubfileType 1 marks."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as pages:
+        pages.write(grey, photometric="minisblack", metadata=None)
+        pages.write(grey[::4, ::4], photometric="minisblack", metadata=None, subfiletype=1)
+    return Seed(name=name, data=file.getvalue())
 
 
 def _picture(name: str, format: str, samples: np.ndarray, options: dict[str, Any]) -> Seed:
