@@ -13,7 +13,7 @@ from cxrg.anatomy.whereabouts import Whereabouts
 from cxrg.attention.free_run import FreeRun
 from cxrg.attention.watch import AttentionMaps
 from cxrg.geometry import Box, Frame
-from cxrg.heatmap.boxes import boxes_from_heatmap, region_edge
+from cxrg.heatmap.boxes import boxes_of_regions, region_mask
 from cxrg.heatmap.from_attention import heatmap_of
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
@@ -111,10 +111,13 @@ def make_grounding(
     """Make the result for a phrase of its attention maps; ``timings`` is left empty."""
     heat, attention, score = heatmap_of(maps, image.frame, options, free)
     absent = options.absent_below is not None and score < options.absent_below
+    inside = region_mask(heat, options.threshold)
     found = (
         ()
         if absent
-        else boxes_from_heatmap(heat, threshold=options.threshold, min_area=options.min_area)
+        else boxes_of_regions(
+            heat, inside, whole=options.threshold == "mixture", min_area=options.min_area
+        )
     )
     boxes = tuple(box for each in found if (box := image.frame.to_source(each)))
     canonical = mask_background(heat, options.mask)
@@ -135,7 +138,7 @@ def make_grounding(
         canonical_attention=attention,
         boxes=boxes,
         places=tuple(map(whereabouts, boxes)),
-        edge=region_edge(heat, canonical, options.threshold) if boxes else None,
+        edge=float(canonical[inside].min()) if boxes else None,
         tokens=prompt.selected_tokens,
         layers=tuple(maps.layers),
         options=options,

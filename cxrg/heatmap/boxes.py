@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.geometry import Box
+from cxrg.geometry import Box, Mask
 from cxrg.heatmap.maps import Heat
 from cxrg.heatmap.mixture import mixture_mask
 from cxrg.heatmap.presence import peak
@@ -39,7 +39,22 @@ def boxes_from_heatmap(
         Half-open boxes in pixels of the square. A score is the mean of the highest tenth of the
         region's values.
     """
-    labels, regions = _regions(heat, threshold)
+    inside = region_mask(heat, threshold)
+    return boxes_of_regions(heat, inside, whole=threshold == "mixture", min_area=min_area)
+
+
+def boxes_of_regions(
+    heat: Heat, inside: Mask, *, whole: bool, min_area: float = 0.0
+) -> tuple[Box, ...]:
+    """Boxes of `boxes_from_heatmap` where its regions are known.
+
+    Args:
+        heat: ``(S, S)`` in [0, 1], background not suppressed.
+        inside: the regions, as `region_mask` gives them.
+        whole: whether they are one region, not as many as are connected.
+        min_area: the smallest region kept, a fraction of ``S * S``.
+    """
+    labels, regions = _regions(inside, whole=whole)
     boxes = []
     for label, region in enumerate(regions, start=1):
         x, y, width, height, area = (int(value) for value in region)
@@ -49,24 +64,18 @@ def boxes_from_heatmap(
     return tuple(sorted(boxes, key=lambda box: (-(box.score or 0.0), box.y0, box.x0)))
 
 
-def region_edge(heat: Heat, drawn: Heat, threshold: str | float) -> float | None:
-    """The lowest value that a drawn map has where the regions of boxes are; None without regions.
-
-    Args:
-        heat: the map that boxes are made of.
-        drawn: the same with its background masked, which keeps the order of values.
-        threshold: as for `boxes_from_heatmap`.
-    """
-    labels, _ = _regions(heat, threshold)
-    return float(drawn[labels > 0].min()) if labels.any() else None
-
-
-def _regions(heat: Heat, threshold: str | float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """What boxes enclose: every pixel's label, from 1, and of each region x, y, w, h and area."""
+def region_mask(heat: Heat, threshold: str | float) -> Mask:
+    """The pixels of a map that boxes enclose; ``threshold`` as for `boxes_from_heatmap`."""
     if threshold == "mixture":
-        mask = mixture_mask(heat).astype(np.uint8)
-        whole = [[*cv2.boundingRect(mask), mask.sum()]] if mask.any() else []
-        return mask.astype(np.int32), np.array(whole, np.int32)
-    above = (heat > level(heat, threshold)).astype(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+        return mixture_mask(heat)
+    return np.asarray(heat > level(heat, threshold))
+
+
+def _regions(inside: Mask, *, whole: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Every pixel's label, from 1, and of each region x, y, w, h and area."""
+    mask = inside.astype(np.uint8)
+    if whole:
+        box = [[*cv2.boundingRect(mask), mask.sum()]] if mask.any() else []
+        return mask.astype(np.int32), np.array(box, np.int32)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     return np.asarray(labels, np.int32), np.asarray(stats[1:], np.int32)

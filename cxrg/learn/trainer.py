@@ -74,6 +74,16 @@ class TrainerConfig:
     ema: float | None = None
     checkpoint_at: tuple[int, ...] = ()
 
+    @classmethod
+    def one_cycle(cls, steps: int, learning_rate: float, weight_decay: float) -> TrainerConfig:
+        """One cycle of the learning rate, with a checkpoint every `CHECKPOINT_EVERY` steps."""
+        return cls(
+            steps=steps,
+            schedule=one_cycle(learning_rate, steps),
+            weight_decay=weight_decay,
+            checkpoint_every=CHECKPOINT_EVERY,
+        )
+
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is written after so many steps."""
         return step % self.checkpoint_every == 0 or step in self.checkpoint_at or step == self.steps

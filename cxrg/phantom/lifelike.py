@@ -176,12 +176,10 @@ def _perihilar(rng: np.random.Generator, chest: Chest, side: str) -> Array | Non
     if box is None:
         return None
     x0, y0, x1, y1 = box
-    gx, gy = grid(chest.side)
     hilum_x = x1 if side == "right" else x0
     hilum_y = y0 + rng.uniform(0.48, 0.7) * (y1 - y0)
-    u = (gx * chest.side - hilum_x) / (rng.uniform(0.35, 0.8) * (x1 - x0))
-    v = (gy * chest.side - hilum_y) / (rng.uniform(0.18, 0.4) * (y1 - y0))
-    return soft_step(np.asarray(1 - np.hypot(u, v), np.float32), rng.uniform(0.6, 1.4))
+    wide, high = rng.uniform(0.35, 0.8) * (x1 - x0), rng.uniform(0.18, 0.4) * (y1 - y0)
+    return _soft_ellipse(chest, hilum_x, hilum_y, wide, high, rng.uniform(0.6, 1.4))
 
 
 def _medial_base(rng: np.random.Generator, chest: Chest, side: str) -> Array | None:
@@ -190,14 +188,21 @@ def _medial_base(rng: np.random.Generator, chest: Chest, side: str) -> Array | N
     if box is None:
         return None
     x0, y0, x1, y1 = box
-    gx, gy = grid(chest.side)
     medial = x0 if side == "left" else x1
     inward = -1 if side == "left" else 1
     x = medial - inward * rng.uniform(-0.05, 0.25) * (x1 - x0)
     y = y0 + rng.uniform(0.7, 0.9) * (y1 - y0)
-    u = (gx * chest.side - x) / (rng.uniform(0.2, 0.45) * (x1 - x0))
-    v = (gy * chest.side - y) / (rng.uniform(0.12, 0.28) * (y1 - y0))
-    return soft_step(np.asarray(1 - np.hypot(u, v), np.float32), rng.uniform(0.5, 1.2))
+    wide, high = rng.uniform(0.2, 0.45) * (x1 - x0), rng.uniform(0.12, 0.28) * (y1 - y0)
+    return _soft_ellipse(chest, x, y, wide, high, rng.uniform(0.5, 1.2))
+
+
+def _soft_ellipse(
+    chest: Chest, x: float, y: float, wide: float, high: float, softness: float
+) -> Array:
+    """1 in the middle of an ellipse, falling outwards; places and half-axes in pixels."""
+    gx, gy = grid(chest.side)
+    u, v = (gx * chest.side - x) / wide, (gy * chest.side - y) / high
+    return soft_step(np.asarray(1 - np.hypot(u, v), np.float32), softness)
 
 
 def _diffuse(rng: np.random.Generator, chest: Chest, side: str) -> Array | None:

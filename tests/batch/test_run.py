@@ -46,15 +46,15 @@ def tasks(paths: Iterable[Path], *phrases: str) -> list[Task]:
 def run(
     items: Iterable[Task | Outcome], engine: Any, out: Path, *, force: bool = False, **more: Any
 ) -> tuple[list[InputResult], RunSummary]:
-    told: list[InputResult] = []
-    keywords: dict[str, Any] = {"formats": ("json",), "report": told.append, **more}
+    reported: list[InputResult] = []
+    keywords: dict[str, Any] = {"formats": ("json",), "report": reported.append, **more}
     with Ledger(out if keywords["formats"] else None, force=force) as ledger:
         summary = Run(items, engine=engine, ledger=ledger, out=out, **keywords)()
-    return told, summary
+    return reported, summary
 
 
-def indices(told: Iterable[InputResult]) -> list[int]:
-    return [each.task.index for each in told]
+def indices(reported: Iterable[InputResult]) -> list[int]:
+    return [each.task.index for each in reported]
 
 
 def counts(summary: RunSummary) -> tuple[int, int, dict[str, int]]:
@@ -69,17 +69,17 @@ def counts(summary: RunSummary) -> tuple[int, int, dict[str, int]]:
 def test_results_are_told_in_input_order(tmp_path: Path, out: Path, most: int) -> None:
     paths = files(tmp_path, *"abcdefghij")
     engine = FakeEngine(out, most=most)
-    told, summary = run(tasks(paths, "x", "y"), engine, out)
-    assert indices(told) == list(range(10))
-    assert [tuple(row.phrase for row in each.rows) for each in told] == [("x", "y")] * 10
+    reported, summary = run(tasks(paths, "x", "y"), engine, out)
+    assert indices(reported) == list(range(10))
+    assert [tuple(row.phrase for row in each.rows) for each in reported] == [("x", "y")] * 10
     assert counts(summary) == (10, 0, {})
     assert engine.started == 1
 
 
 def test_unordered_results_are_told_as_they_come(tmp_path: Path, out: Path) -> None:
     engine = FakeEngine(out, most=4)
-    told, _ = run(tasks(files(tmp_path, *"abcd")), engine, out, ordered=False)
-    assert indices(told) == [task.index for task in engine.seen] == [3, 2, 1, 0]
+    reported, _ = run(tasks(files(tmp_path, *"abcd")), engine, out, ordered=False)
+    assert indices(reported) == [task.index for task in engine.seen] == [3, 2, 1, 0]
 
 
 def test_done_work_is_told_and_not_done(tmp_path: Path, out: Path) -> None:
@@ -110,10 +110,10 @@ def test_results_whose_files_are_gone_are_made_again(tmp_path: Path, out: Path) 
 @pytest.mark.parametrize("most", [1, 10])
 def test_copies_of_an_image_are_done_once(tmp_path: Path, out: Path, most: int) -> None:
     engine = FakeEngine(out, most=most)
-    told, summary = run(tasks(files(tmp_path, *"aabbab")), engine, out)
+    reported, summary = run(tasks(files(tmp_path, *"aabbab")), engine, out)
     assert len(engine.seen) == 2
-    assert indices(told) == list(range(6))
-    assert all(each.rows for each in told)
+    assert indices(reported) == list(range(6))
+    assert all(each.rows for each in reported)
     assert counts(summary) == (2, 4, {})
 
 
@@ -128,9 +128,9 @@ def test_failures_are_told_in_place_and_listed(tmp_path: Path, out: Path) -> Non
         Outcome(task=refused, failure=Failure(path=refused.path, kind="outside", message=message))
     )
     engine = FakeEngine(out)
-    told, summary = run(items, engine, out)
-    assert indices(told) == list(range(6))
-    assert [bool(each.failure) for each in told] == [False, True, False, True, True, True]
+    reported, summary = run(items, engine, out)
+    assert indices(reported) == list(range(6))
+    assert [bool(each.failure) for each in reported] == [False, True, False, True, True, True]
     assert len(engine.seen) == 4  # the copy of the bad one is not tried again
     assert counts(summary) == (2, 0, {"image": 2, "missing": 1, "outside": 1})
     text = (out / FAILURES).read_text()
@@ -177,8 +177,8 @@ def test_a_partial_result_is_kept(tmp_path: Path, out: Path) -> None:
             whole = super()._do(task)
             return Outcome(task=task, rows=whole.rows[:1], failure=failure(task.path, "phrase"))
 
-    told, summary = run(tasks(files(tmp_path, "a"), "x", "y"), Partial(out), out)
-    assert [row.phrase for row in told[0].rows] == ["x"]
+    reported, summary = run(tasks(files(tmp_path, "a"), "x", "y"), Partial(out), out)
+    assert [row.phrase for row in reported[0].rows] == ["x"]
     assert counts(summary) == (0, 0, {"phrase": 1})
     engine = FakeEngine(out)
     run(tasks([tmp_path / "0.png"], "x", "y"), engine, out)
@@ -210,17 +210,17 @@ def test_two_runs_at_once_share_the_work(tmp_path: Path, out: Path) -> None:
     seen = [task.index for engine in engines for task in engine.seen]
     assert sorted(seen) == list(range(60))
     assert all(engine.seen for engine in engines)
-    for told, summary in results:
-        assert indices(told) == list(range(60))
+    for reported, summary in results:
+        assert indices(reported) == list(range(60))
         assert summary.total == 60
 
 
 def test_a_stopped_run_goes_on_later(tmp_path: Path, out: Path) -> None:
     paths = files(tmp_path, *"abcdef")
     engine = FakeEngine(out)
-    told, summary = run(tasks(paths), engine, out, halt=lambda: len(engine.seen) >= 2)
+    reported, summary = run(tasks(paths), engine, out, halt=lambda: len(engine.seen) >= 2)
     assert summary.interrupted
-    assert indices(told) == [0, 1]
+    assert indices(reported) == [0, 1]
     again, summary = run(tasks(paths), FakeEngine(out), out)
     assert not summary.interrupted
     assert indices(again) == list(range(6))
@@ -237,13 +237,13 @@ def test_what_the_engine_did_not_begin_is_free_for_others(tmp_path: Path, out: P
             return iter(())
 
     paths = files(tmp_path, "a")
-    told: list[InputResult] = []
+    reported: list[InputResult] = []
     with Ledger(out) as one:
-        keywords: dict[str, Any] = {"out": out, "formats": ("json",), "report": told.append}
+        keywords: dict[str, Any] = {"out": out, "formats": ("json",), "report": reported.append}
         Run(tasks(paths), engine=Leaving(), ledger=one, halt=lambda: stopped, **keywords)()
         with Ledger(out) as two:
             Run(tasks(paths), engine=FakeEngine(out), ledger=two, **keywords)()
-    assert len(told) == 1
+    assert len(reported) == 1
 
 
 def test_errors_end_the_run_and_free_its_claims(tmp_path: Path, out: Path) -> None:
@@ -261,8 +261,8 @@ def test_errors_end_the_run_and_free_its_claims(tmp_path: Path, out: Path) -> No
 
 def test_without_kinds_nothing_is_written(tmp_path: Path, out: Path) -> None:
     paths = files(tmp_path, "a", "bad", "a")
-    told, summary = run(tasks(paths), FakeEngine(None), out, formats=())
-    assert indices(told) == [0, 1, 2]
+    reported, summary = run(tasks(paths), FakeEngine(None), out, formats=())
+    assert indices(reported) == [0, 1, 2]
     assert counts(summary) == (1, 1, {"image": 1})
     assert not out.exists()
 
@@ -292,8 +292,8 @@ def test_what_is_between_first_and_last_is_bounded(tmp_path: Path, out: Path, mo
             assert taken <= 20 + module.PREFETCH + 2
             return super()._do(task)
 
-    told, _ = run(counting(), Slow(out, most=100), out)
-    assert indices(told) == list(range(200))
+    reported, _ = run(counting(), Slow(out, most=100), out)
+    assert indices(reported) == list(range(200))
 
 
 def test_a_slow_source_holds_up_no_result(tmp_path: Path, out: Path) -> None:
@@ -439,5 +439,5 @@ def test_reasons_hold_no_file_name() -> None:
     for text in (f"{path}: is damaged; copy it", "cannot open DOE^JANE.png; copy it"):
         assert "DOE" not in Failure(path=path, kind="image", message=text).reason
     strange = Path("a\nb.png")
-    told = Failure(path=strange, kind="image", message="a?b.png: is damaged; copy it")
-    assert told.reason == "is damaged; copy it"
+    reported = Failure(path=strange, kind="image", message="a?b.png: is damaged; copy it")
+    assert reported.reason == "is damaged; copy it"

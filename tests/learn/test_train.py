@@ -613,10 +613,7 @@ def test_scenes_differ_from_the_shipped_recipe_that_has_them_off() -> None:
 def test_an_interrupted_stage_resumes_to_the_same_weights(
     stage: Callable[..., torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxrg.learn.train import autoencoder, segmenter
-
-    for module in (autoencoder, segmenter):
-        monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr("cxrg.learn.trainer.CHECKPOINT_EVERY", 2)
     whole = stage(tmp_path / "whole.pt", lambda *_: None)
     with pytest.raises(Interrupted):
         stage(tmp_path / "parts.pt", interrupt_after(3))

@@ -98,7 +98,7 @@ def test_a_short_run_learns_and_resumes_to_the_same_weights(
         if step == 15:
             raise StopError
 
-    monkeypatch.setattr("cxrg.learn.view.run.CHECKPOINT_EVERY", 10)
+    monkeypatch.setattr("cxrg.learn.trainer.CHECKPOINT_EVERY", 10)
     with pytest.raises(StopError):
         train_view(pictures(), settings(), stop, tmp_path / "cut.pt")
     resumed = train_view(pictures(), settings(), report, tmp_path / "cut.pt")

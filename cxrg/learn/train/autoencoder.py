@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.learn.log import Report
 from cxrg.learn.train.config import AutoencoderConfig
-from cxrg.learn.trainer import CHECKPOINT_EVERY, Trainer, TrainerConfig, one_cycle
+from cxrg.learn.trainer import Trainer, TrainerConfig
 
 
 def new_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
@@ -75,12 +75,7 @@ def train_autoencoder(
         noise = 0.05 * latent.detach().std() * noise
         return {"autoencoder": reconstruction_loss(model.decode(latent + noise).sample, x)}
 
-    loop = TrainerConfig(
-        steps=config.steps,
-        schedule=one_cycle(config.learning_rate, config.steps),
-        weight_decay=1e-4,
-        checkpoint_every=CHECKPOINT_EVERY,
-    )
+    loop = TrainerConfig.one_cycle(config.steps, config.learning_rate, weight_decay=1e-4)
     Trainer(model, loop, checkpoint=checkpoint).run(objective, report)
     model.eval()
     sample = encode_all(model, images[:2000])

@@ -21,7 +21,7 @@ from cxrg.chest.lung import extent
 from cxrg.geometry import Mask
 from cxrg.learn.log import Report
 from cxrg.learn.train.config import SegmenterConfig
-from cxrg.learn.trainer import CHECKPOINT_EVERY, Trainer, TrainerConfig, one_cycle
+from cxrg.learn.trainer import Trainer, TrainerConfig
 
 STRUCTURES = ("right lung", "left lung", "heart and mediastinum", "airways")
 
@@ -74,12 +74,7 @@ def train_segmenter(
         dice = 1 - overlap / (chance.sum((2, 3)) + y.sum((2, 3)) + 1)
         return {"segmenter": F.binary_cross_entropy_with_logits(logits, y) + dice.mean()}
 
-    loop = TrainerConfig(
-        steps=config.steps,
-        schedule=one_cycle(config.learning_rate, config.steps),
-        weight_decay=1e-3,
-        checkpoint_every=CHECKPOINT_EVERY,
-    )
+    loop = TrainerConfig.one_cycle(config.steps, config.learning_rate, weight_decay=1e-3)
     Trainer(net, loop, checkpoint=checkpoint).run(objective, report)
     net.eval()
     return net

@@ -23,7 +23,7 @@ from cxrg.geometry import Frame
 from cxrg.image.read import read_image
 from cxrg.learn.log import Log, Progress, Report
 from cxrg.learn.settings import lay_over_each, read_toml
-from cxrg.learn.trainer import CHECKPOINT_EVERY, Trainer, TrainerConfig, one_cycle
+from cxrg.learn.trainer import Trainer, TrainerConfig
 from cxrg.learn.view.examples import Pictures, draw
 from cxrg.learn.view.others import SIDE, Grey, stretched
 
@@ -121,12 +121,7 @@ def train_view(
         loss = F.cross_entropy(logits[:, :-1], kind) + (polarity * chest).sum() / chest.sum()
         return {"view": loss}
 
-    loop = TrainerConfig(
-        steps=settings.steps,
-        schedule=one_cycle(settings.learning_rate, settings.steps),
-        weight_decay=1e-2,
-        checkpoint_every=CHECKPOINT_EVERY,
-    )
+    loop = TrainerConfig.one_cycle(settings.steps, settings.learning_rate, weight_decay=1e-2)
     Trainer(net, loop, checkpoint=checkpoint).run(objective, report)
     return net.eval()
 
