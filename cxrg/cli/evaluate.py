@@ -197,11 +197,12 @@ def _read(
         from cxrg.evaluate.phantoms import phantoms
 
         return phantoms(300 if count is None else count, seed)
-    from cxrg.evaluate.datasets import read_dataset
+    from cxrg.evaluate.datasets import check_usable, read_dataset
 
-    return read_dataset(
-        Path(dataset), format=format, images=images, strict=strict, template=template
-    )
+    path = Path(dataset)
+    data = read_dataset(path, format=format, images=images, strict=strict, template=template)
+    check_usable(data, path, images)
+    return data
 
 
 def _run(

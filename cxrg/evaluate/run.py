@@ -24,7 +24,7 @@ from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import GroundingLike, Method
 from cxrg.evaluate.metrics import heatmaps as metrics
 from cxrg.evaluate.record import METHOD, Record, corners, parse
-from cxrg.evaluate.resume import append, claim, identify, resume
+from cxrg.evaluate.resume import Run, identify
 from cxrg.evaluate.sample import Sample, without_path
 
 if TYPE_CHECKING:
@@ -86,14 +86,14 @@ def run(
         UsageError: the folder holds another run.
     """
     chosen = choose(dataset.samples, settings)
-    claim(out / RUN, out / SAMPLES, describe(dataset, method, settings))
-    done = {record.id: record for record in resume(out / SAMPLES, parse)}
+    kept = Run(out / RUN, out / SAMPLES, describe(dataset, method, settings), parse)
+    done = {record.id: record for record in kept.records}
     helper = _Helper(dataset, settings)
     for image, samples in by_image(chosen).items():
         missing = [sample for sample in samples if sample.id not in done]
         if missing:
             records = _image(missing, dataset, method, helper, open_image)
-            append(out / SAMPLES, [record.line() for record in records])
+            kept.append([record.line() for record in records])
             done |= {record.id: record for record in records}
         advance(image.name, len(samples))
     records = [done[sample.id] for sample in chosen if sample.id in done]

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from cxrg.cli import evaluate as command
-from cxrg.errors import UsageError
+from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.method import LatentDiffusion
 from cxrg.evaluate.phantoms import FIRST_SEED, SIDE, opener, phantoms
 from cxrg.evaluate.record import load
@@ -137,6 +138,94 @@ def test_files_of_an_own_manifest_name_no_path_and_no_patient(folder: Path, tmp_
             assert b"DOE" not in re.sub(rb'"data:[^"]*"', b"", file.read_bytes()), file.name
     (line, *_) = (tmp_path / "grounding/samples.jsonl").read_text().splitlines()
     assert json.loads(line)["image"] == pseudonym(f"{images.name}/DOE 0.png")
+
+
+def ms_cxr(folder: Path, count: int = 9) -> Path:
+    """A label file of MS-CXR whose images are in another folder, ``mimic``."""
+    rows = ["dicom_id,category_name,label_text,path,x,y,w,h,image_width,image_height"]
+    for i in range(count):
+        path = f"files/p10/p1000{i:04}/s5/{i}.png"
+        image = folder / "mimic" / path
+        image.parent.mkdir(parents=True)
+        noise = np.random.default_rng(i).integers(20, 200, (64, 64), dtype=np.uint8)
+        cv2.imwrite(str(image), noise)
+        rows.append(f"{i},Atelectasis,left lower atelectasis,{path},40,30,20,20,64,64")
+    labels = folder / "labels" / "MS_CXR.csv"
+    labels.parent.mkdir()
+    labels.write_text("\n".join(rows) + "\n")
+    return labels
+
+
+@pytest.mark.parametrize("measure", ["grounding", "leakage", "classification"])
+def test_missing_images_are_named_before_the_model_loads(
+    measure: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, out = ms_cxr(tmp_path), tmp_path / "out"
+    words: tuple[object, ...] = ("evaluate", labels, "--model", folder, "--out", out)
+    words = (*words, "--measure", measure, "-q", "--set", "draws=1")
+    with monkeypatch.context() as patched:
+        patched.setattr("cxrg.model.load.load", lambda *_, **__: pytest.fail("it loads"))
+        refusal = call(*words)
+    assert isinstance(refusal.exception, InputError)
+    assert str(refusal.exception) == (
+        f"{labels}: no phrase can be scored: 9 x missing image, such as "
+        "files/p10/p10000000/s5/0.png left lower atelectasis: no files/p10/p10000000/s5/0.png "
+        f"below labels/; looked in {labels.parent}; --images names the folder that the file's "
+        "paths start from"
+    )
+    assert not out.exists()
+    corrected = call(*words, "--images", tmp_path / "mimic", "--no-controls")
+    assert isinstance(corrected.exception, SystemExit | None), corrected.output
+    assert (out / f"{'report' if measure == 'grounding' else measure}.json").is_file()
+
+
+WRONG = {
+    "no rows": ("image,phrase", "holds no phrase in the format manifest; check --format"),
+    "no images": ("image,phrase\nset.csv,heart", "--images names the folder"),
+    "no images but sizes": (
+        "image,phrase,boxes,width,height\nset.csv,heart,[],64,64",
+        "none of its files below .* is a DICOM, PNG, JPEG or TIFF image; --images names the folder",
+    ),
+    "no boxes": ('image,phrase,boxes\nok.png,heart,"[[1, 2]]"', "1 x bad row.*correct the file"),
+    "own paths": ("image,phrase\nDOE/JANE.png,heart", "row 1: the image is not below"),
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), WRONG.values(), ids=list(WRONG))
+def test_data_that_cannot_be_scored_is_refused_before_the_model_loads(
+    text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxrg.model.load.load", lambda *_, **__: pytest.fail("it loads"))
+    labels = tmp_path / "set.csv"
+    cv2.imwrite(str(tmp_path / "ok.png"), np.full((64, 64), 60, np.uint8))
+    labels.write_text(text + "\n")
+    refusal = call("evaluate", labels, "--out", tmp_path / "out", "-q")
+    assert isinstance(refusal.exception, InputError)
+    assert re.search(problem, str(refusal.exception)), refusal.exception
+    assert "DOE" not in str(refusal.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_scored_nothing_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    labels = ms_cxr(tmp_path, 1)
+    (image,) = (tmp_path / "mimic").rglob("*.png")
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    words: tuple[object, ...] = (
+        "evaluate",
+        labels,
+        "--images",
+        tmp_path / "mimic",
+        "--model",
+        folder,
+        "-q",
+    )
+    words = (*words, "--out", tmp_path / "out", "--no-controls", "--set", "draws=1")
+    refusal = call(*words)
+    assert "no sample of MS_CXR could be scored (1 cannot be" in str(refusal.exception)
+    assert not (tmp_path / "out").exists()
+    image.write_bytes(whole)
+    assert call(*words).exit_code == 0
 
 
 REFUSED = {

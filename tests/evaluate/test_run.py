@@ -156,6 +156,43 @@ def test_another_run_is_refused(data: Dataset, tmp_path: Path) -> None:
         records_of(data, out)
 
 
+def test_another_image_or_spelling_is_another_run(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, image = tmp_path / "out", tmp_path / "i1.png"
+    records_of(data, out)
+    before = image.read_bytes()
+    swapped = (tmp_path / "i2.png").read_bytes()
+    image.write_bytes(swapped)
+    with pytest.raises(UsageError, match="dataset differ"):
+        records_of(data, out)
+    # One bit of the pixels of a file that keeps its size.
+    image.write_bytes(before[:2000] + bytes([before[2000] ^ 1]) + before[2001:])
+    with pytest.raises(UsageError, match="dataset differ"):
+        records_of(data, out)
+    image.write_bytes(before)
+    records_of(data, out)
+    with monkeypatch.context() as patched:
+        patched.setattr("cxrg.evaluate.resume.normalise", str.upper)
+        with pytest.raises(UsageError, match="dataset differ"):
+            records_of(data, out)
+    for change in ({"space": (64.0, 64.5)}, {"zone": "upper"}):
+        changed = (replace(data.samples[0], **change), *data.samples[1:])
+        with pytest.raises(UsageError, match="dataset differ"):
+            records_of(replace(data, samples=changed), out)
+
+
+def test_a_moved_data_set_is_the_same_run(data: Dataset, tmp_path: Path) -> None:
+    out, moved = tmp_path / "out", tmp_path / "elsewhere"
+    records_of(data, out)
+    moved.mkdir()
+    for path in (*tmp_path.glob("*.png"), tmp_path / "set.csv"):
+        path.rename(moved / path.name)
+    method = Fake()
+    assert len(records_of(read_dataset(moved / "set.csv"), out, method)) == len(data.samples)
+    assert method.calls == []
+
+
 def test_a_spoilt_line_is_refused(data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "out"
     records_of(data, out)

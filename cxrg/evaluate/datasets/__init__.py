@@ -18,8 +18,16 @@ from cxrg.evaluate.datasets import (
     rsna,
     vindr,
 )
-from cxrg.evaluate.datasets.common import TEMPLATE, Images, Reading, parse_json, read_text
+from cxrg.evaluate.datasets.common import (
+    NO_IMAGE,
+    TEMPLATE,
+    Images,
+    Reading,
+    parse_json,
+    read_text,
+)
 from cxrg.evaluate.sample import Problems, Sample
+from cxrg.image.read import is_image
 
 Reader = Callable[[Path, Reading], list[Sample]]
 READERS: dict[str, Reader] = {
@@ -77,6 +85,47 @@ def read_dataset(
     reading = Reading(Images(folder), Problems(strict=strict), template)
     samples = READERS[kind](path, reading)
     return Dataset(name=path.stem, format=kind, samples=tuple(samples), problems=reading.problems)
+
+
+def check_usable(dataset: Dataset, path: Path, images: Path | None) -> None:
+    """Check that something can be scored, so that a wrong folder is noticed before a model loads.
+
+    Args:
+        dataset: as `read_dataset` returned it.
+        path: the label file.
+        images: the folder of the images, if it was named.
+
+    Raises:
+        InputError: no sample is left, or none of their files is an image.
+    """
+    folder = images or path.parent
+    if not dataset.samples:
+        raise InputError(f"{path}: {_explain_empty(dataset, folder)}")
+    if not any(is_image(sample.image) for sample in dataset.samples):
+        raise InputError(
+            f"{path}: none of its files below {folder} is a DICOM, PNG, JPEG or TIFF image; "
+            "--images names the folder of the images"
+        )
+
+
+def _explain_empty(dataset: Dataset, folder: Path) -> str:
+    """Why a data set has no sample, and the remedy."""
+    problems = dataset.problems
+    if not problems.found:
+        left_out = f" ({len(problems.notes)} rows without a phrase)" if problems.notes else ""
+        return f"holds no phrase in the format {dataset.format}{left_out}; check --format"
+    counts = ", ".join(f"{number} x {kind}" for kind, number in problems.counts().items())
+    missing = next((each for each in problems.found if each.kind in NO_IMAGE), None)
+    if missing is None:
+        first = problems.found[0]
+        return (
+            f"no phrase can be scored: {counts}, such as {first.where}: {first.detail}; "
+            "correct the file, or name its format with --format"
+        )
+    return (
+        f"no phrase can be scored: {counts}, such as {missing.where}: {missing.detail}; "
+        f"looked in {folder}; --images names the folder that the file's paths start from"
+    )
 
 
 def sniff(path: Path) -> str:

@@ -19,6 +19,8 @@ from cxrg.image.orientation import UPRIGHT
 from cxrg.image.read import read_layout
 
 TEMPLATE = "{location} {finding}"
+NO_IMAGE = ("missing image", "unreadable image")
+"""Kinds of problems that another folder of images may solve."""
 Row = dict[str, str]
 MISSING = ("na", "nan", "<na>", "null", "none")
 """How table programs write a cell without a value."""

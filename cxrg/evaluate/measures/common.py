@@ -24,7 +24,7 @@ from cxrg.errors import InputError
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import GroundingLike, Method
 from cxrg.evaluate.metrics.bootstrap import NAN, Mean
-from cxrg.evaluate.resume import append, as_line, claim, identify, resume
+from cxrg.evaluate.resume import Run, as_line, identify
 from cxrg.evaluate.run import Open, Settings, by_image, reduce
 from cxrg.evaluate.sample import Sample, without_path
 from cxrg.files import atomic_write, json_values
@@ -78,9 +78,8 @@ class RecordStore:
     """
 
     def __init__(self, out: Path, name: str, facts: Mapping[str, Any]) -> None:
-        self._path = out / f"{name}.jsonl"
-        claim(out / f"{name}.run.json", self._path, facts)
-        self.records: dict[str, Fields] = {r["id"]: r for r in resume(self._path, _parse)}
+        self._run = Run(out / f"{name}.run.json", out / f"{name}.jsonl", facts, _parse)
+        self.records: dict[str, Fields] = {r["id"]: r for r in self._run.records}
 
     def answers(self, questions: Iterable[Fields]) -> bool:
         """Whether all these questions have their answers."""
@@ -88,7 +87,7 @@ class RecordStore:
 
     def add(self, records: Sequence[Fields]) -> None:
         """Keep the records of one image."""
-        append(self._path, map(as_line, records))
+        self._run.append(map(as_line, records))
         self.records |= {record["id"]: record for record in records}
 
 
