@@ -8,14 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cxrg.batch.sources import is_text
 from cxrg.errors import InputError, PhraseError, UsageError
 from cxrg.files import open_text
-
-if TYPE_CHECKING:
-    from cxrg.reports import Statement
+from cxrg.reports import Statement, read
 
 STDIN = "-"
 
@@ -84,10 +81,7 @@ def read_report(path: Path) -> ReportText:
 
     Raises:
         InputError: it cannot be read.
-        UsageError: the package for reports is not installed.
     """
-    from cxrg.reports import read
-
     found = read(_text(path))
     return ReportText(
         phrases=tuple(dict.fromkeys(each.phrase for each in found.statements if each.phrase)),

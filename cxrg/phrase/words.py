@@ -83,7 +83,7 @@ def _tagger(pipeline: str) -> Any:
         return spacy.load(pipeline)
     except ImportError as error:
         raise UsageError(
-            "tokens=tagged:NAME needs spaCy; pip install 'cxrg[reports]', or use tokens=tagged"
+            "tokens=tagged:NAME needs spaCy; pip install 'cxrg[tagger]', or use tokens=tagged"
         ) from error
     except OSError as error:
         raise UsageError(

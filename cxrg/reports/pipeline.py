@@ -1,92 +1,146 @@
-"""The spaCy pipeline that marks words up: no trained model, nothing to download.
+"""From text to its sentences: words of the vocabulary, their clauses, and the cues that reach them.
 
-Spans of a document, by key:
+Words are of three kinds:
 
-- ``stated``: ``finding`` (id: its name), ``gone`` (a word for its absence), ``state`` (of
-  an organ), ``generic`` (normal if denied) and ``normal``;
-- ``places``: ``side``, ``zone``, ``both`` (id ``side|zone``) and ``nowhere``;
-- ``organs``, ``ends`` (words that end a clause) and ``sentences``.
-
-``doc.sents`` are *clauses*, since negspacy lets a cue reach as far as spaCy's sentence does.
+- ``stated``: ``finding`` (name: which), ``gone`` (a word for its absence), ``state`` (of an organ),
+  ``generic`` (normal if denied) and ``normal``;
+- ``places``: ``side``, ``zone``, ``both`` (name ``side|zone``) and ``nowhere``;
+- ``organs``.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
-
-import spacy
-from negspacy.negation import Negex  # noqa: F401 - registers the component "negex"
-from spacy.language import Language
-from spacy.tokens import Doc, Span
+from itertools import pairwise
 
 from cxrg.chest.findings import entries, read_as
 from cxrg.chest.places import organ_names, zone_names
 from cxrg.reports.answers import answers
 from cxrg.reports.clauses import starts
 from cxrg.reports.markup import Clause, Sentence, Word
+from cxrg.reports.matching import Cues, Match, Phrases, Range
+from cxrg.reports.tokens import Token, sentences, tokenize
 from cxrg.reports.vocabulary import vocabulary
 
 CUES = ("denied", "doubted", "unstated")
 KEYS = ("stated", "places", "organs")
-Pattern = dict[str, Any]
+Pattern = tuple[str, str, str]
+"""Text, label and name."""
 
 
-def mark_up(texts: Iterable[str]) -> Iterator[list[Sentence]]:
-    """The sentences of each text; the first call builds the pipeline, which takes a moment."""
-    for doc in _pipeline().pipe(texts):
-        tokens = [token.lower_ for token in doc]
-        words = {key: [_word(span) for span in doc.spans[key]] for key in KEYS}
-        named = [(w.start, w.stop) for w in words["stated"] if w.label in ("finding", "gone")]
-        words["organs"] = [w for w in words["organs"] if not _meets(w, named)]
-        clauses = [_clause(clause.start, clause.end, words) for clause in doc.sents]
-        yield [
-            Sentence(
-                chars=(sentence.start_char, sentence.end_char),
-                tokens=tokens,
-                clauses=tuple(c for c in clauses if sentence.start <= c.start < sentence.end),
-            )
-            for sentence in doc.spans["sentences"]
-        ]
+def mark_up(text: str) -> list[Sentence]:
+    """The sentences of a text."""
+    tokens = tokenize(text)
+    lower = [token.lower for token in tokens]
+    found = {key: _phrases(key).longest(tokens) for key in KEYS}
+    spoken = list(sentences(tokens))
+    stated = [(match.start, match.stop) for match in found["stated"]]
+    cuts = _cuts(tokens, lower, spoken, stated)
+    clauses = list(pairwise([*cuts, len(tokens)]))
+    reached = {cue: _cues(cue).reached(tokens, clauses, stated) for cue in CUES}
+    reached["denied"] |= set(_answered(lower, clauses, stated))
+    words = {
+        key: [_word(text, tokens, match, reached) for match in matches]
+        for key, matches in found.items()
+    }
+    named = [(w.start, w.stop) for w in words["stated"] if w.label in ("finding", "gone")]
+    words["organs"] = [word for word in words["organs"] if not _meets(word, named)]
+    return [
+        Sentence(
+            chars=(tokens[start].start, tokens[stop - 1].stop),
+            tokens=lower,
+            clauses=tuple(
+                _clause(*clause, words) for clause in clauses if start <= clause[0] < stop
+            ),
+        )
+        for start, stop in spoken
+    ]
+
+
+def _cuts(
+    tokens: Sequence[Token], lower: Sequence[str], spoken: Sequence[Range], stated: Sequence[Range]
+) -> list[int]:
+    """The first tokens of all clauses."""
+    ends = {match.start for match in _phrases("ends").longest(tokens)}
+    for start, stop in spoken:
+        ends |= set(_breaks(tokens, lower, (start, stop), stated))
+    cuts = {start for start, _ in spoken}
+    for start, stop in spoken:
+        cuts |= set(starts(lower, stated, ends, start, stop))
+    return sorted(cuts)
+
+
+def _breaks(
+    tokens: Sequence[Token], lower: Sequence[str], sentence: Range, stated: Sequence[Range]
+) -> Iterator[int]:
+    """Tokens that begin a clause: behind an answer, and at a dash between statements."""
+    start, stop = sentence
+    for answer in answers(lower, start, stop):
+        if answer.stop < stop:
+            yield answer.stop
+    for index in range(start + 1, stop - 1):
+        here = tokens[index]
+        apart = tokens[index - 1].stop < here.start and here.stop < tokens[index + 1].start
+        before = any(start <= at < index for at, _ in stated)
+        behind = any(index < at < stop for at, _ in stated)
+        if here.lower in ("-", "--") and apart and before and behind:
+            yield index
+
+
+def _answered(
+    lower: Sequence[str], clauses: Sequence[Range], stated: Sequence[Range]
+) -> Iterator[Range]:
+    """What an answer "no" is about: everything stated before it in its clause."""
+    for first, end in clauses:
+        for answer in answers(lower, first, end):
+            yield from (word for word in stated if first <= word[0] < answer.start)
+
+
+def _word(
+    text: str, tokens: Sequence[Token], match: Match, reached: Mapping[str, set[Range]]
+) -> Word:
+    chars = tokens[match.start].start, tokens[match.stop - 1].stop
+    where = match.start, match.stop
+    return Word(
+        label=match.label,
+        name=match.name,
+        text=text[slice(*chars)].lower(),
+        start=match.start,
+        stop=match.stop,
+        chars=chars,
+        denied=where in reached["denied"],
+        doubted=where in reached["doubted"],
+        unstated=where in reached["unstated"],
+    )
+
+
+def _meets(word: Word, ranges: Iterable[Range]) -> bool:
+    return any(start < word.stop and word.start < stop for start, stop in ranges)
+
+
+def _clause(start: int, stop: int, words: Mapping[str, Sequence[Word]]) -> Clause:
+    """The clause of tokens ``[start, stop)``, with the words that begin in it."""
+    inside = {key: tuple(w for w in words[key] if start <= w.start < stop) for key in KEYS}
+    return Clause(start=start, stop=stop, **inside)
 
 
 @cache
-def _pipeline() -> Language:
-    nlp = spacy.blank("en")
-    nlp.max_length = sys.maxsize  # spaCy's limit is for the memory of trained models
-    # spaCy takes "Mass." for the state of Massachusetts; here a finding ends the sentence.
-    terms = {name for names in read_as().values() for name in names}
-    tokenizer: Any = nlp.tokenizer
-    tokenizer.rules = {
-        text: rule
-        for text, rule in tokenizer.rules.items()
-        if text.rstrip(".").lower() not in terms
-    }
-    for key, patterns in (
-        ("stated", _stated()),
-        ("places", _places()),
-        ("organs", _named("organ", organ_names())),
-        ("ends", _listed("end", vocabulary()["clauses"]["ends"])),
-    ):
-        ruler: Any = nlp.add_pipe("span_ruler", name=key, config=_longest(key))
-        ruler.add_patterns(list(patterns))
-    # "?" questions what follows it ("? consolidation") more often than it ends a sentence.
-    nlp.add_pipe("sentencizer", config={"punct_chars": [".", "!"]})
-    nlp.add_pipe("cxrg_clauses")
-    for name in CUES:
-        cues = vocabulary()[name]
-        termset = {
-            "preceding_negations": cues["before"],
-            "following_negations": cues["after"],
-            "pseudo_negations": _pseudo(name),
-            "termination": [],
-        }
-        config = {"neg_termset": termset, "extension_name": f"cxrg_{name}", "span_keys": ["stated"]}
-        nlp.add_pipe("negex", name=name, config=config)
-    nlp.add_pipe("cxrg_answers")
-    return nlp
+def _phrases(key: str) -> Phrases:
+    if key == "stated":
+        return Phrases(_stated())
+    if key == "places":
+        initials = {letter: ("side", side) for letter, side in vocabulary()["initials"].items()}
+        return Phrases(_places(), initials)
+    if key == "organs":
+        return Phrases(_named("organ", organ_names()))
+    return Phrases(_listed("end", vocabulary()["clauses"]["ends"]))
+
+
+@cache
+def _cues(name: str) -> Cues:
+    cues = vocabulary()[name]
+    return Cues(cues["before"], cues["after"], _pseudo(name))
 
 
 def _pseudo(name: str) -> list[str]:
@@ -97,76 +151,6 @@ def _pseudo(name: str) -> list[str]:
     by = [*moved["by"], *(f"{n}{half}" for n in range(1, 16) for half in ("", ".5"))]
     distances = [f"{verb} {how}" for verb in moved["verbs"] for how in by]
     return [*listed, *without, *(distances if name == "denied" else ())]
-
-
-def _word(span: Span) -> Word:
-    return Word(
-        label=span.label_,
-        name=span.id_,
-        text=span.text.lower(),
-        start=span.start,
-        stop=span.end,
-        chars=(span.start_char, span.end_char),
-        **{cue: span._.get(f"cxrg_{cue}") for cue in CUES},
-    )
-
-
-def _meets(word: Word, ranges: Iterable[tuple[int, int]]) -> bool:
-    return any(start < word.stop and word.start < stop for start, stop in ranges)
-
-
-def _clause(start: int, stop: int, words: dict[str, list[Word]]) -> Clause:
-    """The clause of tokens ``[start, stop)``, with the words that begin in it."""
-    inside = {key: [w for w in words[key] if start <= w.start < stop] for key in KEYS}
-    return Clause(start=start, stop=stop, **{key: tuple(inside[key]) for key in KEYS})
-
-
-@Language.component("cxrg_clauses")
-def _split(doc: Doc) -> Doc:
-    """Keep the sentences, and make each clause a sentence for spaCy and negspacy."""
-    doc.spans["sentences"] = list(doc.sents)
-    words = [token.lower_ for token in doc]
-    stated = [(span.start, span.end) for span in doc.spans["stated"]]
-    ends = {span.start for span in doc.spans["ends"]}
-    for sentence in doc.spans["sentences"]:
-        ends |= set(_breaks(doc, words, sentence))
-    for sentence in doc.spans["sentences"]:
-        for start in starts(words, stated, ends, sentence.start, sentence.end):
-            doc[start].is_sent_start = True
-    return doc
-
-
-def _breaks(doc: Doc, words: Sequence[str], sentence: Span) -> Iterator[int]:
-    """Tokens that begin a clause: behind an answer, and at a dash between statements."""
-    for answer in answers(words, sentence.start, sentence.end):
-        if answer.stop < sentence.end:
-            yield answer.stop
-    stated = [span.start for span in doc.spans["stated"]]
-    for index in range(sentence.start + 1, sentence.end):
-        dash = words[index] in ("-", "--") and doc[index].whitespace_ and doc[index - 1].whitespace_
-        before = any(sentence.start <= at < index for at in stated)
-        if dash and before and any(index < at < sentence.end for at in stated):
-            yield index
-
-
-@Language.component("cxrg_answers")
-def _answer(doc: Doc) -> Doc:
-    """Deny what an answer is about: everything stated before it in its clause."""
-    words = [token.lower_ for token in doc]
-    for clause in doc.sents:
-        for answer in answers(words, clause.start, clause.end):
-            for span in doc.spans["stated"]:
-                if clause.start <= span.start < answer.start:
-                    span._.cxrg_denied = True
-    return doc
-
-
-def _longest(key: str) -> dict[str, Any]:
-    return {
-        "spans_key": key,
-        "spans_filter": {"@misc": "spacy.first_longest_spans_filter.v1"},
-        "phrase_matcher_attr": "LOWER",
-    }
 
 
 def _stated() -> Iterator[Pattern]:
@@ -181,13 +165,11 @@ def _stated() -> Iterator[Pattern]:
 
 
 def _places() -> Iterator[Pattern]:
-    yield from _named("side", vocabulary()["sides"])
-    yield from _named("zone", zone_names())
-    for letter, side in vocabulary()["initials"].items():
-        yield {"label": "side", "pattern": [{"ORTH": letter}], "id": side}
     for word, side, zone in vocabulary()["both"]["words"]:
         yield from _listed("both", (word,), f"{side}|{zone}")
     yield from _listed("nowhere", vocabulary()["nowhere"]["words"])
+    yield from _named("side", vocabulary()["sides"])
+    yield from _named("zone", zone_names())
 
 
 def _named(label: str, table: Mapping[str, Sequence[str]]) -> Iterator[Pattern]:
@@ -197,4 +179,4 @@ def _named(label: str, table: Mapping[str, Sequence[str]]) -> Iterator[Pattern]:
 
 def _listed(label: str, terms: Iterable[str], name: str = "") -> Iterator[Pattern]:
     for term in terms:
-        yield {"label": label, "pattern": term, "id": name}
+        yield term, label, name

@@ -11,6 +11,7 @@ from cxrg.reports.language import is_foreign
 from cxrg.reports.markup import Sentence, Word
 from cxrg.reports.mentions import mentions
 from cxrg.reports.organs import normals
+from cxrg.reports.pipeline import mark_up
 from cxrg.reports.places import Place
 from cxrg.reports.sections import Passage, passages
 from cxrg.reports.statement import Certainty, Side, Statement, phrase
@@ -44,8 +45,6 @@ def read(text: str) -> Reading:
     Args:
         text: as `statements` takes it.
     """
-    from cxrg.reports.pipeline import mark_up  # spaCy takes seconds to load
-
     plain, where = plain_characters(text)
     parts = [
         replace(part, offsets=tuple(where[offset] for offset in part.offsets))
@@ -54,12 +53,11 @@ def read(text: str) -> Reading:
     # Before words are corrected: "normale" is no misspelt "normal".
     foreign = [part for part in parts if is_foreign(text[slice(*part.source(0, len(part.text)))])]
     parts = [part for part in parts if part not in foreign]
-    marked = mark_up(part.text for part in parts)
     return Reading(
         statements=tuple(
             statement
-            for part, sentences in zip(parts, marked, strict=True)
-            for sentence in sentences
+            for part in parts
+            for sentence in mark_up(part.text)
             for statement in _statements(text, part, sentence)
         ),
         foreign=tuple(part.source(0, len(part.text.rstrip())) for part in foreign),

@@ -17,7 +17,7 @@ import pytest
 
 from cxrg.batch.failures import FAILURES
 from cxrg.cli.terminal import stopping
-from cxrg.errors import PhraseError, UsageError
+from cxrg.errors import PhraseError
 from tests.cli.test_ground import Library, Run, library, lines_of, place, raising, run, tiny
 from tests.fakes import tiny_models
 from tests.fakes.batch import draw
@@ -110,10 +110,6 @@ def test_usage_errors(
 def test_a_report_gives_phrases_and_says_what_is_not_grounded(
     run: Run, library: Library, place: Path
 ) -> None:
-    try:
-        pytest.importorskip("cxrg.reports", reason="reading reports is not there")
-    except UsageError as error:
-        pytest.skip(str(error))
     Path("report.txt").write_text(
         "There is a left pleural effusion. No right pneumothorax in Mrs Doe.\n"
     )
@@ -143,10 +139,6 @@ def test_a_report_gives_phrases_and_says_what_is_not_grounded(
 
 
 def test_a_report_in_another_language_is_named(run: Run, library: Library, place: Path) -> None:
-    try:
-        pytest.importorskip("cxrg.reports", reason="reading reports is not there")
-    except UsageError as error:
-        pytest.skip(str(error))
     Path("report.txt").write_text("Kein Pneumothorax.\n")
     code, out, err = run("ground", "DOE^JANE.png", "--report", "report.txt")
     assert (code, out) == (3, "")

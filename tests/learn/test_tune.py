@@ -403,7 +403,6 @@ def table(folder: Path, count: int = 6) -> dict[str, str]:
 
 
 def on_table(folder: Path, **changes: str) -> TuneConfig:
-    pytest.importorskip("spacy")
     return config(**{"data.phantoms": "0", "data.held_out": "0.4", **table(folder), **changes})
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("spacy", reason="needs the extra: pip install 'cxrg[reports]'")
-
 from cxrg.chest.characters import plain_characters
 from cxrg.reports import read, statements
 from cxrg.reports.answers import answers

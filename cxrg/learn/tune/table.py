@@ -11,7 +11,6 @@ import csv
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,7 @@ from cxrg.chest.vocabulary import finding_named, locations_of
 from cxrg.errors import InputError
 from cxrg.image.read import read_image
 from cxrg.learn.tune.study import Study, Triple, coarse_locations, join_triples
-
-if TYPE_CHECKING:
-    from cxrg.reports import Statement
+from cxrg.reports import Statement, statements
 
 
 def read_studies(
@@ -40,10 +37,7 @@ def read_studies(
 
     Raises:
         InputError: table, image or mask cannot be read, or nothing in it can be learnt from.
-        UsageError: the package for reading reports is not installed.
     """
-    from cxrg.reports import statements
-
     rows = _rows(table)
     studies = []
     for number, row in enumerate(rows, start=1):
