@@ -18,7 +18,7 @@ from cxrg.batch.engine import Engine, Halt
 from cxrg.batch.failures import FAILURES, append, check_own, failure_line, rewrite
 from cxrg.batch.ledger import Ledger
 from cxrg.batch.owners import LEASE
-from cxrg.batch.task import Failure, InputResult, Outcome, Row, RunSummary, Task
+from cxrg.batch.task import Failure, InputResult, Outcome, Row, RunSummary, Setting, Task
 from cxrg.errors import WriteError
 from cxrg.files import remove_partial_files
 from cxrg.output.formats import paths
@@ -58,6 +58,7 @@ class Run:
     Args:
         inputs: tasks, and outcomes of inputs that are no task, by ascending index from 0.
         engine: does the tasks; started when there is one to do.
+        expected: the setting that the engine will give, known without starting it; None: unknown.
         ledger: what is done already.
         out: the output folder.
         formats: the files that a result must have to count as done; none: nothing is written.
@@ -82,8 +83,10 @@ class Run:
         ordered: bool = True,
         notice: Callable[[str], None] = lambda text: None,
         halt: Halt = lambda: False,
+        expected: Callable[[], Setting | None] = lambda: None,
     ) -> None:
         self._engine, self._ledger, self._halt = engine, ledger, halt
+        self._expected = expected
         self._out, self._formats = out, formats
         self._report, self._ordered = report, ordered
         self._notice, self._noticed = notice, ""
@@ -99,7 +102,8 @@ class Run:
         self._next = self._begun = 0
         self._polled = 0.0
         self._waiting_since: float | None = None
-        self._settled = False
+        self._setting: Setting | None = None
+        self._started = False
         self._summary = RunSummary()
 
     def __call__(self) -> RunSummary:
@@ -153,9 +157,8 @@ class Run:
         if isinstance(item, Outcome):
             self._end(InputResult(task=item.task, rows=(), failure=item.failure), None)
             return
-        if not self._settled:
-            self._ledger.settle(self._engine.start())
-            self._settled = True
+        if self._setting is None:
+            self._settle(self._expected() or self._start())
         yield from self._claim(_Open(item, image))
 
     def _claim(self, open_: _Open) -> Iterator[Task]:
@@ -171,7 +174,13 @@ class Run:
             open_.old += len(claim.done)
             open_.failures.update(claim.failed)
             mine = claim.mine
-        if mine:
+        if mine and not self._started and self._start() != self._setting:
+            # The expected setting is not the engine's: what was claimed for it is not to be done.
+            if open_.image:
+                self._ledger.release(open_.image, mine)
+            self._settle(self._engine.start())
+            yield from self._claim(open_)
+        elif mine:
             open_.claimed = mine
             self._working[task.index] = open_
             yield replace(task, phrases=mine)
@@ -179,6 +188,15 @@ class Run:
             self._put_off[task.index] = open_
         else:
             self._end(open_.result(), open_.image)
+
+    def _start(self) -> Setting:
+        """Start the engine: only now is the model loaded."""
+        self._started = True
+        return self._engine.start()
+
+    def _settle(self, setting: Setting) -> None:
+        self._setting = setting
+        self._ledger.settle(setting)
 
     def _claim_again(self) -> Iterator[Task]:
         if self._put_off and time.monotonic() - self._polled >= POLL:

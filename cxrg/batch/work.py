@@ -74,6 +74,28 @@ def open_worker(job: Job) -> Worker:
     return Worker(job, model, resolve(job.preset, model.card.presets, **job.knobs))
 
 
+def expected_setting(job: Job) -> Setting | None:
+    """The setting that `open_worker` gives a job, from the files of its model alone.
+
+    Neither networks nor torch are loaded. None where only loading the model decides: its precision
+    depends on the device, or a file of it cannot be read.
+
+    Raises:
+        ModelError: the model is not available.
+        UsageError: an option does not fit it.
+    """
+    from cxrg.model.find import find, identity_of, precision_of
+
+    folder, card = find(job.model, revision=job.revision, offline=job.offline)
+    options = resolve(job.preset, card.presets, **job.knobs)
+    identity, precision = identity_of(folder, job.adapter), precision_of(job.dtype, card)
+    if identity is None or precision is None:
+        return None
+    return Setting(
+        identity=identity, precision=precision, options=options, deidentify=job.deidentify
+    )
+
+
 class Worker:
     """Does tasks in three stages that may each have a thread: `read`, `look` and `write`.
 

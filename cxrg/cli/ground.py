@@ -16,6 +16,7 @@ from cxrg.batch.ledger import Ledger
 from cxrg.batch.run import Run
 from cxrg.batch.sources import Entry, from_arguments, from_lines, from_manifest, tasks
 from cxrg.batch.task import Job, Outcome, Task
+from cxrg.batch.work import expected_setting
 from cxrg.cli.inputs import (
     STDIN,
     ReportText,
@@ -205,6 +206,7 @@ def ground(
                 ordered=not unordered,
                 notice=reporter.line,
                 halt=halt,
+                expected=lambda: expected_setting(job),
             )
             summary = run()
     printer.show()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -50,6 +51,8 @@ class Conditioning:
     @classmethod
     def join(cls, parts: Sequence[Conditioning]) -> Conditioning:
         """The rows of all parts, which come from one model."""
+        import torch
+
         masks = [part.mask for part in parts if part.mask is not None]
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return cls(

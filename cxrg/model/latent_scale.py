@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from cxrg.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STATISTICS = ("latents_mean", "latents_std")
 
@@ -77,6 +77,8 @@ def read_latent_scale(config: Mapping[str, Any]) -> LatentScale:
 
 
 def _column(values: Any) -> Tensor:
+    import torch
+
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
-from cxrg.errors import ModelError, UsageError
-from cxrg.model.card import WEIGHTS, Card, known_cards, read_card
-from cxrg.model.checkpoint import read_folder
-from cxrg.model.checkpoint.hub import fetch
+from cxrg.errors import UsageError
+from cxrg.model.card import Card
+from cxrg.model.checkpoint.folder import read_folder
 from cxrg.model.checkpoint.identity import fingerprint
+from cxrg.model.find import find
 from cxrg.model.model import Model
 from cxrg.model.schedule import read_schedule
 
@@ -45,7 +44,6 @@ def load(
     """
     place = choose_device(device)
     folder, card = find(str(name_or_path), revision=revision, offline=offline)
-    card = read_card(folder) or card or Card(name=folder.name)
     precision = choose_dtype(dtype, place, card)
     parts = read_folder(folder, precision)
     schedule = read_schedule(parts.scheduler)
@@ -66,37 +64,9 @@ def load(
     )
     if adapter is None:
         return model
-    from cxrg.model.adapters import attach
+    from cxrg.model.adapters.attach import attach
 
     return attach(model, Path(adapter))
-
-
-def find(name: str, *, revision: str | None, offline: bool) -> tuple[Path, Card | None]:
-    """Find a model's folder, fetched from the hub where needed, and the package's card of it.
-
-    Raises:
-        ModelError: there is no such model here, or it cannot be fetched.
-    """
-    path = Path(name).expanduser()
-    if path.is_file():
-        raise ModelError(f"{name}: a single file; give the diffusers folder that holds unet/, vae/")
-    if path.is_dir():
-        return path, None
-    cards = known_cards()
-    card = cards.get(name)
-    if card is None and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        card = next(
-            (each for each in cards.values() if each.hub_id == name), Card(name=name, hub_id=name)
-        )
-    if card is None:
-        raise ModelError(f"model {name!r} is neither a folder nor one of {', '.join(cards)}")
-    if card.shipped:
-        return WEIGHTS / card.name, card
-    if card.weights != "download" or not card.hub_id:
-        raise ModelError(f"model {name!r} cannot be fetched: {card.note or card.access}")
-    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    revision = revision or card.revision or None
-    return fetch(card.hub_id, revision=revision, offline=offline), card
 
 
 def choose_device(device: str) -> torch.device:

@@ -27,7 +27,7 @@ from cxrg.model.latent_scale import read_latent_scale
 from cxrg.model.schedule import Schedule
 
 if TYPE_CHECKING:
-    from cxrg.model.adapters import Adapter
+    from cxrg.model.adapters.attach import Adapter
 
 # Of 77 x 768 floats each in Stable Diffusion 1.x: 60 MB; with T5 1.3 GB, beside weights of 19 GB.
 REMEMBERED_TEXTS = 256

@@ -7,6 +7,8 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from cxrg.batch.run import Run
 from cxrg.batch.task import Failure, InputResult, Outcome, Row, RunSummary, Task
 from cxrg.batch.work import ReadTask
 from cxrg.errors import UsageError, WriteError
-from tests.fakes.batch import FakeEngine, failure, row
+from tests.fakes.batch import SETTING, FakeEngine, failure, row
 from tests.fakes.processes import PATIENCE
 
 
@@ -272,6 +274,38 @@ def test_the_engine_is_not_started_for_nothing(tmp_path: Path, out: Path) -> Non
     engine = FakeEngine(out)
     run([Outcome(task=refused, failure=failure(refused.path, "missing"))], engine, out)
     assert not engine.started
+
+
+def test_the_engine_is_not_started_for_what_is_done(tmp_path: Path, out: Path) -> None:
+    paths = files(tmp_path, "one", "two")
+    run(tasks(paths, "a", "b"), FakeEngine(out), out)
+    engine = FakeEngine(out)
+    reported, summary = run(tasks(paths, "a", "b"), engine, out, expected=lambda: SETTING)
+    assert not engine.started
+    assert [len(each.rows) for each in reported] == [2, 2]
+    assert counts(summary) == (0, 2, {})
+    more = files(tmp_path, "one", "two", "three")
+    _, summary = run(tasks(more, "a", "b"), engine, out, expected=lambda: SETTING)
+    assert engine.started
+    assert counts(summary) == (1, 2, {})
+
+
+def test_results_of_another_setting_than_the_engines_are_made_again(
+    tmp_path: Path, out: Path
+) -> None:
+    other = replace(SETTING, identity="sha256:4567")
+    paths = files(tmp_path, "one", "two")
+    engine = FakeEngine(out)
+    _, summary = run(tasks(paths), engine, out, expected=lambda: other)
+    assert counts(summary) == (2, 0, {})
+    _, summary = run(tasks(paths), engine, out, expected=lambda: SETTING)
+    assert counts(summary) == (0, 2, {})
+    with Ledger(out) as ledger:
+        ledger.settle(other)
+        claim = ledger.claim(
+            paths[0], sha256(b"one").hexdigest(), ["a"], complete=lambda stem: True
+        )
+    assert claim.mine == ("a",)  # nothing was entered, and no claim was left, under it
 
 
 def test_what_is_between_first_and_last_is_bounded(tmp_path: Path, out: Path, monkeypatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from cxrg.batch.local import pipeline
 from cxrg.batch.task import Job, Outcome, Task
-from cxrg.batch.work import MOST_UNWRITTEN, Unwritten, Worker
+from cxrg.batch.work import MOST_UNWRITTEN, Unwritten, Worker, expected_setting, open_worker
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import Options, resolve
@@ -108,6 +109,40 @@ def test_the_uid_of_a_dicom_file_is_hashed_on_request(model: Model, tmp_path: Pa
     made = set(out.iterdir()) - before
     assert made  # under other names, so that no earlier file is taken for one of these
     assert not any(uid.encode() in file.read_bytes() for file in made)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_the_setting_is_known_before_the_model_is_loaded(tmp_path: Path, dtype: str) -> None:
+    folder = tiny_models.compact(tmp_path / "tiny")
+    job = Job(
+        model=str(folder),
+        preset="fast",
+        out=tmp_path,
+        device="cpu",
+        dtype=dtype,
+        knobs={"seed": "3"},
+        deidentify=True,
+    )
+    expected = expected_setting(job)
+    assert expected == open_worker(job).setting
+    weights = next(folder.glob("unet/*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert expected_setting(job) != expected
+
+
+def test_the_setting_is_not_known_where_the_device_decides_the_precision(tmp_path: Path) -> None:
+    folder = tiny_models.compact(tmp_path / "tiny")
+    card = folder / "cxrg.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "dtype": "bfloat16"}))
+    job = Job(model=str(folder), preset="fast", out=tmp_path)
+    assert expected_setting(job) is None
+    assert expected_setting(replace(job, dtype="float32")) is not None
+
+
+def test_an_incomplete_model_has_no_setting_before_it_is_loaded(tmp_path: Path) -> None:
+    folder = tiny_models.compact(tmp_path / "tiny")
+    (folder / "vae").rename(folder / "other")
+    assert expected_setting(Job(model=str(folder), preset="fast", out=tmp_path)) is None
 
 
 def test_an_invalid_phrase_costs_no_evaluation(model: Model, rows: Any, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from cxrg.attention.layers import choose_layers, cross_attention_layers
 from cxrg.grounding import ground
 from cxrg.image.read import CxrImage
 from cxrg.latents.route import route_of
-from cxrg.model.load import find, load
+from cxrg.model.find import find
+from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import Options, resolve
 

@@ -166,6 +166,31 @@ def test_a_second_run_tells_the_same_and_computes_nothing(
     assert len(library.grounds) == 2
 
 
+def test_what_is_done_is_shown_without_torch(run: Run, place: Path, tiny: Path) -> None:
+    draw(Path("b.png"), seed=2)
+    draw(Path("c.png"), seed=3)
+    command = ["ground", "b.png", "c.png", "heart", "--model", tiny, "--device", "cpu", "--json"]
+    code, first, _ = run(*command)
+    assert code == 0
+    program = (
+        "import sys\n"
+        "from cxrg.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", program, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert (again.returncode, again.stdout) == (0, first), again.stderr
+    assert "2 done before" in again.stderr
+
+
 def test_other_options_are_other_results(run: Run, library: Library, place: Path) -> None:
     for number, more in enumerate((["--seed", "1"], ["--seed", "2"], ["--seed", "1"])):
         assert run("ground", "DOE^JANE.png", "x", *more)[0] == 0

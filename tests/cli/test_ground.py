@@ -79,6 +79,7 @@ class Library:
 def library(monkeypatch) -> Library:
     fake = Library()
     monkeypatch.setattr(import_module("cxrg.model.load"), "load", fake.load)
+    monkeypatch.setattr(import_module("cxrg.cli.ground"), "expected_setting", lambda job: None)
     monkeypatch.setattr(import_module("cxrg.grounding"), "ground_each", fake.ground_each)
     monkeypatch.setattr(import_module("cxrg.grounding"), "phrase_errors", fake.phrase_errors)
     return fake

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cxrg.batch.task import Job
-from cxrg.batch.work import open_worker
+from cxrg.batch.work import expected_setting, open_worker
 from cxrg.chest.matcher import Matcher, places
 from cxrg.errors import ModelError
 from cxrg.evaluate.method import LatentDiffusion
 from cxrg.grounding import ground
-from cxrg.model.adapters import attach
+from cxrg.model.adapters.attach import attach
 from cxrg.model.adapters.file import read_adapter
 from cxrg.model.adapters.prompt_vectors import (
     CARD,
@@ -224,6 +224,8 @@ def test_records_runs_and_ledgers_carry_the_adapter(folders, tmp_path: Path) -> 
     job = Job(model=str(folders["sd1"]), preset="fast", out=tmp_path, device="cpu", adapter=path)
     assert open_worker(job).setting.identity == tuned.identity
     assert open_worker(replace(job, adapter=None)).setting.identity == plain.identity
+    for each in (job, replace(job, adapter=None), replace(job, dtype="bfloat16")):
+        assert expected_setting(each) == open_worker(each).setting
 
 
 # --- textual inversion ----------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from cxrg.learn.train.pool import Background, Pool, Sources, make_pool, read_poo
 from cxrg.learn.train.segmenter import STRUCTURES, train_segmenter
 from cxrg.learn.train.text import new_text_encoder, train_tokenizer
 from cxrg.learn.trainer import Trainer
-from cxrg.model.checkpoint import quiet_libraries
+from cxrg.model.checkpoint.networks import quiet_libraries
 from cxrg.phantom import sample
 from cxrg.phantom.nodules import read_crops
 

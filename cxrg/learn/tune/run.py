@@ -27,7 +27,7 @@ from cxrg.learn.tune.phantoms import render_studies
 from cxrg.learn.tune.recipe import Energies, Selection, Tuning, as_vectors, new_vectors
 from cxrg.learn.tune.study import Study
 from cxrg.learn.tune.table import read_studies
-from cxrg.model.adapters import NO_PADDING
+from cxrg.model.adapters.attach import NO_PADDING
 from cxrg.model.adapters.prompt_vectors import write_vectors
 from cxrg.model.load import load
 from cxrg.model.model import Model

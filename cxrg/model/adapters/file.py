@@ -7,12 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from cxrg.errors import ModelError
 from cxrg.model.checkpoint.weight_files import UNSAFE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # peft's and diffusers' own names for the one file of an adapter's folder.
 IN_FOLDER = ("adapter_model", "pytorch_lora_weights", "learned_embeds")
@@ -26,7 +27,7 @@ class AdapterFile:
         tensors: by key, on the CPU.
         metadata: the file's text metadata.
         config: the content of peft's ``adapter_config.json`` in its folder; empty without one.
-        digest: ``sha256:`` and 16 hexadecimal digits of the file's content and that configuration.
+        digest: of the file's content and that configuration, see `adapter_digest`.
     """
 
     path: Path
@@ -49,21 +50,33 @@ def read_adapter(path: Path) -> AdapterFile:
         with safe_open(file, framework="pt") as opened:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - no dict
             metadata = opened.metadata() or {}
-        digest = hashlib.sha256(file.read_bytes())
+        digest = adapter_digest(file)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file}: not a readable safetensors file; copy it again") from error
-    config = file.with_name("adapter_config.json")
-    facts: dict[str, Any] = {}
-    if file.stem == "adapter_model" and config.is_file():
-        facts = _json(config)
-        digest.update(json.dumps(facts, sort_keys=True).encode())
     return AdapterFile(
-        path=file,
-        tensors=tensors,
-        metadata=metadata,
-        config=facts,
-        digest=f"sha256:{digest.hexdigest()[:16]}",
+        path=file, tensors=tensors, metadata=metadata, config=_config(file), digest=digest
     )
+
+
+def adapter_digest(path: Path) -> str:
+    """``sha256:`` and 16 hexadecimal digits of an adapter's file and of peft's configuration.
+
+    Raises:
+        ModelError: there is no such file, or its configuration cannot be read.
+        OSError: the file cannot be read.
+    """
+    file = _find_file(path)
+    digest = hashlib.sha256(file.read_bytes())
+    config = _config(file)
+    if config:
+        digest.update(json.dumps(config, sort_keys=True).encode())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """The content of peft's ``adapter_config.json`` beside a file; empty without one."""
+    path = file.with_name("adapter_config.json")
+    return _json(path) if file.stem == "adapter_model" and path.is_file() else {}
 
 
 def _find_file(path: Path) -> Path:

@@ -34,6 +34,11 @@ def fingerprint(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
+def with_adapter(identity: str, digest: str) -> str:
+    """The identity of a model with an adapter of that digest."""
+    return f"{identity}+{digest}"
+
+
 def _blocks(path: Path) -> Iterator[bytes]:
     count = math.ceil(path.stat().st_size / BLOCK)
     chosen = (

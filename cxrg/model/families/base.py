@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
 from cxrg.model.conditioning import Conditioning
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cxrg.model.model import Model
 
 Config = Mapping[str, Any]

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from cxrg.errors import ModelError
 from cxrg.model.conditioning import Conditioning
 from cxrg.model.families.base import Config
@@ -71,6 +69,8 @@ class StableDiffusionXL(UNet):
             raise ModelError(f"{folder}: tokenizer/ and tokenizer_2/ differ; copy them again")
 
     def encode(self, model: Model, texts: list[str]) -> Conditioning:
+        import torch
+
         second = second_encoder(model)
         pairs = (model.tokenizer, model.text_encoder), (second.tokenizer, second.network)
         outputs = [
@@ -85,6 +85,8 @@ class StableDiffusionXL(UNet):
         return Conditioning(embeds=embeds, pooled=pooled)
 
     def conditions(self, model: Model, conditioning: Conditioning) -> dict[str, Any]:
+        import torch
+
         assert conditioning.pooled is not None
         # Original size, upper left corner, target size (section 2.2).
         sizes = [model.side, model.side, 0, 0, model.side, model.side]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
 from cxrg.model.conditioning import Conditioning
 from cxrg.model.families.base import Config, Family, Layer, layer_names
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cxrg.model.model import Model
 
 
