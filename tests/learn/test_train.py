@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from cxrg.errors import InputError, UsageError
 from cxrg.learn.cells import coarse
@@ -22,6 +24,7 @@ from cxrg.learn.train.config import DEFAULT_SHARES, TrainConfig, read_config
 from cxrg.learn.train.pool import (
     ABSENT,
     ANATOMY,
+    DEVICE,
     PRESENT,
     Background,
     Pool,
@@ -51,7 +54,7 @@ TINY = {
     "snapshots = [400, 1000, 2000, 4000, 7000]": "snapshots = [20]",
 }
 
-_DENIALS = ("no ", "not ", "without", "free of", "absen")
+_DENIALS = ("no ", "not ", "without", "free of", "absen", "negative for")
 
 
 def recipe(folder: Path, **changes: str) -> Path:
@@ -228,8 +231,7 @@ def test_words_alone_do_not_tell_whether_something_is_there() -> None:
     )
     sampler = batches.make_sampler(made)
     # Three opacities are asked for each mass with success, so in vain as well.
-    assert sampler.odds[0] == pytest.approx(0.75)
-    assert sampler.odds[1:] == pytest.approx(0.25 / 9)
+    assert sampler.odds[ABSENT] == pytest.approx([0.75] + [0.25 / 9] * 9)
     assert sampler.blank.tolist() == [1]
     batch = batches.draw(
         made,
@@ -248,6 +250,47 @@ def test_words_alone_do_not_tell_whether_something_is_there() -> None:
         for p, is_blank in zip(batch.phrases, blank, strict=True)
         if is_blank
     )
+
+
+def test_balance_draws_the_rare_more_often_and_asks_devices_of_pictures_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_word", "negate"):
+        monkeypatch.setattr(batches, name, lambda query, words: query.concept)
+    query = ["opacity||"] * 16 + ["nodule||"] * 4 + ["pacemaker||", "leads||", "opacity||"]
+    kind = [PRESENT] * 20 + [DEVICE] * 2 + [ABSENT]
+    empty = np.zeros((23, 4, 4), np.uint8)
+    made = replace(
+        pool(),
+        images=np.zeros((3, 8, 8), np.uint8),
+        lungs=np.zeros((3, 4, 4), np.uint8),
+        complete=np.array([True, True, True]),
+        owner=np.array([0] * 20 + [1] * 2 + [0], np.int32),
+        query=np.array(query),
+        kind=np.array(kind, np.uint8),
+        mask=empty,
+        box=empty,
+    )
+    sampler = batches.make_sampler(made, 0.5)
+    # 16 / sqrt(16) opacities for 4 / sqrt(4) nodules.
+    assert sampler.odds[PRESENT] == pytest.approx([0.25 / 6] * 16 + [0.5 / 6] * 4)
+    # The one pacemaker counts 1; leads are never asked in vain.
+    assert sampler.missing.tolist() == list(range(21))
+    assert sampler.missing_odds == pytest.approx([0.25 / 7] * 16 + [0.5 / 7] * 4 + [1 / 7])
+    assert (sampler.blank.tolist(), sampler.bare.tolist()) == ([1, 2], [2])
+    batch = batches.draw(
+        made,
+        sampler,
+        np.random.default_rng(0),
+        Random(0),
+        size=400,
+        caption_drop=0.0,
+        box_share=0.6,
+        shares=(0.0, 1.0, 0.0, 0.0),
+    )
+    pacemaker = np.array(batch.phrases) == "pacemaker"
+    assert set(batch.index[pacemaker].tolist()) == {2}
+    assert set(batch.index[~pacemaker].tolist()) == {0, 1, 2}
 
 
 def test_dropped_captions_teach_no_attention() -> None:
@@ -301,6 +344,41 @@ def test_share_loss_equals_a_loop_and_skips_what_has_no_target_or_no_weight() ->
     assert loss.item() == pytest.approx(np.mean(naive), rel=1e-4)
     nothing = torch.zeros(4, 6, 6, dtype=torch.float64)
     assert diffusion.share_loss({"a": args[0]}, nothing, args[2]).item() == 0
+
+
+def test_presence_loss_equals_a_loop_and_counts_each_phrase_once() -> None:
+    torch.manual_seed(2)
+    maps = {name: torch.rand(4, side, side) for name, side in (("a", 8), ("b", 4), ("unread", 8))}
+    target, weight = torch.zeros(4, 8, 8), torch.ones(4, 8, 8)
+    target[0, 2:5, 2:6] = 1.0  # there
+    target[1, 3, 3] = 0.9  # there, in one position
+    target[3, 1, 1] = 0.3  # neither
+    weight[0, 2] = 0  # unknown
+    loss = diffusion.presence_loss(maps, target, weight, ("a", "b"))
+    large = functional.interpolate(maps["b"][:, None], (8, 8), mode="bilinear")[:, 0]
+    mean = (maps["a"] + large) / 2
+    scores = [
+        sorted(mean[0, 3:5, 2:6].flatten().tolist())[-4:],
+        [mean[1, 3, 3].item()],
+        sorted(mean[2].flatten().tolist())[-4:],
+    ]
+    score = [sum(values) / len(values) for values in scores]
+    expected = -(math.log(score[0]) + math.log(score[1]) + math.log(1 - score[2])) / 3
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert diffusion.presence_loss(maps, target, torch.zeros_like(weight), ("a",)).item() == 0
+
+
+@pytest.mark.parametrize(("share", "there"), [(1e-9, True), (0.99, False)])
+def test_presence_loss_moves_words_that_are_always_or_never_found(
+    share: float, there: bool
+) -> None:
+    logit = torch.full((1, 32, 32), math.log(share / (1 - share)), requires_grad=True)
+    target = torch.zeros(1, 32, 32)
+    target[0, 4:6, 4:6] = float(there)
+    loss = diffusion.presence_loss({"a": logit.sigmoid()}, target, torch.ones_like(target), ("a",))
+    loss.backward()
+    assert logit.grad is not None
+    assert abs(logit.grad.sum().item()) > 0.9
 
 
 def test_share_loss_asks_as_much_of_a_nodule_as_of_a_lung() -> None:
@@ -463,6 +541,7 @@ def denoiser_stage(checkpoint: Path, report: Callable[..., None]) -> torch.nn.Mo
         length=text.length,
         alphas=diffusion.new_scheduler().alphas_cumprod,
         layers=diffusion.watched_layers(unet),
+        read=diffusion.watched_layers(unet)[-1:],
     )
     latents = np.random.default_rng(0).standard_normal((2, 2, 8, 8)).astype(np.float16)
     grid = {name: getattr(pool(), name).repeat(2, 1).repeat(2, 2) for name in GRIDS}
@@ -527,7 +606,7 @@ def real_pool(folder: Path, **changes: Any) -> Pool:
 @pytest.mark.slow
 def test_what_is_asked_over_healthy_chests_is_absent_as_often_as_present(tmp_path: Path) -> None:
     made = real_pool(tmp_path / "pool")
-    sampler = batches.make_sampler(made)
+    sampler = batches.make_sampler(made, SCENES.balance)
     kinds = np.bincount(made.kind, minlength=4)
     assert kinds[ABSENT] > 0.4 * kinds[PRESENT]
     assert made.mask[made.kind == ABSENT].max() == 0

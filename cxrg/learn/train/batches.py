@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from random import Random
 
@@ -40,31 +40,73 @@ class Batch:
 class BatchSampler:
     """What batches are drawn from.
 
-    ``rows`` are a pool's answers of each kind; ``odds`` (of the ABSENT rows, sum 1) make each
-    wording as frequent with an absent finding as with a present one, since otherwise words alone
-    would reveal whether a finding is there; ``blank`` are pictures without any finding.
+    ``rows`` are a pool's answers of each kind, and ``odds`` (sum 1; None: all alike) how often each
+    is drawn: the absent ones so that the same words are used in vain as often as with success.
+    ``missing`` are answers, drawn by ``missing_odds``, to be asked of a ``blank`` picture, one
+    without any finding, or of a ``bare`` one if the answer is a device: one without finding and
+    device. Without all that, words alone would tell whether a finding is there.
     """
 
     rows: dict[int, NDArray[np.int64]]
-    odds: NDArray[np.float64]
+    odds: dict[int, NDArray[np.float64] | None]
+    missing: NDArray[np.int64]
+    missing_odds: NDArray[np.float64] | None
     blank: NDArray[np.int64]
+    bare: NDArray[np.int64]
 
 
-def make_sampler(pool: Pool) -> BatchSampler:
-    """Sort a pool's answers."""
+def make_sampler(pool: Pool, balance: float = 0.0) -> BatchSampler:
+    """Sort a pool's answers.
+
+    Args:
+        pool: pictures and answers.
+        balance: 0 draws findings as often as the pool has them, 1 draws all findings equally often.
+            Above 0, devices are also asked of pictures without them.
+    """
     rows = {kind: np.flatnonzero(pool.kind == kind) for kind in KINDS}
-    hits = Counter(_form(pool.query[row]) for row in rows[PRESENT])
+    present = rows[PRESENT]
+    blank = np.setdiff1d(np.flatnonzero(pool.complete), pool.owner[present])
+    concepts = np.array([from_words(str(words)).concept for words in pool.query])
+    missing = present
+    if balance:
+        asked = np.isin(pool.kind, (PRESENT, DEVICE)) & ~np.isin(concepts, _COMMON)
+        missing = np.flatnonzero(asked)
+    often = Counter(concepts[np.isin(pool.kind, (PRESENT, DEVICE))].tolist())
+    said: dict[tuple[str, str | None, str | None], float] = defaultdict(float)
+    for row in present:
+        said[_form(pool.query[row])] += often[concepts[row]] ** -balance
     missed = [_form(pool.query[row]) for row in rows[ABSENT]]
     times = Counter(missed)
-    odds = np.array([hits[form] / times[form] for form in missed])
-    if not odds.any():
-        odds = np.ones(len(missed))
-    blank = np.setdiff1d(np.flatnonzero(pool.complete), pool.owner[rows[PRESENT]])
-    return BatchSampler(rows=rows, odds=odds / odds.sum() if missed else odds, blank=blank)
+
+    def by_rarity(chosen: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        return _shares([often[each] ** -balance for each in concepts[chosen]]) if balance else None
+
+    return BatchSampler(
+        rows=rows,
+        odds={
+            PRESENT: by_rarity(present),
+            ABSENT: _shares([said.get(form, 0.0) / times[form] for form in missed]),
+            ANATOMY: None,
+            DEVICE: None,
+        },
+        missing=missing,
+        missing_odds=by_rarity(missing),
+        blank=blank,
+        bare=np.setdiff1d(blank, pool.owner[rows[DEVICE]]),
+    )
+
+
+_COMMON = ("leads",)
+"""Devices that healthy real chests may have too, so that nobody knows whether they are there."""
+
+
+def _shares(weights: list[float]) -> NDArray[np.float64] | None:
+    total = sum(weights)
+    return np.array(weights) / total if total else None
 
 
 def _form(words: np.str_) -> tuple[str, str | None, str | None]:
-    """A query without the name of its side; left and right are equally frequent."""
+    """A query but for the name of its side: left and right are asked alike anyhow."""
     query = from_words(str(words))
     return query.concept, "one" if query.side in ("left", "right") else query.side, query.zone
 
@@ -72,13 +114,11 @@ def _form(words: np.str_) -> tuple[str, str | None, str | None]:
 def _pick(
     sampler: BatchSampler, pool: Pool, kind: int, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """An answer of a kind and its picture, which for absent findings is often a blank one."""
-    present = sampler.rows[PRESENT]
-    if kind == ABSENT and sampler.blank.size and present.size and rng.random() < ON_BLANK:
-        row = int(present[int(rng.integers(present.size))])
-        return row, int(sampler.blank[int(rng.integers(sampler.blank.size))])
-    odds = sampler.odds if kind == ABSENT else None
-    row = int(rng.choice(sampler.rows[kind], p=odds))
+    """An answer of a kind and its picture; what is absent is often asked of a blank picture."""
+    if kind == ABSENT and sampler.bare.size and sampler.missing.size and rng.random() < ON_BLANK:
+        row = int(rng.choice(sampler.missing, p=sampler.missing_odds))
+        return row, int(rng.choice(sampler.bare if pool.kind[row] == DEVICE else sampler.blank))
+    row = int(rng.choice(sampler.rows[kind], p=sampler.odds[kind]))
     return row, int(pool.owner[row])
 
 

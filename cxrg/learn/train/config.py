@@ -87,10 +87,14 @@ class DiffusionConfig:
     From step ``share_from`` on the share term counts ``share_weight``; the learning rate falls up
     to there, and rises and falls once more. With the term from the first step on, short runs do not
     learn where to look.
+    ``presence_weight`` is that of the term that tells what is there from what is not; it reads the
+    layers that the preset names.
     At the steps in ``snapshots`` the averaged weights are also written as a model of their own, so
     that quality can be measured against the images seen.
     ``shares`` are those of findings present and absent, anatomy and devices in a batch, and
     ``normal_share`` of absent ones in a picture without findings become "The lungs are clear".
+    ``balance`` above 0 draws rare findings more often, and asks devices of pictures without them
+    (see `cxrg.learn.train.batches.make_sampler`).
     ``start`` is the folder of a model whose denoiser and text encoder are trained further; its
     autoencoder and tokenizer are kept.
     """
@@ -110,11 +114,13 @@ class DiffusionConfig:
     attention_below: int
     share_weight: float
     share_from: int
+    presence_weight: float
     box_share: float
     checkpoint_every: int
     snapshots: tuple[int, ...]
     shares: tuple[float, ...] = DEFAULT_SHARES
     normal_share: float = 0.0
+    balance: float = 0.0
     start: str = ""
 
     def __post_init__(self) -> None:

@@ -192,12 +192,14 @@ def _diffusion(
     pair = _new_pair(settings, channels, grid, len(tokenizer))
     if settings.diffusion.start:
         _take_up(pair, Path(settings.diffusion.start))
+    watched = diffusion.watched_layers(pair.unet)
     objective = diffusion.Objective(
         config=settings.diffusion,
         tokenizer=tokenizer,
         length=settings.text.length,
         alphas=diffusion.new_scheduler().alphas_cumprod,
-        layers=diffusion.watched_layers(pair.unet),
+        layers=watched,
+        read=tuple(name for name in watched if name.startswith(tuple(settings.reading["layers"]))),
     )
     return diffusion.train_diffusion(
         pair,
