@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 from time import perf_counter
 from typing import Any, overload
@@ -31,16 +30,12 @@ from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.options import DEFAULT_PRESET, SETTINGS, Options, RunSettings, read_settings, resolve
 from cxrg.phrase.encode import Prompt, check_phrase, encode_phrase
-from cxrg.result import Grounding, make_grounding
+from cxrg.phrase.normalise import normalise
+from cxrg.phrase.plan import PhrasePlan, plan_phrase
+from cxrg.result import Grounding, make_grounding, make_refusal
 
-
-class Start(Enum):
-    """Stands among phrases for the token that the tokenizer sets before each of them."""
-
-    TOKEN = "start"
-
-
-START = Start.TOKEN
+START = plan_phrase("finding", own_language=False, forced=True)
+"""Stands among plans for the token that the tokenizer sets before each phrase."""
 
 
 @overload
@@ -100,12 +95,13 @@ def ground(
     settings, knobs = _split(settings, knobs)
     options, model = _settle(model, preset, options, knobs, settings)
     phrases = [phrase] if isinstance(phrase, str) else list(phrase)
-    _check_phrases(phrases, model, options)
+    _check_phrases(phrases, model, options, settings)
+    plans = _plans(phrases, model, options, settings)
     clock.lap("prepare")
     if not isinstance(image, CxrImage):
         image = read_image(image, side=model.side, fit=options.fit)
     clock.lap("read")
-    results = list(_ground_each(image, phrases, model, options, settings, clock))
+    results = list(_ground_each(image, plans, model, options, settings, clock))
     results = [replace(result, timings=dict(clock.laps)) for result in results]
     return results[0] if isinstance(phrase, str) else results
 
@@ -135,7 +131,8 @@ def ground_each(
     """
     settings = settings or RunSettings()
     options, model = _settle(model, None, options, {}, settings)
-    yield from _ground_each(image, phrases, model, options, settings, _Clock())
+    plans = _plans(phrases, model, options, settings)
+    yield from _ground_each(image, plans, model, options, settings, _Clock())
 
 
 def ground_with_start_token(
@@ -164,17 +161,17 @@ def ground_with_start_token(
     """
     settings = settings or RunSettings()
     options, model = _settle(model, None, options, {}, settings)
-    _check_phrases(phrases, model, options)
+    _check_phrases(phrases, model, options, settings)
     start = [START] if _start_prompt(model).span.start else []
-    texts: list[str | Start] = [*phrases, *start]
-    results = list(_ground_each(image, texts, model, options, settings, _Clock()))
+    plans = [*_plans(phrases, model, options, settings), *start]
+    results = list(_ground_each(image, plans, model, options, settings, _Clock()))
     return results[: len(phrases)], results[-1] if start else None
 
 
 @torch.inference_mode()
 def _ground_each(
     image: CxrImage,
-    texts: Sequence[str | Start],
+    plans: Sequence[PhrasePlan],
     model: Model,
     options: Options,
     settings: RunSettings,
@@ -186,24 +183,45 @@ def _ground_each(
     layers = choose_layers(model, options.layers)
     microbatch = Microbatch.of(model, settings.batch)
     clock.lap("prepare")
+    searches = [each for plan in plans for each in (plan, *plan.parts) if each.subject is not None]
+    found = _search(image, searches, model, options, layers, microbatch, clock)
+    for plan in plans:
+        refused = plan.subject is None
+        whole = make_refusal(image, plan, model, options) if refused else next(found)
+        parts = tuple(next(found) for _ in plan.parts)
+        yield replace(whole, parts=parts, timings=dict(clock.laps))
+        clock.skip()
+
+
+@torch.inference_mode()
+def _search(
+    image: CxrImage,
+    plans: Sequence[PhrasePlan],
+    model: Model,
+    options: Options,
+    layers: Sequence[str],
+    microbatch: Microbatch,
+    clock: _Clock,
+) -> Iterator[Grounding]:
+    """Yield the result of each plan that has a subject; no network runs before the first."""
     mean, std = model.posterior(_fitting(image, model, options))
     clock.lap("encode")
     latents = list(route_of(options, model.schedule).latents(model, mean, std, microbatch))
     clock.lap("invert")
-    requests = ((latents, _prompt(model, text, options)) for text in texts)
+    requests = ((latents, _prompt(model, plan, options)) for plan in plans)
     how = ReadSettings.of(options)
     whereabouts = Whereabouts(image)
     # Lazy: a phrase's attention is dropped as soon as its result is made.
-    for prompt, maps in read_each(model, requests, layers, how=how, microbatch=microbatch):
+    read = read_each(model, requests, layers, how=how, microbatch=microbatch)
+    for plan, (prompt, maps) in zip(plans, read, strict=True):
         clock.lap("attend")
         free = None
         if options.bbm != "off":
             free = free_run(model, prompt, layers, options, microbatch)
             clock.lap("free run")
-        result = make_grounding(image, whereabouts, prompt, maps, model, options, free)
+        result = make_grounding(image, whereabouts, plan, prompt, maps, model, options, free)
         clock.lap("post-process")
-        yield replace(result, timings=dict(clock.laps))
-        clock.skip()
+        yield result
 
 
 def _start_prompt(model: Model) -> Prompt:
@@ -211,11 +229,21 @@ def _start_prompt(model: Model) -> Prompt:
     return replace(encode_phrase(model, "finding"), selected=(0,))
 
 
-def _prompt(model: Model, text: str | Start, options: Options) -> Prompt:
-    """Encode a phrase, or the start token, according to the options."""
-    if isinstance(text, Start):
+def _prompt(model: Model, plan: PhrasePlan, options: Options) -> Prompt:
+    """Encode what a plan looks for, or the start token, according to the options."""
+    if plan is START:
         return _start_prompt(model)
-    return encode_phrase(model, text, options.tokens)
+    return encode_phrase(model, plan.phrase, options.tokens, subject=plan.subject)
+
+
+def _plans(
+    phrases: Sequence[str], model: Model, options: Options, settings: RunSettings
+) -> list[PhrasePlan]:
+    """Plan what to look for; where single tokens are chosen, a phrase is not split."""
+    own, forced = model.card.has_own_language, settings.force_ground
+    plans = [plan_phrase(each, own_language=own, forced=forced) for each in phrases]
+    whole = not (isinstance(options.tokens, str) and options.tokens.startswith(("all", "tagged")))
+    return [replace(plan, parts=()) for plan in plans] if whole else plans
 
 
 def _settle(
@@ -276,22 +304,30 @@ def _check(model: Model, options: Options) -> None:
         check_merging(model.side // model.factor)
 
 
-def _check_phrases(phrases: Sequence[str], model: Model, options: Options) -> None:
+def _check_phrases(
+    phrases: Sequence[str], model: Model, options: Options, settings: RunSettings
+) -> None:
     """Raise PhraseError for the first invalid phrase, before any network runs."""
-    for error in phrase_errors(phrases, model, options).values():
+    for error in phrase_errors(phrases, model, options, settings).values():
         raise error
 
 
-def phrase_errors(phrases: Sequence[str], model: Model, options: Options) -> dict[str, PhraseError]:
+def phrase_errors(
+    phrases: Sequence[str], model: Model, options: Options, settings: RunSettings | None = None
+) -> dict[str, PhraseError]:
     """Return the invalid phrases, each with its error; no network runs.
 
     Raises:
         UsageError: the option ``tokens`` needs a tagger that is not installed.
     """
     errors = {}
-    for text in dict.fromkeys(phrases):
+    distinct = list(dict.fromkeys(phrases))
+    plans = _plans(distinct, model, options, settings or RunSettings())
+    for text, plan in zip(distinct, plans, strict=True):
+        if plan.subject is None and normalise(text):
+            continue  # it is answered without being encoded
         try:
-            check_phrase(model, text, options.tokens)
+            check_phrase(model, plan.subject or text, options.tokens)
         except PhraseError as error:
             errors[text] = error
     return errors

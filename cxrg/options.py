@@ -354,6 +354,13 @@ class RunSettings:
         values="true or false",
         read=_flag,
     )
+    force_ground: bool = knob(
+        False,
+        "ground phrases as they are written, whatever they mean: unknown words, denials and typing "
+        "errors too",
+        values="true or false",
+        read=_flag,
+    )
 
     def __post_init__(self) -> None:
         _check(self)

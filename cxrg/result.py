@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cxrg.anatomy.whereabouts import Whereabouts
 from cxrg.attention.free_run import FreeRun
 from cxrg.attention.watch import AttentionMaps
+from cxrg.chest.whereabouts import side_of
 from cxrg.geometry import Box, Frame
 from cxrg.heatmap.boxes import boxes_of_regions, region_mask
 from cxrg.heatmap.from_attention import heatmap_of
@@ -21,6 +22,10 @@ from cxrg.latents.route import route_of
 from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.phrase.encode import Prompt
+from cxrg.phrase.intent import Intent
+from cxrg.phrase.plan import PhrasePlan
+
+Status = Literal["found", "not found", "nothing to mark", "unknown phrase"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +49,39 @@ class ModelRef:
     adapter: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Laterality:
+    """Whether boxes are on the side that the phrase names; sides are the patient's.
+
+    Attributes:
+        phrase: ``left``, ``right``, ``bilateral``, or None where the phrase names no side.
+        boxes: for each box its side: ``left``, ``right``, ``both``, or None in the middle.
+    """
+
+    phrase: Literal["left", "right", "bilateral"] | None
+    boxes: tuple[Literal["left", "right", "both"] | None, ...]
+
+    @property
+    def wrong(self) -> tuple[int, ...]:
+        """Numbers, from 1, of the boxes that are not on the phrase's one side."""
+        if self.phrase in (None, "bilateral"):
+            return ()
+        return tuple(
+            number
+            for number, side in enumerate(self.boxes, 1)
+            if side is not None and side != self.phrase
+        )
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether sides agree; None where the phrase names no side or there are no boxes."""
+        if self.phrase is None or not self.boxes:
+            return None
+        if self.phrase == "bilateral":
+            return "both" in self.boxes or {"left", "right"} <= set(self.boxes)
+        return not self.wrong
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Grounding:
     """Where a phrase is in an image.
@@ -51,9 +89,13 @@ class Grounding:
     Attributes:
         image: which image.
         phrase: the phrase as given.
-        asked: the text that was encoded: the phrase, normalised.
+        asked: the text that was encoded: the phrase, normalised, with typing errors mended, or what
+            it denies or calls normal.
+        intent: what the phrase means.
         status: ``not found`` where the score is below ``options.absent_below``, or where nothing
-            rises above the threshold; then there are no boxes.
+            rises above the threshold; ``nothing to mark`` where the phrase denies a finding, calls
+            something normal or only compares; ``unknown phrase`` where it names nothing that is
+            known. There are boxes only for ``found``.
         score: how strongly the phrase is present, the highest attention probability in the image;
             0 to 1, comparable between phrases of one model and one set of options only.
         heatmap: float32 ``(H, W)`` in [0, 1], the source image's pixels; NaN where never seen.
@@ -72,12 +114,15 @@ class Grounding:
             is shared by the phrases of one call).
         warnings: what a reader should know, of the image and of the phrase.
         timings: seconds of the call's stages, shared by its phrases.
+        parts: the result for each finding of a phrase that names several, or one at several places;
+            else none.
     """
 
     image: ImageRef
     phrase: str
     asked: str
-    status: Literal["found", "not found"]
+    intent: Intent
+    status: Status
     score: float
     heatmap: NDArray[np.float32]
     canonical: NDArray[np.float32]
@@ -92,6 +137,12 @@ class Grounding:
     evaluations: int
     warnings: tuple[str, ...]
     timings: Mapping[str, float]
+    parts: tuple[Grounding, ...] = ()
+
+    @property
+    def laterality(self) -> Laterality:
+        """Whether boxes are on the side that the phrase names."""
+        return laterality_of(self.intent, self.places)
 
     @property
     def attention(self) -> NDArray[np.float32]:
@@ -99,9 +150,15 @@ class Grounding:
         return self.image.frame.restore(self.canonical_attention)
 
 
+def laterality_of(intent: Intent, places: Sequence[str]) -> Laterality:
+    """Whether places are on the side that a phrase names."""
+    return Laterality(phrase=intent.side, boxes=tuple(map(side_of, places)))
+
+
 def make_grounding(
     image: CxrImage,
     whereabouts: Whereabouts,
+    plan: PhrasePlan,
     prompt: Prompt,
     maps: AttentionMaps,
     model: Model,
@@ -110,7 +167,7 @@ def make_grounding(
 ) -> Grounding:
     """Make the result for a phrase of its attention maps; ``timings`` is left empty."""
     heat, attention, score = heatmap_of(maps, image.frame, options, free)
-    absent = options.absent_below is not None and score < options.absent_below
+    absent = not plan.marks or (options.absent_below is not None and score < options.absent_below)
     inside = region_mask(heat, options.threshold)
     found = (
         ()
@@ -121,38 +178,86 @@ def make_grounding(
     )
     boxes = tuple(box for each in found if (box := image.frame.to_source(each)))
     canonical = mask_background(heat, options.mask)
+    places = tuple(map(whereabouts, boxes))
+    status: Status = "found" if boxes else "not found"
     return Grounding(
-        image=ImageRef(
-            name=image.path.name,
-            sha256=image.sha256,
-            uid=image.uid,
-            window=image.window,
-            frame=image.frame,
-        ),
+        image=_image_ref(image),
         phrase=prompt.text,
         asked=prompt.asked,
-        status="found" if boxes else "not found",
+        intent=plan.intent,
+        status=status if plan.marks else _refusal(plan),
         score=score,
         heatmap=image.frame.restore(canonical),
         canonical=canonical,
         canonical_attention=attention,
         boxes=boxes,
-        places=tuple(map(whereabouts, boxes)),
+        places=places,
         edge=float(canonical[inside].min()) if boxes else None,
         tokens=prompt.selected_tokens,
         layers=tuple(maps.layers),
         options=options,
-        model=ModelRef(
-            name=model.card.name,
-            identity=model.identity,
-            precision=model.precision,
-            adapter=model.adapter.name if model.adapter else None,
-        ),
+        model=_model_ref(model),
         evaluations=route_of(options, model.schedule).evaluations
         + len(maps.timesteps)
         + (free.evaluations if free else 0),
-        warnings=(*image.warnings, *prompt.warnings, *_warnings(heat)),
+        warnings=(
+            *image.warnings,
+            *plan.warnings,
+            *prompt.warnings,
+            *_warnings(heat),
+            *_side_warnings(laterality_of(plan.intent, places), places),
+        ),
         timings={},
+    )
+
+
+def make_refusal(image: CxrImage, plan: PhrasePlan, model: Model, options: Options) -> Grounding:
+    """Make the result for a phrase that nothing is looked for: no network runs, no map."""
+    side = image.frame.side
+    nothing = np.zeros((side, side), np.float32)
+    return Grounding(
+        image=_image_ref(image),
+        phrase=plan.phrase,
+        asked=plan.intent.text,
+        intent=plan.intent,
+        status=_refusal(plan),
+        score=0.0,
+        heatmap=np.full(image.frame.source, np.nan, np.float32),
+        canonical=nothing,
+        canonical_attention=nothing,
+        boxes=(),
+        places=(),
+        edge=None,
+        tokens=(),
+        layers=(),
+        options=options,
+        model=_model_ref(model),
+        evaluations=0,
+        warnings=(*image.warnings, *plan.warnings),
+        timings={},
+    )
+
+
+def _refusal(plan: PhrasePlan) -> Status:
+    return "unknown phrase" if plan.intent.kind == "unknown" else "nothing to mark"
+
+
+def _image_ref(image: CxrImage) -> ImageRef:
+    return ImageRef(
+        name=image.path.name,
+        sha256=image.sha256,
+        uid=image.uid,
+        window=image.window,
+        frame=image.frame,
+    )
+
+
+def _model_ref(model: Model) -> ModelRef:
+    return ModelRef(
+        name=model.card.name,
+        identity=model.identity,
+        precision=model.precision,
+        adapter=model.adapter.name if model.adapter else None,
     )
 
 
@@ -160,3 +265,13 @@ def _warnings(heat: NDArray[np.float32]) -> Iterator[str]:
     """What a reader should know of the map."""
     if heat.min() == heat.max():
         yield "attention is the same everywhere"
+
+
+def _side_warnings(sides: Laterality, places: Sequence[str]) -> Iterator[str]:
+    """What a reader should know of the boxes' sides; left and right are the patient's."""
+    for number in sides.wrong:
+        where = places[number - 1]
+        yield f"phrase names the {sides.phrase} side, but box {number} is elsewhere: {where}"
+    if sides.phrase == "bilateral" and sides.agrees is False:
+        found = next((f"the {side} only" for side in sides.boxes if side), "neither")
+        yield f"phrase names both sides, but boxes are on {found}"

@@ -56,6 +56,7 @@ class Job:
         dtype: the precision wanted, see `RunSettings`.
         batch: most latents in one network evaluation, see `RunSettings`.
         any_image: whether pictures of other kinds are grounded, see `RunSettings`.
+        force_ground: whether phrases are grounded whatever they mean, see `RunSettings`.
         preset: a named set of options.
         knobs: values that replace those of the preset, by name.
         formats: the formats to write, some of `cxrg.output.formats.FORMATS`.
@@ -74,6 +75,7 @@ class Job:
     dtype: str = "auto"
     batch: int | Literal["auto"] = "auto"
     any_image: bool = False
+    force_ground: bool = False
     knobs: Mapping[str, Any] = field(default_factory=dict)
     formats: tuple[str, ...] = FORMATS
     deidentify: bool = False
@@ -89,12 +91,14 @@ class Setting:
         precision: the precision of the network, such as ``float32``.
         options: every knob as it is used.
         deidentify: whether records hold the hash of the SOPInstanceUID in its place.
+        force_ground: whether phrases are grounded whatever they mean.
     """
 
     identity: str
     precision: str = "float32"
     options: Options
     deidentify: bool = False
+    force_ground: bool = False
 
     @property
     def facts(self) -> str:
@@ -102,6 +106,8 @@ class Setting:
         facts = {"precision": self.precision, **asdict(self.options)}
         if self.deidentify:
             facts["deidentify"] = True
+        if self.force_ground:
+            facts["force_ground"] = True
         return json.dumps(facts, sort_keys=True)
 
 

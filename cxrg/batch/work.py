@@ -110,8 +110,11 @@ class Worker:
             precision=model.precision,
             options=options,
             deidentify=job.deidentify,
+            force_ground=job.force_ground,
         )
-        self._settings = RunSettings(batch=job.batch, any_image=job.any_image)
+        self._settings = RunSettings(
+            batch=job.batch, any_image=job.any_image, force_ground=job.force_ground
+        )
 
     def read(self, task: Task) -> ReadTask:
         """Read and decode the image of a task."""
@@ -142,7 +145,7 @@ class Worker:
             return
         task, model, options = read.task, self._model, self._options
         try:
-            errors = phrase_errors(task.phrases, model, options)
+            errors = phrase_errors(task.phrases, model, options, self._settings)
             if errors:
                 yield failure_of(task.path, _joined(errors.values()))
             valid = [phrase for phrase in task.phrases if phrase not in errors]

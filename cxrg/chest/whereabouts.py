@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,6 +72,14 @@ def in_picture(box: Box, size: tuple[int, int]) -> str:
         side = "right side" if x < 0.5 else "left side"
     third = "upper" if y < 1 / 3 else "middle" if y < 2 / 3 else "lower"
     return f"{side}, {third} third"
+
+
+def side_of(place: str) -> Literal["left", "right", "both"] | None:
+    """The patient's side that the words for a place name; None in the middle."""
+    words = set(place.replace(",", "").split())
+    if "both" in words or words.issuperset(SIDES):
+        return "both"
+    return "left" if "left" in words else "right" if "right" in words else None
 
 
 def _window(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -131,7 +131,7 @@ def evaluate(
         knobs["threshold"] = threshold
     resolve(preset, **knobs)  # checked before anything slow is imported
     # Every sample counts, so none is refused for how it looks.
-    run_settings = read_settings({"batch": batch, "any_image": True})
+    run_settings = read_settings({"batch": batch, "any_image": True, "force_ground": True})
     if count is not None and dataset != PHANTOMS:
         raise UsageError("--count is for phantoms; use --limit for a data set")
     from cxrg.evaluate.run import Settings, choose

@@ -121,6 +121,9 @@ def ground(
     any_image: Annotated[
         bool, typer.Option("--any-image", help="Warn of images that are no chest X-ray.")
     ] = False,
+    force_ground: Annotated[
+        bool, typer.Option("--force-ground", help="Ground phrases as written, whatever they mean.")
+    ] = False,
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Results as they come, not in input order.")
     ] = False,
@@ -142,7 +145,6 @@ def ground(
     cxrg ground archive/ -p heart -p "right effusion" --json > results.jsonl
     find . -name "*.dcm" | cxrg ground - "cardiomegaly"
     cxrg ground --manifest pairs.csv --image-root images/ --device cuda:0,cuda:1
-    cxrg ground /shared/in "cardiomegaly" --out /shared/out --engine ray
     """
     given, text = _phrases(phrase or [], phrases, report)
     listed = phrases is not None or report is not None or manifest is not None
@@ -156,7 +158,9 @@ def ground(
     knobs = read_knobs(set_knobs or [])
     knobs |= {name: value for name, value in daily.items() if value is not None}
     resolve(preset, **knobs)  # checked before anything slow is imported
-    settings = read_settings({"dtype": dtype, "batch": batch, "any_image": any_image})
+    settings = read_settings(
+        {"dtype": dtype, "batch": batch, "any_image": any_image, "force_ground": force_ground}
+    )
     job = Job(
         model=model,
         preset=preset,
@@ -168,6 +172,7 @@ def ground(
         dtype=settings.dtype,
         batch=settings.batch,
         any_image=settings.any_image,
+        force_ground=settings.force_ground,
         knobs=knobs,
         formats=written,
         deidentify=deidentify,

@@ -101,9 +101,23 @@ def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:
     record: Mapping[str, Any] = row.record
     boxes = [f"{b['x0']:.0f} {b['y0']:.0f} {b['x1']:.0f} {b['y1']:.0f}" for b in record["boxes"]]
     words = [box["where"] for box in record["boxes"]]
+    # Records of earlier versions have no meaning, laterality and parts.
+    sides = record.get("laterality", {"agrees": None})
+    if sides["agrees"] is False:
+        words.append(f"! phrase: {sides['phrase']}")
+    meaning = record.get("meaning", {"summary": ""})["summary"]
+    parts = [_part(part) for part in record.get("parts", ())]
+    phrase = [row.phrase, *filter(None, [meaning]), *parts]
+    score = "" if record["status"] == "unknown phrase" else f"{record['score']:.2f}"
     picture = files.get("png") or next(iter(files.values()), "")
-    cells = [row.phrase, record["status"], f"{record['score']:.2f}"]
+    cells = ["\n".join(phrase), record["status"], score]
     return [path.name, *cells, "\n".join(boxes), "\n".join(words), str(picture)]
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    """Return the answer for one finding of a phrase that names several."""
+    words = ", ".join(box["where"] for box in part["boxes"])
+    return f"- {part['phrase']}: {part['status']} {part['score']:.2f} {words}".rstrip()
 
 
 def _show(rows: Sequence[Sequence[str]]) -> None:

@@ -70,7 +70,7 @@ class LatentDiffusion:
 
     model: Model
     options: Options
-    settings: RunSettings = RunSettings(any_image=True)
+    settings: RunSettings = RunSettings(any_image=True, force_ground=True)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -64,6 +64,11 @@ class Card:
     def shipped(self) -> bool:
         return self.weights == "shipped"
 
+    @property
+    def has_own_language(self) -> bool:
+        """Whether its text encoder learnt general language, not only the phrases of phantoms."""
+        return self.weights not in ("shipped", "trained")
+
 
 def card_from(facts: Mapping[str, Any], *, origin: str) -> Card:
     """Build a card from a parsed file.

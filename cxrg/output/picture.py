@@ -75,7 +75,8 @@ def render(grounding: Grounding, image: CxrImage) -> Pixels:
     height, width = _drawn_size(frame.source, frame.crop.width / frame.crop.height)
     unit = max(12, round(width * 0.038))
     found = grounding.status == "found"
-    heatmap = grounding.heatmap
+    refused = bool(np.isnan(grounding.heatmap).all())
+    heatmap = np.zeros_like(grounding.heatmap) if refused else grounding.heatmap
     top = _top(heatmap)
     seen = _resize((~np.isnan(heatmap)).astype(np.float32), (height, width)) > 0.5
     strength = _resize(np.nan_to_num(heatmap), (height, width)) / np.float32(top)
@@ -197,7 +198,8 @@ def _lay_out(plain: Pixels, marked: Pixels, grounding: Grounding, unit: int, top
     y += round(unit * 1.4)
     write_text(canvas, NOTICE, (unit, y), small, _DIM)
     made = f"{grounding.model.name}, preset {grounding.options.preset}"
-    if np.isnan(grounding.heatmap).any():
+    unseen = np.isnan(grounding.heatmap)
+    if unseen.any() and not unseen.all():
         made += ", darkened where not seen"
     room = inner + bar - unit - text_width(NOTICE, small) - 2 * unit
     if text_width(made, small) <= room:
@@ -210,23 +212,50 @@ def _status(grounding: Grounding) -> str:
     score = f"presence score {grounding.score:.2f}"
     if limit is not None:
         score += f" (found from {limit:.2f} on)"
-    if grounding.status != "found":
-        return f"NOT FOUND · nothing is marked · {score}"
-    count = len(grounding.boxes)
-    return f"found · {count} box{'' if count == 1 else 'es'} · {score}"
+    meaning = f" · phrase: {grounding.intent.summary}" if grounding.intent.summary else ""
+    match grounding.status:
+        case "found":
+            count = len(grounding.boxes)
+            return f"found · {count} box{'' if count == 1 else 'es'} · {score}{meaning}"
+        case "not found":
+            return f"NOT FOUND · nothing is marked · {score}{meaning}"
+        case "nothing to mark":
+            return f"NOTHING TO MARK{meaning}"
+        case "unknown phrase":
+            return f"UNKNOWN PHRASE{meaning}"
 
 
 def _legend(grounding: Grounding) -> list[str]:
     """A line per box: its number, where it is, and its score; or what is shown without boxes."""
-    if grounding.status != "found":
-        return ["Faint colour: where attention was highest, too weak to count as found."]
     lines = []
+    wrong = grounding.laterality.wrong
     boxes = zip(grounding.boxes[:_LISTED], grounding.places, strict=False)
     for number, (box, place) in enumerate(boxes, 1):
         score = "" if box.score is None else f" · box score {box.score:.2f}"
-        lines.append(f"{number}  {place}{score}")
+        side = f" · NOT ON THE {grounding.laterality.phrase} SIDE".upper() * (number in wrong)
+        lines.append(f"{number}  {place}{score}{side}")
     rest = len(grounding.boxes) - _LISTED
-    return [*lines, f"and {rest} more"] if rest > 0 else lines
+    lines += [f"and {rest} more"] if rest > 0 else []
+    lines += [_unmarked(grounding)] if grounding.status != "found" else []
+    if grounding.laterality.phrase == "bilateral" and grounding.laterality.agrees is False:
+        lines.append("The phrase names BOTH SIDES; boxes are not on both.")
+    return [*lines, *(_part(part) for part in grounding.parts[:_LISTED])]
+
+
+def _unmarked(grounding: Grounding) -> str:
+    """What is shown where there are no boxes."""
+    if grounding.status == "not found":
+        return "Faint colour: where attention was highest, too weak to count as found."
+    if np.isnan(grounding.heatmap).all():
+        near = ", ".join(grounding.intent.nearest)
+        return "Nothing was looked for." + (f" Nearest known words: {near}." if near else "")
+    return f"Faint colour: where to look for {grounding.asked}; whether it is there is not said."
+
+
+def _part(part: Grounding) -> str:
+    """A line for one finding of a phrase that names several."""
+    places = ", ".join(part.places)
+    return f"{part.phrase}: {part.status}{f', {places}' if places else ''} · {part.score:.2f}"
 
 
 def _draw_bar(

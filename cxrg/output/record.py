@@ -20,7 +20,8 @@ from cxrg.options import modernise
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
-    from cxrg.result import Grounding
+    from cxrg.phrase.intent import Intent
+    from cxrg.result import Grounding, Laterality
 
 SCHEMA = "cxrg.grounding/3"
 SCHEMA_FILE = Path(__file__).with_name("grounding-3.schema.json")
@@ -41,18 +42,21 @@ def record(grounding: Grounding) -> dict[str, Any]:
         },
         "phrase": grounding.phrase,
         "asked": grounding.asked,
+        "meaning": _meaning(grounding.intent),
         "status": grounding.status,
         "score": grounding.score,
-        "boxes": [
+        "boxes": _boxes(grounding),
+        "laterality": _laterality(grounding.laterality),
+        "parts": [
             {
-                "x0": float(box.x0),
-                "y0": float(box.y0),
-                "x1": float(box.x1),
-                "y1": float(box.y1),
-                "score": box.score,
-                "where": place,
+                "phrase": part.phrase,
+                "certainty": part.intent.kind,
+                "status": part.status,
+                "score": part.score,
+                "boxes": _boxes(part),
+                "laterality": _laterality(part.laterality),
             }
-            for box, place in zip(grounding.boxes, grounding.places, strict=True)
+            for part in grounding.parts
         ],
         "tokens": list(grounding.tokens),
         "layers": list(grounding.layers),
@@ -62,6 +66,38 @@ def record(grounding: Grounding) -> dict[str, Any]:
         "warnings": list(grounding.warnings),
         "cxrg": __version__,
         "notice": NOTICE,
+    }
+
+
+def _boxes(grounding: Grounding) -> list[dict[str, Any]]:
+    return [
+        {
+            "x0": float(box.x0),
+            "y0": float(box.y0),
+            "x1": float(box.x1),
+            "y1": float(box.y1),
+            "score": box.score,
+            "where": place,
+        }
+        for box, place in zip(grounding.boxes, grounding.places, strict=True)
+    ]
+
+
+def _laterality(sides: Laterality) -> dict[str, Any]:
+    return {"phrase": sides.phrase, "boxes": list(sides.boxes), "agrees": sides.agrees}
+
+
+def _meaning(intent: Intent) -> dict[str, Any]:
+    return {
+        "kind": intent.kind,
+        "summary": intent.summary,
+        "findings": [asdict(each) for each in intent.stated],
+        "side": intent.side,
+        "zone": intent.zone,
+        "count": intent.count,
+        "compares": intent.compares,
+        "mended": [{"typed": typed, "read": known} for typed, known in intent.mended],
+        "nearest": list(intent.nearest),
     }
 
 

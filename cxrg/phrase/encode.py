@@ -53,19 +53,26 @@ class Prompt:
         return tuple(self.tokens[index - self.span.start] for index in self.selected)
 
 
-def encode_phrase(model: Model, text: str, tokens: str | tuple[int, ...] = "all") -> Prompt:
+def encode_phrase(
+    model: Model,
+    text: str,
+    tokens: str | tuple[int, ...] = "all",
+    *,
+    subject: str | None = None,
+) -> Prompt:
     """Tokenise and embed a phrase.
 
     Args:
         model: the model whose text encoder reads it.
         text: the phrase.
         tokens: option ``tokens``, see `Options`.
+        subject: what to encode in its place, such as the finding that the phrase denies.
 
     Raises:
         PhraseError: the phrase is empty, has no such word, or has no such token.
         UsageError: the tagger that ``tokens`` names is not installed.
     """
-    asked = normalise(text)
+    asked = normalise(text if subject is None else subject)
     span, own, selected, warnings = _parse(model, asked, tokens)
     return Prompt(
         text=text,

@@ -30,6 +30,18 @@ class Word:
     doubted: bool = False
     unstated: bool = False
 
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        """Side and zone that a word of place names; a plural of a zone has the side ``plural``."""
+        if self.label == "side":
+            return self.name, None
+        if self.label == "zone":
+            return None, self.name
+        if self.label == "both":
+            side, zone = self.name.split("|")
+            return side, zone
+        return None, None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clause:

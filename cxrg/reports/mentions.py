@@ -64,9 +64,7 @@ def _marks(clause: Clause, ranges: Sequence[Range]) -> list[Mark]:
         taken = any(start < word.stop and word.start < stop for start, stop in ranges)
         if taken or word.label == "nowhere":
             continue
-        side, zone = {"side": (word.name, None), "zone": (None, word.name)}.get(
-            word.label, tuple(word.name.split("|"))
-        )
+        side, zone = word.place
         marks.append(Mark(start=word.start, stop=word.stop, side=side, zone=zone))
     return marks
 

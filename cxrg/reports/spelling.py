@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from string import ascii_lowercase
 
 from cxrg.chest.findings import entries, read_as
+from cxrg.chest.known import known_names
 from cxrg.chest.places import organ_names, zone_names
 from cxrg.reports.vocabulary import vocabulary, words
 
@@ -70,7 +71,8 @@ def _correction(word: str) -> str | None:
 @cache
 def _known() -> frozenset[str]:
     """All words that stay: those of the vocabulary, and English words close to them."""
-    return targets() | words("spelling", "real") | _letters(_strings(vocabulary()))
+    listed = _letters(_strings(vocabulary())) | _letters(known_names())
+    return targets() | words("spelling", "real") | listed
 
 
 def _strings(value: object) -> Iterator[str]:

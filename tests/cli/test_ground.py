@@ -62,7 +62,7 @@ class Library:
         )
 
     def phrase_errors(
-        self, phrases: Sequence[str], model: Any, options: Options
+        self, phrases: Sequence[str], model: Any, options: Options, settings: Any
     ) -> dict[str, PhraseError]:
         return {text: error for text, error in self.invalid.items() if text in phrases}
 
@@ -407,13 +407,13 @@ def test_command_line_and_library_agree(run: Run, place: Path, tiny: Path) -> No
     from cxrg import ground, load
 
     code, out, err = run(
-        *("ground", "DOE^JANE.png", "left basal opacity", "--model", tiny),
+        *("ground", "DOE^JANE.png", "basal opacity", "--model", tiny),
         *("--device", "cpu", "--json", "--seed", "3"),
     )
     assert (code, err) == (0, "")
     (line,) = lines_of(out)
     model = load(tiny, device="cpu")
-    result = ground("DOE^JANE.png", "left basal opacity", model=model, seed=3)
+    result = ground("DOE^JANE.png", "basal opacity", model=model, seed=3)
     files = line.pop("files")
     del line["image"]["path"]
     assert line == json.loads(json.dumps(record(result)))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cxrg.geometry import Box, Frame
 from cxrg.image.read import CxrImage
 from cxrg.options import Options
+from cxrg.phrase.intent import read_intent
 from cxrg.result import Grounding, ImageRef, ModelRef
 
 
@@ -60,6 +61,7 @@ def grounding(of: CxrImage, phrase: str = "left basal opacity", **changes: Any) 
         ),
         "phrase": phrase,
         "asked": phrase,
+        "intent": read_intent(phrase),
         "status": "found",
         "score": 0.42,
         "heatmap": of.frame.restore(canonical),
