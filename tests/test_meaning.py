@@ -12,6 +12,8 @@ import jsonschema
 import numpy as np
 import pytest
 
+from cxrg.batch.task import Job
+from cxrg.batch.work import expected_setting, open_worker
 from cxrg.errors import PhraseError
 from cxrg.grounding import ground, phrase_errors
 from cxrg.heatmap.boxes import boxes_from_heatmap
@@ -158,3 +160,14 @@ def test_pictures_of_refusals_show_no_map_and_flag_sides(model: Model, path: Pat
     agreeing = replace(wrong, intent=read_intent("left opacity"))
     assert wrong.laterality.wrong == (1,)
     assert not np.array_equal(render(wrong, samples.image()), render(agreeing, samples.image()))
+
+
+def test_the_ledger_tells_forced_results_from_others_before_and_after_loading(
+    model: Model, tmp_path: Path
+) -> None:
+    folder = tiny_models.compact(tmp_path / "tiny")
+    job = Job(model=str(folder), preset="fast", out=tmp_path, device="cpu", force_ground=True)
+    expected = expected_setting(job)
+    assert expected == open_worker(job).setting
+    assert expected is not None
+    assert expected.facts != replace(expected, force_ground=False).facts

@@ -91,8 +91,16 @@ def expected_setting(job: Job) -> Setting | None:
     identity, precision = identity_of(folder, job.adapter), precision_of(job.dtype, card)
     if identity is None or precision is None:
         return None
+    return _setting(job, identity, precision, options)
+
+
+def _setting(job: Job, identity: str, precision: str, options: Options) -> Setting:
     return Setting(
-        identity=identity, precision=precision, options=options, deidentify=job.deidentify
+        identity=identity,
+        precision=precision,
+        options=options,
+        deidentify=job.deidentify,
+        force_ground=job.force_ground,
     )
 
 
@@ -105,13 +113,7 @@ class Worker:
 
     def __init__(self, job: Job, model: Model, options: Options) -> None:
         self._job, self._model, self._options = job, model, options
-        self.setting = Setting(
-            identity=model.identity,
-            precision=model.precision,
-            options=options,
-            deidentify=job.deidentify,
-            force_ground=job.force_ground,
-        )
+        self.setting = _setting(job, model.identity, model.precision, options)
         self._settings = RunSettings(
             batch=job.batch, any_image=job.any_image, force_ground=job.force_ground
         )
