@@ -178,6 +178,8 @@ def _ground_each(
     clock: _Clock,
 ) -> Iterator[Grounding]:
     """Yield the result of each phrase, with the seconds of all stages until then."""
+    if settings.threads != "auto":
+        torch.set_num_threads(settings.threads)
     image = check_view(image, any_image=settings.any_image)
     clock.lap("check")
     layers = choose_layers(model, options.layers)

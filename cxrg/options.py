@@ -140,6 +140,10 @@ def _batch(value: Any) -> int | str:
     return "auto" if value == "auto" else _integer(value, low=1, high=4096)
 
 
+def _threads(value: Any) -> int | str:
+    return "auto" if value == "auto" else _integer(value, low=1, high=1024)
+
+
 def quantile_of(threshold: str) -> float | None:
     """The q of ``quantile:q``; None where the text is anything else."""
     if not threshold.startswith("quantile:"):
@@ -346,6 +350,12 @@ class RunSettings:
         "most latents in one network evaluation; auto takes what fits free memory",
         values="a whole number from 1 to 4096, or auto",
         read=_batch,
+    )
+    threads: int | Literal["auto"] = knob(
+        "auto",
+        "CPU threads of one operation, for the whole process; auto leaves it to torch",
+        values="a whole number from 1 to 1024, or auto",
+        read=_threads,
     )
     any_image: bool = knob(
         False,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from cxrg.errors import PhraseError, UsageError
@@ -262,6 +263,19 @@ def test_what_does_not_fit_together_is_refused(models) -> None:
         ground(image, PHRASE, model=model, dtype="bfloat16")
     with pytest.raises(UsageError, match="exclude each other"):
         ground(image, PHRASE, model=model, options=PRESETS["fast"], steps=5)
+
+
+def test_threads_are_set_and_change_no_result(models) -> None:
+    before = torch.get_num_threads()
+    try:
+        one = ground(picture(), "heart", model=models["sd2"], threads=1)
+        assert torch.get_num_threads() == 1
+        two = ground(picture(), "heart", model=models["sd2"], threads=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert one.options == two.options
+    np.testing.assert_allclose(one.heatmap, two.heatmap, atol=1e-4)
 
 
 def test_a_model_may_be_named_and_bfloat16_stays_close(folders) -> None:

@@ -185,10 +185,12 @@ def test_settings_of_a_run_are_read_and_are_no_knobs() -> None:
     settings = read_settings({"batch": "4", "dtype": "bfloat16"})
     assert settings == RunSettings(batch=4, dtype="bfloat16")
     assert RunSettings().batch == "auto"
-    for wrong in ({"dtype": "float8"}, {"batch": "0"}, {"batch": "4097"}, {"batch": "many"}):
+    assert read_settings({"threads": "2"}).threads == 2
+    wrongs = [{"dtype": "float8"}, {"threads": "0"}, {"threads": "many"}]
+    for wrong in (*wrongs, {"batch": "0"}, {"batch": "4097"}, {"batch": "many"}):
         with pytest.raises(UsageError, match=r"is not valid; use"):
             read_settings(wrong)
-    for name in ("batch", "device", "dtype"):
+    for name in ("batch", "device", "dtype", "threads"):
         assert name not in KNOBS
         with pytest.raises(UsageError, match=f"{name} is a setting of the run .*; use --{name}"):
             resolve(**dict[str, Any]({name: "auto"}))

@@ -55,6 +55,7 @@ class Job:
         device: of this worker: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         dtype: the precision wanted, see `RunSettings`.
         batch: most latents in one network evaluation, see `RunSettings`.
+        threads: of one operation on the CPU, see `RunSettings`.
         any_image: whether pictures of other kinds are grounded, see `RunSettings`.
         force_ground: whether phrases are grounded whatever they mean, see `RunSettings`.
         preset: a named set of options.
@@ -74,6 +75,7 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     batch: int | Literal["auto"] = "auto"
+    threads: int | Literal["auto"] = "auto"
     any_image: bool = False
     force_ground: bool = False
     knobs: Mapping[str, Any] = field(default_factory=dict)

@@ -115,7 +115,10 @@ class Worker:
         self._job, self._model, self._options = job, model, options
         self.setting = _setting(job, model.identity, model.precision, options)
         self._settings = RunSettings(
-            batch=job.batch, any_image=job.any_image, force_ground=job.force_ground
+            batch=job.batch,
+            threads=job.threads,
+            any_image=job.any_image,
+            force_ground=job.force_ground,
         )
 
     def read(self, task: Task) -> ReadTask:

@@ -96,6 +96,8 @@ def root(
 
 def main() -> None:
     """Run the console script ``cxrg``."""
+    # Read when torch loads: threads that wait then sleep, and do not compete for processors.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     repair_streams()
     try:
         app()

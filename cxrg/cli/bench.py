@@ -21,6 +21,7 @@ from cxrg.cli.knobs import (
     Preset,
     Quiet,
     SetKnobs,
+    Threads,
     check_device,
     read_knobs,
 )
@@ -56,6 +57,7 @@ def bench(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch: Batch = "auto",
+    threads: Threads = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -69,7 +71,8 @@ def bench(
     knobs = read_knobs(set_knobs or [])
     resolve(preset, **knobs)  # checked before anything slow is imported
     # One row of a random model takes seconds on a CPU.
-    settings = read_settings({"batch": "1" if random and batch == "auto" else batch})
+    rows = "1" if random and batch == "auto" else batch
+    settings = read_settings({"batch": rows, "threads": threads})
     with progress(1, quiet=quiet) as reporter:
         reporter.show(f"loading model {random or model}")
         loaded = _load(model, random, device, dtype)
@@ -125,7 +128,7 @@ def _show(found: Bench) -> None:
     facts(
         {
             "model": found.model + note,
-            "ran on": f"{found.device}, {found.dtype}, {found.threads} CPU threads",
+            "ran on": f"{found.device}, {found.dtype}, CPU threads: {found.threads}",
             "preset": f"{found.preset}, phrases: {found.phrases}, evaluations per image: "
             f"{found.evaluations}, median of {found.repeats}",
         }

@@ -20,6 +20,7 @@ from cxrg.cli.knobs import (
     Quiet,
     Revision,
     SetKnobs,
+    Threads,
     check_adapter,
     check_device,
     read_knobs,
@@ -107,6 +108,7 @@ def evaluate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch: Batch = "auto",
+    threads: Threads = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -131,7 +133,9 @@ def evaluate(
         knobs["threshold"] = threshold
     resolve(preset, **knobs)  # checked before anything slow is imported
     # Every sample counts, so none is refused for how it looks.
-    run_settings = read_settings({"batch": batch, "any_image": True, "force_ground": True})
+    run_settings = read_settings(
+        {"batch": batch, "threads": threads, "any_image": True, "force_ground": True}
+    )
     if count is not None and dataset != PHANTOMS:
         raise UsageError("--count is for phantoms; use --limit for a data set")
     from cxrg.evaluate.run import Settings, choose

@@ -38,6 +38,7 @@ from cxrg.cli.knobs import (
     Quiet,
     Revision,
     SetKnobs,
+    Threads,
     check_adapter,
     check_device,
     read_knobs,
@@ -103,6 +104,7 @@ def ground(
     ] = "auto",
     dtype: Dtype = "auto",
     batch: Batch = "auto",
+    threads: Threads = "auto",
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="local, or ray for a cluster.")
     ] = "local",
@@ -159,7 +161,13 @@ def ground(
     knobs |= {name: value for name, value in daily.items() if value is not None}
     resolve(preset, **knobs)  # checked before anything slow is imported
     settings = read_settings(
-        {"dtype": dtype, "batch": batch, "any_image": any_image, "force_ground": force_ground}
+        {
+            "dtype": dtype,
+            "batch": batch,
+            "threads": threads,
+            "any_image": any_image,
+            "force_ground": force_ground,
+        }
     )
     job = Job(
         model=model,
@@ -171,6 +179,7 @@ def ground(
         device=devices[0],
         dtype=settings.dtype,
         batch=settings.batch,
+        threads=settings.threads,
         any_image=settings.any_image,
         force_ground=settings.force_ground,
         knobs=knobs,

@@ -72,6 +72,10 @@ Dtype = Annotated[
 Batch = Annotated[
     str, typer.Option(metavar="N", help="Most latents per evaluation, or auto.", show_default=False)
 ]
+Threads = Annotated[
+    str,
+    typer.Option(metavar="N", help="CPU threads of one operation, or auto.", show_default=False),
+]
 Quiet = Annotated[
     bool,
     typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -152,6 +153,19 @@ def test_options_lists_every_knob_with_its_defaults(monkeypatch, capsys) -> None
     (steps,) = (row for row in rows if row["knob"] == "steps")
     assert steps["defaults"] == {"fast": 300, "paper": 300, "gen2ground": 50}
     assert steps["values"] == "whole numbers from 1 to 1000"
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_the_user_chooses(monkeypatch, given: Any) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "restored after the test")
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    else:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr("sys.argv", ["cxrg", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["OMP_WAIT_POLICY"] == (given or "PASSIVE")
 
 
 def test_presets_are_completed() -> None:

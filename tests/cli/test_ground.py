@@ -166,17 +166,18 @@ def test_every_knob_reaches_the_options(run: Run, library: Library, place: Path)
 
 
 def test_daily_flags_are_knobs_and_settings(run: Run, library: Library, place: Path) -> None:
-    flags = ["--threshold", "0.5", "--seed", "7", "--batch", "3", "--set", "seed=8"]
+    flags = ["--threshold", "0.5", "--seed", "7", "--batch", "3", "--threads", "1"]
+    flags += ["--set", "seed=8"]
     assert run("ground", "DOE^JANE.png", "opacity", *flags)[0] == 0
     (call,) = library.grounds
     assert (call["options"].threshold, call["options"].seed) == (0.5, 7)
-    assert call["settings"].batch == 3
+    assert (call["settings"].batch, call["settings"].threads) == (3, 1)
 
 
 def test_another_batch_size_finds_the_archive_done(run: Run, library: Library, place: Path) -> None:
     assert run("ground", "DOE^JANE.png", "opacity", "--batch", "1")[0] == 0
     files = {path.name for path in Path("cxrg-out").glob("*-*")}
-    code, _, err = run("ground", "DOE^JANE.png", "opacity", "--batch", "2", "--device", "cpu")
+    code, _, err = run("ground", "DOE^JANE.png", "opacity", "--batch", "2", "--threads", "2")
     assert (code, len(library.grounds)) == (0, 1)
     assert "1 done before" in err
     assert {path.name for path in Path("cxrg-out").glob("*-*")} == files
