@@ -12,6 +12,7 @@ EXIT_BAD_INPUT = 3
 EXIT_MODEL = 4
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
+EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 EXIT_MEANINGS = {
     EXIT_OK: "success, *not found* included",
@@ -21,6 +22,7 @@ EXIT_MEANINGS = {
     EXIT_MODEL: "the model is not available or not supported",
     EXIT_INTERRUPTED: "interrupted; the same command continues the run",
     EXIT_CLOSED_PIPE: "the reader of standard output went away",
+    EXIT_TERMINATED: "ended by SIGTERM, as of a batch system; the same command continues the run",
 }
 """What each exit code of the command line means, for the reference."""
 

@@ -169,8 +169,10 @@ def _await_setting(child: DeviceProcess) -> Setting:
 
 def _serve(job: Job, pipe: Connection[Setting | Outcome | CxrgError, Task]) -> None:
     """Do the tasks that come through the pipe until its other end is closed."""
-    # Ctrl-C reaches every process of the terminal; the one that gives out the work handles it.
+    # Ctrl-C reaches every process of the terminal, and the SIGTERM of a batch system every one of
+    # the job; the one that gives out the work handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     begun = 0
 
     def received() -> Iterator[Task]:

@@ -17,8 +17,16 @@ from typer.core import TyperGroup
 
 from cxrg.about import __version__
 from cxrg.cli import anatomy, bench, evaluate, ground, models, options, phantom, train, tune
-from cxrg.cli.terminal import complain, drop_output, output_error, output_fails, repair_streams
-from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, CxrgError
+from cxrg.cli.terminal import (
+    complain,
+    drop_output,
+    exit_code_of,
+    output_error,
+    output_fails,
+    repair_streams,
+    terminating,
+)
+from cxrg.errors import EXIT_CLOSED_PIPE, EXIT_SOME_FAILED, CxrgError
 
 _GRACE = 1.0  # seconds for a thread to end after Ctrl-C
 
@@ -36,8 +44,9 @@ class Cli(TyperGroup):
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             complain("interrupted")
-            _leave_threads(EXIT_INTERRUPTED)
-            raise typer.Exit(EXIT_INTERRUPTED) from error
+            code = exit_code_of(error)
+            _leave_threads(code)
+            raise typer.Exit(code) from error
         except BrokenPipeError as error:
             drop_output()  # its reader has ended, as `head` does
             raise typer.Exit(EXIT_CLOSED_PIPE) from error
@@ -100,7 +109,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     repair_streams()
     try:
-        app()
+        with terminating():
+            app()
     except OSError as error:
         if not output_fails():
             raise

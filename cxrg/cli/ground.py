@@ -45,7 +45,7 @@ from cxrg.cli.knobs import (
 )
 from cxrg.cli.results import ResultPrinter, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
-from cxrg.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PhraseError, UsageError
+from cxrg.errors import EXIT_SOME_FAILED, PhraseError, UsageError
 from cxrg.options import DEFAULT_PRESET, read_settings, resolve
 from cxrg.output.formats import FORMATS
 
@@ -226,7 +226,7 @@ def ground(
     printer.show()
     summarise(summary, out=out, ledger=bool(written), quiet=quiet)
     if summary.interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(halt.exit_code)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 

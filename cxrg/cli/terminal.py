@@ -8,8 +8,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -26,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from cxrg.errors import WriteError
+from cxrg.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, WriteError
 
 _PIPE_WIDTH = 160  # of a table that goes to a file or pipe, in letters
 _MIN_WIDTH = 8  # of a column that may fold; words folded more narrowly cannot be read
@@ -89,27 +90,79 @@ def write(text: str) -> None:
         raise output_error(error) from error
 
 
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Yield whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt."""
-    pressed = False
+_SIGNALS = {
+    signal.SIGINT: ("", "Ctrl-C again"),
+    signal.SIGTERM: ("received SIGTERM; ", "a second one"),
+}
+"""How the message of a run that is to stop names a signal and its repetition."""
 
-    def note(*_: object) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, usual)
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems send: the program ends as after Ctrl-C."""
+
+
+def exit_code_of(interrupt: KeyboardInterrupt) -> int:
+    """The exit code of a program that was interrupted."""
+    return EXIT_TERMINATED if isinstance(interrupt, Terminated) else EXIT_INTERRUPTED
+
+
+class Stop:
+    """Whether the user, or a batch system, wants the run to stop.
+
+    Attributes:
+        number: the signal that was received; None: none.
+    """
+
+    number: signal.Signals | None = None
+
+    def __call__(self) -> bool:
+        return self.number is not None
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_TERMINATED if self.number == signal.SIGTERM else EXIT_INTERRUPTED
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextmanager
+def _handling(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Handle signals within the body, in the main thread, which alone receives them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in usual.items():
+            signal.signal(number, before)
+
+
+def terminating() -> AbstractContextManager[None]:
+    """Raise Terminated at SIGTERM within the body."""
+    return _handling(_interrupt, signal.SIGTERM)
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Yield whether Ctrl-C or SIGTERM came; a second one raises KeyboardInterrupt."""
+    stop = Stop()
+
+    def note(number: int, _: object) -> None:
+        stop.number = signal.Signals(number)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, _interrupt)
+        name, again = _SIGNALS[stop.number]
+        text = f"\ncxrg: {name}finishing what is begun; {again} stops at once\n"
         # Not through sys.stderr, which may be in the middle of a line.
         with suppress(OSError):
-            os.write(2, b"\ncxrg: finishing what is begun; Ctrl-C again stops at once\n")
+            os.write(2, text.encode())
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread receives signals
-        return
-    usual = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, usual)
+    with _handling(note, signal.SIGINT, signal.SIGTERM):
+        yield stop
 
 
 def complain(text: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cxrg.batch.failures import FAILURES
-from cxrg.cli.terminal import stopping
+from cxrg.cli.terminal import exit_code_of, stopping
 from cxrg.errors import PhraseError
 from tests.cli.test_ground import Library, Run, library, lines_of, place, raising, run, tiny
 from tests.fakes import tiny_models
@@ -272,20 +272,66 @@ def test_several_devices_are_several_processes(
     assert made == [["cuda:0", "cuda:1"], []]
 
 
-def test_ctrl_c_asks_to_stop_and_a_second_one_stops(capfd) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "words", "codes"),
+    [
+        ("SIGINT", "SIGINT", "finishing what is begun; Ctrl-C again stops at once", (130, 130)),
+        ("SIGTERM", "SIGTERM", "received SIGTERM; finishing what is begun; a second", (143, 143)),
+        ("SIGTERM", "SIGINT", "received SIGTERM; finishing what is begun; a second", (143, 130)),
+        ("SIGINT", "SIGTERM", "finishing what is begun; Ctrl-C again stops at once", (130, 143)),
+    ],
+)
+def test_a_signal_asks_to_stop_and_a_second_one_stops(
+    capfd, first: str, second: str, words: str, codes: tuple[int, int]
+) -> None:
+    one, other = signal.Signals[first], signal.Signals[second]
     # Not what the tests were started with: a job in the background ignores the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in {one, other}}
     try:
-        with stopping() as asked:
-            assert not asked()
-            signal.raise_signal(signal.SIGINT)
-            assert asked()
-            assert "finishing what is begun; Ctrl-C again stops at once" in capfd.readouterr().err
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with stopping() as stop:
+            assert not stop()
+            signal.raise_signal(one)
+            assert stop()
+            assert stop.exit_code == codes[0]
+            assert words in capfd.readouterr().err
+            with pytest.raises(KeyboardInterrupt) as ended:
+                signal.raise_signal(other)
+            assert exit_code_of(ended.value) == codes[1]
+        assert all(signal.getsignal(each) is signal.SIG_IGN for each in before)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_sigterm_finishes_what_is_begun_and_the_run_goes_on_later(
+    run: Run, library: Library, place: Path, monkeypatch
+) -> None:
+    for name in "abcdefgh":
+        draw(Path(f"in/{name}.png"), seed=ord(name))
+    grounded = library.ground_each
+
+    def ground_each(image: Any, phrases: list[str], **more: Any) -> list[Any]:
+        found = grounded(image, phrases, **more)
+        if len(library.grounds) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(import_module("cxrg.grounding"), "ground_each", ground_each)
+    code, out, err = run("ground", "in", "heart", "--json")
+    assert code == 143
+    assert "interrupted before the end; the same command continues from here" in err
+    assert len(lines_of(out)) == len(library.grounds) == 2
+    code, out, _ = run("ground", "in", "heart", "--json")
+    assert code == 0
+    assert len(lines_of(out)) == len(library.grounds) == 8
+
+
+def test_sigterm_ends_other_commands_in_one_line(run: Run, monkeypatch) -> None:
+    def command() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(import_module("cxrg.cli.options"), "knob_rows", command)
+    assert run("options") == (143, "", "cxrg: interrupted\n")
 
 
 # --- real processes -------------------------------------------------------------------------------
