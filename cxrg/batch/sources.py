@@ -23,7 +23,9 @@ from cxrg.batch.work import failure_of
 from cxrg.errors import ImageError, InputError
 from cxrg.files import open_text
 from cxrg.image.file import SUFFIXES
+from cxrg.phrase.report_text import is_report
 
+_REPORT = "gives a whole report as the phrase; give phrases, or one image with --report"
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 
@@ -197,6 +199,8 @@ def _from_row(row: Mapping[str, str], number: int) -> Entry:
         return _unclear(number, "names no image")
     if not is_text(phrase):
         return _unclear(number, "has a phrase that is not UTF-8; save the table as UTF-8")
+    if is_report(phrase):
+        return _unclear(number, _REPORT)
     return Entry(path=Path(image), phrases=(phrase,) if phrase else (), line=number)
 
 
@@ -218,6 +222,8 @@ def _from_json(text: str, number: int) -> Entry:
     phrases = _phrases_of(row)
     if phrases is None:
         return _unclear(number, "has phrases that are no Unicode text")
+    if any(map(is_report, phrases)):
+        return _unclear(number, _REPORT)
     return Entry(path=Path(image), phrases=phrases, line=number)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from cxrg.batch.sources import is_text
 from cxrg.errors import InputError, PhraseError, UsageError
 from cxrg.files import open_text
+from cxrg.phrase.report_text import is_report
 from cxrg.reports import Statement, read
 
 STDIN = "-"
@@ -29,6 +30,7 @@ def split_arguments(
 
     Raises:
         UsageError: an image or a phrase is missing.
+            A phrase is empty, or is a whole report.
         PhraseError: a phrase is not text.
     """
     if phrases or elsewhere or list(arguments[-1:]) == [STDIN]:
@@ -51,6 +53,15 @@ def split_arguments(
 def _check_text(phrases: Sequence[str]) -> None:
     if not all(map(is_text, phrases)):
         raise PhraseError("a phrase is not UTF-8 text; type it in a UTF-8 terminal, or use a file")
+    for number, phrase in enumerate(phrases, 1):
+        which = f"phrase {number} of {len(phrases)}" if len(phrases) > 1 else "the phrase"
+        if not phrase.strip():
+            raise UsageError(f"{which} is empty; name a finding or a place")
+        if is_report(phrase):
+            raise UsageError(
+                f"{which} is a whole report; put it into a file and give that with --report, "
+                "which grounds its findings"
+            )
 
 
 def read_phrases(path: Path) -> list[str]:

@@ -107,6 +107,51 @@ def test_usage_errors(
     assert not library.loads
 
 
+REPORT = "Mrs Doe, 61 years. The heart is enlarged. There is a left effusion. No pneumothorax."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "which"),
+    [
+        (["DOE^JANE.png", REPORT], "the phrase is a whole report"),
+        (["DOE^JANE.png", "-p", "heart", "-p", REPORT], "phrase 2 of 2 is a whole report"),
+        (["DOE^JANE.png", "--phrases", "report.txt"], "the phrase is a whole report"),
+        (["DOE^JANE.png", "-p", "heart", "-p", " "], "phrase 2 of 2 is empty"),
+    ],
+)
+def test_a_report_or_nothing_is_no_phrase(
+    run: Run, library: Library, place: Path, arguments: list[str], which: str
+) -> None:
+    Path("report.txt").write_text(REPORT)
+    code, out, err = run("ground", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"cxrg: {which}")
+    assert "empty" in which or "--report" in err
+    assert "Doe" not in err
+    assert not library.loads
+    assert not Path("cxrg-out").exists()
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "-"])
+def test_a_row_with_a_report_as_phrase_is_refused_without_its_text(
+    run: Run, library: Library, place: Path, monkeypatch, name: str
+) -> None:
+    rows = [("DOE^JANE.png", REPORT), ("DOE^JANE.png", "heart")]
+    if name == "m.csv":
+        text = "image,phrase\n" + "".join(f'{image},"{phrase}"\n' for image, phrase in rows)
+    else:
+        text = "".join(json.dumps({"image": i, "phrase": p}) + "\n" for i, p in rows)
+    Path("m.csv" if name == "m.csv" else "m.jsonl").write_text(text)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    code, out, err = run("ground", *(["-"] if name == "-" else ["--manifest", name]), "--json")
+    assert code == 1
+    assert asked(library) == [("DOE^JANE.png", ["heart"])]
+    assert "line 1: gives a whole report as the phrase; give phrases, or one image with" in err
+    written = "".join(f"{path.name} {path.read_bytes()!r}" for path in place.glob("cxrg-out/*"))
+    assert "Mrs" not in out + err + written
+    assert "mrs" not in written
+
+
 def test_a_report_gives_phrases_and_says_what_is_not_grounded(
     run: Run, library: Library, place: Path
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import cxrg
 from cxrg.cli import main
+from cxrg.errors import UsageError
 from cxrg.model.card import known_cards
 from cxrg.options import KNOBS
 
@@ -225,4 +226,5 @@ def test_train_hands_over_what_was_asked(monkeypatch, capsys) -> None:
 def test_an_empty_phrase_is_not_taken_for_this_folder() -> None:
     from cxrg.cli.inputs import split_arguments
 
-    assert split_arguments(["a.png", ""], []) == (["a.png"], [""])
+    with pytest.raises(UsageError, match="the phrase is empty"):
+        split_arguments(["a.png", ""], [])

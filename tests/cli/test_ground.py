@@ -359,7 +359,7 @@ def test_library_errors_end_with_their_code(
 ) -> None:
     name = {"model.load": "load", "grounding": "ground_each"}[module]
     monkeypatch.setattr(import_module(f"cxrg.{module}"), name, raising(error))
-    got, out, err = run("ground", "DOE^JANE.png", "-p", "x", "-p", " ")
+    got, out, err = run("ground", "DOE^JANE.png", "-p", "x", "-p", "y")
     assert (got, out) == (code, "")
     assert err.startswith(f"cxrg: {words}")
     assert err.count("\n") == 1
