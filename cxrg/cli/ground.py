@@ -145,7 +145,6 @@ def ground(
     Examples:
     cxrg ground image.dcm "left basal opacity"
     cxrg ground archive/ -p heart -p "right effusion" --json > results.jsonl
-    find . -name "*.dcm" | cxrg ground - "cardiomegaly"
     cxrg ground --manifest pairs.csv --image-root images/ --device cuda:0,cuda:1
     """
     given, text = _phrases(phrase or [], phrases, report)
