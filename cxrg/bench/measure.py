@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +30,10 @@ from cxrg.output.formats import FORMATS
 
 STAGES = ("read", "encode", "invert", "attend", "post-process", "write")
 Report = Callable[[str], None]
+BUSY = 0.5
+"""Load of other programs, per processor, from which times carry a caveat."""
+DOUBTFUL = 0.05
+"""How far a figure may be on the impossible side of its limit before it carries a caveat."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +84,8 @@ class Bench:
         evaluation: one whole evaluation.
         peak_memory: highest resident memory of this process in bytes; None where not known.
         peak_device_memory: highest memory on the GPU in bytes; None without one.
+        load: processes that wanted a processor before the first image; None where not known.
+        processors: of this machine.
     """
 
     model: str
@@ -94,6 +102,29 @@ class Bench:
     evaluation: Evaluation
     peak_memory: int | None
     peak_device_memory: int | None
+    load: float | None = None
+    processors: int = 1
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Why figures are not of this machine alone, or contradict each other."""
+        one, found = self.evaluation, []
+        if self.load is not None and self.load > BUSY * self.processors:
+            found.append(
+                f"other programs were running (load {self.load:.1f} of {self.processors} "
+                "processors): times are longer than on an idle machine"
+            )
+        if one.least_seconds > (1 + DOUBTFUL) * one.seconds:
+            found.append(
+                "the network was faster than its operations alone, so the machine's speed changed "
+                "in between: the peak and the share of it do not count"
+            )
+        if one.watching < -DOUBTFUL:
+            found.append(
+                "watching attention seems to save time, so the machine's speed changed in between: "
+                "its cost is not known"
+            )
+        return tuple(found)
 
     @property
     def total(self) -> float:
@@ -102,10 +133,12 @@ class Bench:
 
     def as_json(self) -> dict[str, Any]:
         """All figures, with those that follow from others."""
+        caveats = list(self.caveats)
         derived = {"achieved": self.evaluation.achieved, "peak": self.evaluation.peak}
         return {
             **asdict(self),
             "total": self.total,
+            "caveats": caveats,
             "evaluation": {**asdict(self.evaluation), **derived},
         }
 
@@ -163,6 +196,7 @@ def bench(
         raise UsageError(f"repeat {repeats} is invalid; use a whole number from 1")
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
+    load = _load()
     watched = Timed(model.denoiser, model.device)
     timed = replace(model, denoiser=watched)
     runs = []
@@ -191,6 +225,8 @@ def bench(
         evaluation=evaluate_once(model, options, settings, repeats),
         peak_memory=memory,
         peak_device_memory=on_device,
+        load=load,
+        processors=os.cpu_count() or 1,
     )
 
 
@@ -263,6 +299,14 @@ def _on_cuda(device: torch.device) -> bool:
 def _wait(device: torch.device) -> None:
     if _on_cuda(device):
         torch.cuda.synchronize(device)
+
+
+def _load() -> float | None:
+    """Processes that ran or waited for a processor in the last minute, less this one."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return None
+    used = min(time.process_time() / 60, 1.0)
+    return max(os.getloadavg()[0] - used, 0.0)
 
 
 def _peak_memory() -> int | None:

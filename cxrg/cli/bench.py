@@ -158,3 +158,5 @@ def _show(found: Bench) -> None:
         if size is not None:
             values[name] = f"{size / 2**20:.0f} MiB"
     facts(values)
+    for caveat in found.caveats:
+        write(f"caveat: {caveat}")

@@ -178,6 +178,48 @@ def test_the_table_and_json_hold_what_was_measured(monkeypatch, capsys, folder: 
 
 
 @pytest.mark.parametrize(
+    ("load", "least", "watching", "words"),
+    [
+        (0.2, 0.25, 0.02, []),
+        (None, 0.25, -0.01, []),
+        (0.9, 0.5, 0.02, []),
+        (3.0, 0.25, 0.02, ["load 3.0 of 2 processors"]),
+        (0.2, 3.5, 0.02, ["faster than its operations alone"]),
+        (0.2, 0.25, -0.17, ["watching attention seems to save time"]),
+    ],
+)
+def test_impossible_figures_and_a_busy_machine_carry_a_caveat(
+    capsys, load: float | None, least: float, watching: float, words: list[str]
+) -> None:
+    found = Bench(
+        model="tiny",
+        note="",
+        device="cpu",
+        dtype="float32",
+        threads=1,
+        preset="fast",
+        phrases=1,
+        repeats=1,
+        evaluations=8,
+        seconds=dict.fromkeys(STAGES, 0.5),
+        denoiser=1.5,
+        evaluation=Evaluation(
+            rows=1, flops=10**9, seconds=0.5, least_seconds=least, watching=watching
+        ),
+        peak_memory=None,
+        peak_device_memory=None,
+        load=load,
+        processors=2,
+    )
+    assert len(found.caveats) == len(words)
+    assert found.as_json()["caveats"] == list(found.caveats)
+    import_module("cxrg.cli.bench")._show(found)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "caveat" in line]
+    assert len(shown) == len(words)
+    assert all(word in line for word, line in zip(words, shown, strict=True))
+
+
+@pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
         (["--preset", "slow"], "use fast or paper"),
