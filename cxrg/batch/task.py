@@ -6,6 +6,7 @@ All of them are small, frozen and can be pickled: paths travel, pixels never do.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -154,6 +155,14 @@ class Failure:
         return text
 
 
+MOST_REASONS = 100
+
+
+def short_reason(failure: Failure) -> str:
+    """The reason of a failure without details in brackets and without the remedy."""
+    return re.sub(r" ?\([^()]*\)", "", failure.reason.partition("; ")[0])
+
+
 def printable(path: Path | str) -> str:
     """A path as messages show it: on one line, whatever letters its name has."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(path))
@@ -193,7 +202,7 @@ class InputResult:
 
 @dataclass(slots=True)
 class RunSummary:
-    """Counts of inputs by their outcome; `interrupted` if the user stopped the run early.
+    """Counts of inputs by outcome and reason; `interrupted` if the user stopped the run early.
 
     An input counts as done if anything was computed for it, as skipped if nothing had to be.
     """
@@ -201,6 +210,7 @@ class RunSummary:
     done: int = 0
     skipped: int = 0
     failed: Counter[FailureKind] = field(default_factory=Counter)
+    reasons: Counter[tuple[FailureKind, str]] = field(default_factory=Counter)
     interrupted: bool = False
 
     @property
@@ -209,7 +219,12 @@ class RunSummary:
 
     def add(self, result: InputResult) -> None:
         if result.failure:
-            self.failed[result.failure.kind] += 1
+            kind = result.failure.kind
+            self.failed[kind] += 1
+            reason = kind, short_reason(result.failure)
+            # Reasons are few; a bound all the same, as memory does not grow with the inputs.
+            if reason in self.reasons or len(self.reasons) < MOST_REASONS:
+                self.reasons[reason] += 1
         elif result.old == len(result.rows):
             self.skipped += 1
         else:

@@ -18,6 +18,12 @@ MOST_ROWS = 50
 """Most results in a table: more are not read, and need not be kept in memory."""
 
 
+MOST_REASONS = 5
+"""Most reasons of one kind of failures that the summary names."""
+
+DETAILED: tuple[FailureKind, ...] = ("image", "phrase", "input")
+"""Kinds of failures that have several reasons."""
+
 _ERRORS: Mapping[FailureKind, type[CxrgError]] = {
     "missing": ImageError,
     "image": ImageError,
@@ -85,7 +91,8 @@ def summarise(summary: RunSummary, *, out: Path, ledger: bool, quiet: bool) -> N
     if summary.failed:
         count = sum(summary.failed.values())
         why = ", ".join(
-            f"{number} {FAILURE_KINDS[kind]}" for kind, number in summary.failed.most_common()
+            f"{number} {FAILURE_KINDS[kind]}{_reasons(summary, kind)}"
+            for kind, number in summary.failed.most_common()
         )
         where = f"; {out / FAILURES} lists them" if ledger else ""
         complain(f"{count} of {summary.total} inputs failed ({why}), {done}{where}")
@@ -94,6 +101,18 @@ def summarise(summary: RunSummary, *, out: Path, ledger: bool, quiet: bool) -> N
     if summary.interrupted:
         remedy = "; the same command continues from here" if ledger else ""
         complain(f"interrupted before the end{remedy}")
+
+
+def _reasons(summary: RunSummary, kind: FailureKind) -> str:
+    """The most frequent reasons of a kind of failures, with their numbers; none for one failure."""
+    number = summary.failed[kind]
+    found = [(each[1], count) for each, count in summary.reasons.most_common() if each[0] == kind]
+    if number == 1 or kind not in DETAILED:
+        return ""
+    shown = found[:MOST_REASONS]
+    rest = number - sum(count for _, count in shown)
+    parts = [f"{count} {reason}" for reason, count in shown] + ([f"{rest} other"] if rest else [])
+    return ": " + ", ".join(parts)
 
 
 def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:

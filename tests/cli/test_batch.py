@@ -267,6 +267,21 @@ def test_a_long_run_has_no_table(run: Run, library: Library, place: Path) -> Non
     assert (code, out, err) == (0, "", "")
 
 
+def test_failures_are_counted_by_reason(run: Run, library: Library, place: Path) -> None:
+    Path("in").mkdir()
+    for number in range(3):
+        Path(f"in/{number}.png").write_text("no image")
+    Path("in/3.png").touch()
+    Path("in/4.png").touch()
+    draw(Path("in/5.png"))
+    code, _, err = run("ground", "in", "heart")
+    assert code == 1
+    last = err.splitlines()[-1]
+    assert last.startswith("cxrg: 5 of 6 inputs failed (5 no usable image: 3 is ")
+    assert re.search(r", 2 is empty\), 1 done", last)
+    assert ".png" not in last
+
+
 def test_debug_shows_where_an_unexpected_error_came_from(
     run: Run, library: Library, place: Path, monkeypatch
 ) -> None:
