@@ -163,7 +163,7 @@ def test_pictures_of_refusals_show_no_map_and_flag_sides(model: Model, path: Pat
 
 
 def test_the_ledger_tells_forced_results_from_others_before_and_after_loading(
-    model: Model, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     folder = tiny_models.compact(tmp_path / "tiny")
     job = Job(model=str(folder), preset="fast", out=tmp_path, device="cpu", force_ground=True)

@@ -127,7 +127,7 @@ def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:
     meaning = record.get("meaning", {"summary": ""})["summary"]
     parts = [_part(part) for part in record.get("parts", ())]
     phrase = [row.phrase, *filter(None, [meaning]), *parts]
-    score = "" if record["status"] == "unknown phrase" else f"{record['score']:.2f}"
+    score = "" if record["evaluations"] == 0 else f"{record['score']:.2f}"
     picture = files.get("png") or next(iter(files.values()), "")
     cells = ["\n".join(phrase), record["status"], score]
     return [path.name, *cells, "\n".join(boxes), "\n".join(words), str(picture)]
@@ -136,6 +136,8 @@ def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:
 def _part(part: Mapping[str, Any]) -> str:
     """Return the answer for one finding of a phrase that names several."""
     words = ", ".join(box["where"] for box in part["boxes"])
+    if part["laterality"]["agrees"] is False:
+        words += f" ! phrase: {part['laterality']['phrase']}"
     return f"- {part['phrase']}: {part['status']} {part['score']:.2f} {words}".rstrip()
 
 

@@ -255,6 +255,8 @@ def _unmarked(grounding: Grounding) -> str:
 def _part(part: Grounding) -> str:
     """A line for one finding of a phrase that names several."""
     places = ", ".join(part.places)
+    if part.laterality.agrees is False:
+        places += f" (NOT {part.laterality.phrase})".upper()
     return f"{part.phrase}: {part.status}{f', {places}' if places else ''} · {part.score:.2f}"
 
 

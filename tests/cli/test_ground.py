@@ -422,6 +422,18 @@ def test_command_line_and_library_agree(run: Run, place: Path, tiny: Path) -> No
         np.testing.assert_array_equal(archive["heatmap"], result.heatmap)
 
 
+def test_the_table_says_what_a_phrase_means_and_flags_sides(
+    run: Run, library: Library, place: Path
+) -> None:
+    _, out, _ = run("ground", "DOE^JANE.png", "-p", "no opacity", "-p", "right opacity")
+    assert "denies opacity" in out
+    assert "! phrase: right" in out
+    _, out, _ = run("ground", "DOE^JANE.png", "left opacity")
+    assert "! phrase" not in out
+    run("ground", "DOE^JANE.png", "left mass", "--force-ground")
+    assert library.grounds[-1]["settings"].force_ground
+
+
 def test_quiet_hides_the_hubs_progress_bars(run: Run, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
     run("ground", tmp_path / "missing.png", "left")
