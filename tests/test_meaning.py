@@ -162,7 +162,7 @@ def test_pictures_of_refusals_show_no_map_and_flag_sides(model: Model, path: Pat
     assert not np.array_equal(render(wrong, samples.image()), render(agreeing, samples.image()))
 
 
-def test_the_ledger_tells_forced_results_from_others_before_and_after_loading(
+def test_the_ledger_tells_forced_results_from_others(
     tmp_path: Path,
 ) -> None:
     folder = tiny_models.compact(tmp_path / "tiny")
