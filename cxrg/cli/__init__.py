@@ -108,6 +108,9 @@ def main() -> None:
     # Read when torch loads: threads that wait then sleep, and do not compete for processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     repair_streams()
+    if sys.flags.optimize > 1:  # transformers reads docstrings, which are gone then
+        complain("does not run under python -OO (PYTHONOPTIMIZE=2); use python, or python -O")
+        raise SystemExit(EXIT_SOME_FAILED)
     try:
         with terminating():
             app()

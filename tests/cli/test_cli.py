@@ -93,6 +93,14 @@ def test_help_and_usage_errors_import_nothing_heavy(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_python_without_docstrings_is_refused_in_one_line() -> None:
+    ended = python("-OO", "-m", "cxrg", "models")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("cxrg: does not run under python -OO")
+    assert ended.stderr.count("\n") == 1
+    assert python("-O", "-m", "cxrg", "models").returncode == 0
+
+
 def test_import_is_light_and_names_load_on_use() -> None:
     probe = f"import sys, cxrg; print([name for name in {HEAVY!r} if name in sys.modules])"
     assert python("-c", probe).stdout.strip() == "[]"
