@@ -137,7 +137,9 @@ def test_ground_checks_and_the_example_passes(root: Path, tmp_path: Path) -> Non
         ground(path, "heart", model=model)
     found = ground(path, "heart", model=model, any_image=True)
     assert any("upside down" in warning for warning in found.warnings)
-    assert LatentDiffusion.__dataclass_fields__["settings"].default == RunSettings(any_image=True)
+    assert LatentDiffusion.__dataclass_fields__["settings"].default == RunSettings(
+        any_image=True, force_ground=True
+    )
 
 
 @pytest.mark.slow
