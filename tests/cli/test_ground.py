@@ -20,6 +20,7 @@ from cxrg.cli import main
 from cxrg.errors import ModelError, PhraseError
 from cxrg.model.card import Card
 from cxrg.options import Options, resolve
+from cxrg.output.arrays import read_heatmap
 from cxrg.output.record import SCHEMA_FILE, record
 from tests.fakes import samples, tiny_models
 
@@ -418,8 +419,7 @@ def test_command_line_and_library_agree(run: Run, place: Path, tiny: Path) -> No
     files = line.pop("files")
     del line["image"]["path"]
     assert line == json.loads(json.dumps(record(result)))
-    with np.load(files["npz"]) as archive:
-        np.testing.assert_array_equal(archive["heatmap"], result.heatmap)
+    np.testing.assert_array_equal(read_heatmap(files["npz"]), result.heatmap)
 
 
 def test_the_table_says_what_a_phrase_means_and_flags_sides(

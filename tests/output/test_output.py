@@ -13,11 +13,11 @@ import jsonschema
 import numpy as np
 import pytest
 
-from cxrg.errors import CxrgError
+from cxrg.errors import CxrgError, InputError
 from cxrg.files import atomic_write, stem
 from cxrg.geometry import Box
 from cxrg.options import Options
-from cxrg.output.arrays import write_arrays
+from cxrg.output.arrays import read_heatmap, write_arrays
 from cxrg.output.picture import render, write_picture
 from cxrg.output.record import SCHEMA_FILE, record, record_line, write_record
 from tests.fakes import samples
@@ -151,13 +151,31 @@ def test_arrays_come_back(tmp_path: Path) -> None:
     grounding = samples.grounding(image, boxes=boxes, places=("left lung",) * len(boxes))
     write_arrays(grounding, image, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as archive:
-        np.testing.assert_array_equal(archive["heatmap"], grounding.heatmap)
-        assert archive["heatmap"].dtype == np.float32
-        assert np.isnan(archive["heatmap"]).any()
         np.testing.assert_array_equal(archive["canonical"], grounding.canonical)
         expected = [[1, 2, 3.5, 4, 0.5], [5, 6, 7, 8, np.nan]]
         np.testing.assert_array_equal(archive["boxes"], np.array(expected, np.float32))
         check(json.loads(str(archive["record"])))
+    heatmap = read_heatmap(tmp_path / "x.npz")
+    np.testing.assert_array_equal(heatmap, grounding.heatmap)
+    assert heatmap.dtype == np.float32
+    assert np.isnan(heatmap).any()
+
+
+def test_arrays_of_a_large_image_are_as_small_as_the_square(tmp_path: Path) -> None:
+    for name, height in (("small", 64), ("large", 1024)):
+        image = samples.image(height, height)
+        write_arrays(samples.grounding(image), image, tmp_path / name)
+    assert (tmp_path / "large").stat().st_size < 1.5 * (tmp_path / "small").stat().st_size
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"no archive"])
+def test_a_file_without_a_heatmap_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.npz: holds no heatmap.*--format npz"):
+        read_heatmap(tmp_path / "x.npz")
+    np.savez(tmp_path / "y.npz", canonical=np.zeros((4, 4)))
+    with pytest.raises(InputError, match=r"y\.npz"):
+        read_heatmap(tmp_path / "y.npz")
 
 
 def test_arrays_of_nothing_found_have_no_box(tmp_path: Path) -> None:
