@@ -13,7 +13,21 @@ import argparse
 import csv
 from pathlib import Path
 
-PHRASES = ("lung opacity", "pleural effusion", "pneumothorax", "lung nodule")
+PHRASES = (
+    "lung opacity",
+    "consolidation",
+    "atelectasis",
+    "pulmonary edema",
+    "pleural effusion",
+    "pneumothorax",
+    "lung nodule",
+    "lung mass",
+    "cardiomegaly",
+    "pacemaker",
+    "endotracheal tube",
+    "nasogastric tube",
+    "central venous line",
+)
 
 
 def write_manifest(folder: Path, out: Path, count: int) -> int:
