@@ -23,7 +23,7 @@ from cxrg.attention.layers import choose_layers
 from cxrg.attention.read import ReadSettings, read_each
 from cxrg.errors import PhraseError, UsageError
 from cxrg.heatmap.bias_merging import check_merging
-from cxrg.image.read import CxrImage, read_image
+from cxrg.image.read import CxrImage, ImageSource, read_image
 from cxrg.latents.route import route_of
 from cxrg.model.load import load
 from cxrg.model.microbatch import Microbatch
@@ -40,7 +40,7 @@ START = plan_phrase("finding", own_language=False, forced=True)
 
 @overload
 def ground(
-    image: CxrImage | str | Path,
+    image: CxrImage | ImageSource,
     phrase: str,
     *,
     model: Model | str | Path = ...,
@@ -53,7 +53,7 @@ def ground(
 
 @overload
 def ground(
-    image: CxrImage | str | Path,
+    image: CxrImage | ImageSource,
     phrase: Sequence[str],
     *,
     model: Model | str | Path = ...,
@@ -65,7 +65,7 @@ def ground(
 
 
 def ground(
-    image: CxrImage | str | Path,
+    image: CxrImage | ImageSource,
     phrase: str | Sequence[str],
     *,
     model: Model | str | Path = "compact",
@@ -77,7 +77,8 @@ def ground(
     """Ground one phrase, or several at little more than the cost of one.
 
     Args:
-        image: a file, or an image already read at the model's side.
+        image: a file, an array, a Pillow image or a pydicom data set, as `read_image` takes them;
+            or an image already read at the model's side.
         phrase: what to look for; with a list, one result for each comes back.
         model: a loaded model, or what `load` takes.
         preset: a named set of options (``fast`` if neither this nor ``options`` is given).
@@ -98,8 +99,7 @@ def ground(
     _check_phrases(phrases, model, options, settings)
     plans = _plans(phrases, model, options, settings)
     clock.lap("prepare")
-    if not isinstance(image, CxrImage):
-        image = read_image(image, side=model.side, fit=options.fit)
+    image = _read(image, model, options)
     clock.lap("read")
     results = list(_ground_each(image, plans, model, options, settings, clock))
     results = [replace(result, timings=dict(clock.laps)) for result in results]
@@ -107,7 +107,7 @@ def ground(
 
 
 def ground_each(
-    image: CxrImage,
+    image: CxrImage | ImageSource,
     phrases: Sequence[str],
     *,
     model: Model,
@@ -120,7 +120,7 @@ def ground_each(
     are the seconds until it was made.
 
     Args:
-        image: an image read at the model's side.
+        image: as for `ground`.
         phrases: valid phrases, see `phrase_errors`.
         model: a loaded model.
         options: all knobs.
@@ -132,11 +132,12 @@ def ground_each(
     settings = settings or RunSettings()
     options, model = _settle(model, None, options, {}, settings)
     plans = _plans(phrases, model, options, settings)
+    image = _read(image, model, options)
     yield from _ground_each(image, plans, model, options, settings, _Clock())
 
 
 def ground_with_start_token(
-    image: CxrImage,
+    image: CxrImage | ImageSource,
     phrases: Sequence[str],
     *,
     model: Model,
@@ -146,7 +147,7 @@ def ground_with_start_token(
     """Ground phrases, and the token before every phrase, in one pass over one inversion.
 
     Args:
-        image: an image read at the model's side.
+        image: as for `ground`.
         phrases: what to look for.
         model: a loaded model.
         options: all knobs.
@@ -162,6 +163,7 @@ def ground_with_start_token(
     settings = settings or RunSettings()
     options, model = _settle(model, None, options, {}, settings)
     _check_phrases(phrases, model, options, settings)
+    image = _read(image, model, options)
     start = [START] if _start_prompt(model).span.start else []
     plans = [*_plans(phrases, model, options, settings), *start]
     results = list(_ground_each(image, plans, model, options, settings, _Clock()))
@@ -224,6 +226,13 @@ def _search(
         result = make_grounding(image, whereabouts, plan, prompt, maps, model, options, free)
         clock.lap("post-process")
         yield result
+
+
+def _read(image: CxrImage | ImageSource, model: Model, options: Options) -> CxrImage:
+    """Read the image for the model, where that was not done already."""
+    if isinstance(image, CxrImage):
+        return image
+    return read_image(image, side=model.side, fit=options.fit)
 
 
 def _start_prompt(model: Model) -> Prompt:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cxrg.anatomy.whereabouts import Whereabouts
 from cxrg.attention.free_run import FreeRun
 from cxrg.attention.watch import AttentionMaps
 from cxrg.chest.whereabouts import side_of
-from cxrg.geometry import Box, Frame
+from cxrg.geometry import Box
 from cxrg.heatmap.boxes import boxes_of_regions, region_mask
 from cxrg.heatmap.from_attention import heatmap_of
 from cxrg.heatmap.threshold import mask_background
@@ -21,22 +23,14 @@ from cxrg.image.read import CxrImage
 from cxrg.latents.route import route_of
 from cxrg.model.model import Model
 from cxrg.options import Options
+from cxrg.output.formats import FORMATS, paths, stem_of, write
+from cxrg.output.picture import render
+from cxrg.output.record import record
 from cxrg.phrase.encode import Prompt
 from cxrg.phrase.intent import Intent
 from cxrg.phrase.plan import PhrasePlan
 
 Status = Literal["found", "not found", "nothing to mark", "unknown phrase"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRef:
-    """Which image was read: the file's name without its folder, and the hash of its bytes."""
-
-    name: str
-    sha256: str
-    uid: str | None
-    window: str
-    frame: Frame
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +81,7 @@ class Grounding:
     """Where a phrase is in an image.
 
     Attributes:
-        image: which image.
+        image: the image as it was read.
         phrase: the phrase as given.
         asked: the text that was encoded: the phrase, normalised, with typing errors mended, or what
             it denies or calls normal.
@@ -102,6 +96,8 @@ class Grounding:
         canonical: float32 ``(S, S)`` in [0, 1], the same on the model's square.
         canonical_attention: float32 ``(S, S)`` in [0, 1], what the heatmap was made of: the mean
             attention probability over layers and steps, smoothed.
+        maps: the attention of the phrase's tokens by layer and timestep, of which that is the mean:
+            ``maps.layers[name]`` is float32 ``(T, h, w)``, read at ``maps.timesteps``.
         boxes: in pixels of the source image, the highest score first.
         places: where each box lies, in words: a zone of a lung, or a place beside the lungs.
         edge: the value of ``heatmap`` at the border of the regions that the boxes enclose; None
@@ -118,7 +114,7 @@ class Grounding:
             else none.
     """
 
-    image: ImageRef
+    image: CxrImage
     phrase: str
     asked: str
     intent: Intent
@@ -127,6 +123,7 @@ class Grounding:
     heatmap: NDArray[np.float32]
     canonical: NDArray[np.float32]
     canonical_attention: NDArray[np.float32]
+    maps: AttentionMaps
     boxes: tuple[Box, ...]
     places: tuple[str, ...]
     edge: float | None
@@ -148,6 +145,41 @@ class Grounding:
     def attention(self) -> NDArray[np.float32]:
         """``canonical_attention`` in the source image's pixels ``(H, W)``, NaN where never seen."""
         return self.image.frame.restore(self.canonical_attention)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON record: all but the arrays, without the image's name; see RECORD.md."""
+        return record(self)
+
+    def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> dict[str, Path]:
+        """Write the files that ``cxrg ground`` writes, under the names that it gives them.
+
+        Args:
+            folder: is made where it is missing.
+            formats: some of ``json``, ``png`` and ``npz``.
+
+        Returns:
+            The file of each format.
+
+        Raises:
+            UsageError: a format is unknown.
+            WriteError: a file cannot be written.
+        """
+        files = paths(Path(folder), stem_of(self), formats)
+        write(self, self.image, files)
+        return files
+
+    def show(self) -> None:
+        """Show the picture that `save` writes, in a notebook or with the desktop's viewer."""
+        Image.fromarray(render(self, self.image)).show()
+
+    def __repr__(self) -> str:
+        """One line without arrays, and without the image's name, which may be a patient's."""
+        boxes = f"{len(self.boxes)} box{'' if len(self.boxes) == 1 else 'es'}"
+        phrase = self.phrase if len(self.phrase) <= 60 else f"{self.phrase[:57]}..."
+        return (
+            f"<Grounding: {phrase!r} {self.status}, score {self.score:.2f}, {boxes}, "
+            f"model {self.model.name}, image sha256 {self.image.sha256[:8]}>"
+        )
 
 
 def laterality_of(intent: Intent, places: Sequence[str]) -> Laterality:
@@ -181,7 +213,7 @@ def make_grounding(
     places = tuple(map(whereabouts, boxes))
     status: Status = "found" if boxes else "not found"
     return Grounding(
-        image=_image_ref(image),
+        image=image,
         phrase=prompt.text,
         asked=prompt.asked,
         intent=plan.intent,
@@ -190,6 +222,7 @@ def make_grounding(
         heatmap=image.frame.restore(canonical),
         canonical=canonical,
         canonical_attention=attention,
+        maps=maps,
         boxes=boxes,
         places=places,
         edge=float(canonical[inside].min()) if boxes else None,
@@ -216,7 +249,7 @@ def make_refusal(image: CxrImage, plan: PhrasePlan, model: Model, options: Optio
     side = image.frame.side
     nothing = np.zeros((side, side), np.float32)
     return Grounding(
-        image=_image_ref(image),
+        image=image,
         phrase=plan.phrase,
         asked=plan.intent.text,
         intent=plan.intent,
@@ -225,6 +258,7 @@ def make_refusal(image: CxrImage, plan: PhrasePlan, model: Model, options: Optio
         heatmap=np.full(image.frame.source, np.nan, np.float32),
         canonical=nothing,
         canonical_attention=nothing,
+        maps=AttentionMaps(layers={}, timesteps=()),
         boxes=(),
         places=(),
         edge=None,
@@ -240,16 +274,6 @@ def make_refusal(image: CxrImage, plan: PhrasePlan, model: Model, options: Optio
 
 def _refusal(plan: PhrasePlan) -> Status:
     return "unknown phrase" if plan.intent.kind == "unknown" else "nothing to mark"
-
-
-def _image_ref(image: CxrImage) -> ImageRef:
-    return ImageRef(
-        name=image.path.name,
-        sha256=image.sha256,
-        uid=image.uid,
-        window=image.window,
-        frame=image.frame,
-    )
 
 
 def _model_ref(model: Model) -> ModelRef:

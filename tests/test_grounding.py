@@ -8,18 +8,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pydicom
 import pytest
 import torch
+from PIL import Image as PillowImage
 from scipy import ndimage
 
-from cxrg.errors import PhraseError, UsageError
+from cxrg.batch.task import Job, Row, Task
+from cxrg.batch.work import Unwritten, open_worker
+from cxrg.errors import ImageError, PhraseError, UsageError
 from cxrg.geometry import Frame
-from cxrg.grounding import ground
+from cxrg.grounding import ground, ground_each, ground_with_start_token
 from cxrg.heatmap.boxes import boxes_from_heatmap
+from cxrg.heatmap.maps import aggregate
 from cxrg.image.read import CxrImage
 from cxrg.model.load import load
 from cxrg.model.model import Model
-from cxrg.options import PRESETS, Options
+from cxrg.options import PRESETS, Options, RunSettings
+from cxrg.output.formats import FORMATS
+from cxrg.output.picture import render
+from cxrg.phantom.dx import write_dx
 from tests.fakes import tiny_models
 from tests.oracles import naive
 
@@ -214,7 +222,7 @@ def test_boxes_enclose_what_is_not_suppressed_and_is_large_enough(models) -> Non
 
 def test_the_result_names_its_image_model_and_every_knob(models, folders) -> None:
     result = ground(picture(), PHRASE, model=models["sd1"], tokens="word:left", steps=7)
-    assert result.image.name == "picture.png"
+    assert result.image.path.name == "picture.png"
     assert result.image.sha256 == "5" * 64
     assert result.model.name == "sd1"
     assert result.model.identity == models["sd1"].identity
@@ -224,6 +232,90 @@ def test_the_result_names_its_image_model_and_every_knob(models, folders) -> Non
     assert result.model.precision == "float32"
     assert "an image's warning" in result.warnings
     assert set(result.timings) >= {"read", "encode", "invert", "attend", "post-process"}
+
+
+def test_images_in_memory_are_grounded_as_files(models, tmp_path: Path) -> None:
+    samples = np.random.default_rng(3).integers(0, 256, (70, 90), np.uint8)
+    path = tmp_path / "a.png"
+    PillowImage.fromarray(samples).save(path)
+    write_dx(tmp_path / "a.dcm", samples.astype(np.uint16) * 16, seed=1)
+    model = models["sd1"]
+    settings = RunSettings(any_image=True)
+    expected = ground(path, PHRASE, model=model).canonical
+    for source in (samples, PillowImage.fromarray(samples), samples / np.float64(255)):
+        found = ground(source, PHRASE, model=model)
+        np.testing.assert_allclose(found.canonical, expected, atol=1e-6)
+        assert found.heatmap.shape == (70, 90)
+        (each,) = ground_each(
+            source, [PHRASE], model=model, options=found.options, settings=settings
+        )
+        np.testing.assert_array_equal(each.canonical, found.canonical)
+        (first,), start = ground_with_start_token(
+            source, [PHRASE], model=model, options=found.options, settings=settings
+        )
+        assert start is not None
+        np.testing.assert_allclose(first.canonical, found.canonical, atol=1e-5)
+    by_file = ground(tmp_path / "a.dcm", PHRASE, model=model)
+    by_data = ground(pydicom.dcmread(tmp_path / "a.dcm"), PHRASE, model=model)
+    np.testing.assert_array_equal(by_data.canonical, by_file.canonical)
+    with pytest.raises(ImageError, match="scale them to"):
+        ground(samples * 1.0, PHRASE, model=model)
+
+
+def test_a_result_keeps_its_attention_by_layer_and_timestep(models) -> None:
+    result = ground(picture(), PHRASE, model=models["sd1"], options=SHORT)
+    assert tuple(result.maps.layers) == result.layers
+    assert len(result.maps.timesteps) == 6
+    assert all(len(maps) == 6 for maps in result.maps.layers.values())
+    joined = aggregate(result.maps.layers, 64, how=result.options.enlarge)
+    assert result.canonical_attention.mean() == pytest.approx(joined.mean(), rel=0.02)
+
+
+def test_a_result_saves_what_the_command_writes(models, folders, tmp_path: Path) -> None:
+    path = tmp_path / "in" / "DOE^JANE.png"
+    path.parent.mkdir()
+    samples = np.random.default_rng(3).integers(0, 256, (70, 90), np.uint8)
+    PillowImage.fromarray(samples).save(path)
+    result = ground(path, PHRASE, model=models["sd1"])
+    files = result.save(tmp_path / "out")
+    job = Job(
+        model=str(folders["sd1"]), preset="fast", out=tmp_path / "job", device="cpu", any_image=True
+    )
+    worker = open_worker(job)
+    parts = worker.look(worker.read(Task(index=0, path=path, phrases=(PHRASE,))))
+    rows = [worker.write(part) for part in parts if isinstance(part, Unwritten)]
+    assert [row.stem for row in rows if isinstance(row, Row)] == [files["json"].stem]
+    assert sorted(files) == sorted(FORMATS)
+    for name in ("json", "png"):
+        assert files[name].read_bytes() == (tmp_path / "job" / files[name].name).read_bytes()
+    assert json.loads(files["json"].read_text()) == json.loads(json.dumps(result.to_dict()))
+    (only,) = result.save(str(tmp_path / "few"), formats=["png"]).values()
+    assert [only] == list((tmp_path / "few").iterdir())
+    with pytest.raises(UsageError, match="format pdf is unknown; use some of json, png, npz"):
+        result.save(tmp_path / "few", formats=["pdf"])
+
+
+def test_a_result_shows_its_picture(models, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr(
+        PillowImage.Image, "show", lambda self: shown.append(np.asarray(self)), raising=True
+    )
+    result = ground(picture(), PHRASE, model=models["sd1"])
+    result.show()
+    np.testing.assert_array_equal(shown[0], render(result, result.image))
+
+
+def test_results_and_models_print_as_one_line(models) -> None:
+    result = ground(picture(), PHRASE, model=models["sd1"])
+    number = len(result.boxes)
+    assert repr(result) == (
+        f"<Grounding: {PHRASE!r} {result.status}, score {result.score:.2f}, {number} "
+        f"box{'' if number == 1 else 'es'}, model sd1, image sha256 55555555>"
+    )
+    assert repr(models["sd1"]) == "<Model: sd1, float32 on cpu, 64 x 64 pixels>"
+    long = replace(result, phrase="a\nb" + "x" * 100)
+    assert "\n" not in repr(long)
+    assert len(repr(long)) < 200
 
 
 def test_a_constant_map_has_no_boxes_and_a_warning(models) -> None:

@@ -5,16 +5,15 @@ All of them are small, frozen and can be pickled: paths travel, pixels never do.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cxrg.options import Options
-from cxrg.output.formats import FORMATS
+from cxrg.output.formats import FORMATS, settings_text
 
 FailureKind = Literal["missing", "image", "phrase", "input", "outside", "internal", "poisoned"]
 FAILURE_KINDS: Mapping[FailureKind, str] = {
@@ -106,12 +105,12 @@ class Setting:
     @property
     def facts(self) -> str:
         """Precision and options as text, for file names and the ledger."""
-        facts = {"precision": self.precision, **asdict(self.options)}
-        if self.deidentify:
-            facts["deidentify"] = True
-        if self.force_ground:
-            facts["force_ground"] = True
-        return json.dumps(facts, sort_keys=True)
+        return settings_text(
+            self.precision,
+            self.options,
+            deidentify=self.deidentify,
+            force_ground=self.force_ground,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from cxrg.batch.task import Failure, FailureKind, Job, Outcome, Row, Setting, Task, printable
 from cxrg.errors import CxrgError, ImageError, PhraseError
-from cxrg.files import stem
 from cxrg.options import RunSettings, resolve
 from cxrg.output import formats
 from cxrg.output.record import record
@@ -172,8 +171,9 @@ class Worker:
             WriteError: a file cannot be written.
         """
         grounding, image = result.grounding, result.image
-        key = (image.sha256, grounding.phrase, grounding.model.identity, self.setting.facts)
-        name = stem(*key)
+        name = formats.stem_of(
+            grounding, deidentify=self._job.deidentify, force_ground=self._job.force_ground
+        )
         try:
             formats.write(grounding, image, formats.paths(self._job.out, name, self._job.formats))
             return Row(phrase=grounding.phrase, stem=name, record=record(grounding))

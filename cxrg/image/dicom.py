@@ -139,6 +139,41 @@ def read_dicom(path: Path, data: bytes | None = None) -> DisplayGrey:
         return _display(path, ds, cells)
 
 
+def as_file(path: Path, ds: pydicom.Dataset) -> bytes:
+    """Return a file of a data set's elements that reading needs.
+
+    Raises:
+        ImageError: they cannot be written.
+    """
+    with _quiet():
+        try:
+            kept = pydicom.Dataset()
+            for keyword in _KEYWORDS:
+                if keyword in ds:
+                    kept[keyword] = ds[keyword]
+            meta = pydicom.dataset.FileMetaDataset()
+            given = getattr(ds, "file_meta", None) or {}
+            for keyword in ("MediaStorageSOPClassUID", "TransferSyntaxUID"):
+                if keyword in given:
+                    setattr(meta, keyword, given[keyword].value)
+            if "TransferSyntaxUID" not in meta:
+                implicit, little = ds.original_encoding
+                meta.TransferSyntaxUID = _plain_syntax(implicit is not False, little is not False)
+            kept.file_meta = meta
+            file = io.BytesIO()
+            pydicom.dcmwrite(file, kept, enforce_file_format=False)
+            return file.getvalue()
+        except _FAILURES:
+            problem = "is a data set that cannot be written as DICOM, it is damaged"
+            raise image_error(path, problem, "read it again") from None
+
+
+def _plain_syntax(implicit: bool, little: bool) -> UID:
+    """The uncompressed transfer syntax of an encoding."""
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if implicit else explicit
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No warning and no log line of the libraries: they may quote the file."""
@@ -194,8 +229,7 @@ def _parse(path: Path, data: bytes) -> pydicom.FileDataset:
         ds = read_elements(data, _KEYWORDS)
         if "TransferSyntaxUID" not in ds.file_meta:
             implicit, little = ds.original_encoding
-            plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+            ds.file_meta.TransferSyntaxUID = _plain_syntax(bool(implicit), bool(little))
         known = ds.file_meta.TransferSyntaxUID.is_transfer_syntax
     except _TooLargeError:
         problem = f"inflates to more than {MAX_INFLATED >> 20} MiB"

@@ -85,31 +85,66 @@ def _samples(picture: Image.Image, data: bytes) -> tuple[NDArray[Any], int]:
     """Upright samples ``(H, W)`` or ``(H, W, 3 or 4)``, unsigned, and their bits."""
     is_tiff, turn = picture.format == "TIFF", stored_layout(picture)[1]
     bits = tiff.sample_bits(picture) if is_tiff else _png_bits(picture, data)
-    signed, inverse = (tiff.is_signed(picture), tiff.is_white_zero(picture)) if is_tiff else (0, 0)
     several = len(picture.getbands()) > 1
     picture.load()
-    if bits == 16 and several:
-        samples = _deep_colour(data)
-    elif picture.mode.startswith("I;16"):
-        samples = np.asarray(picture).astype(np.uint16)
-        # Pillow turns WhiteIsZero around for 8 bits, but not for 16.
-        samples = 65535 - samples if inverse else samples
-    elif signed:
-        # The lowest value becomes 0.
-        values = np.asarray(picture).astype(np.int32) + (1 << (bits - 1))
-        samples = (values % (1 << bits)).astype(np.uint8 if bits == 8 else np.uint16)
-    elif picture.mode in ("1", "L") and "transparency" not in picture.info:
-        samples = np.asarray(picture.convert("L"))
-    elif picture.mode in ("I", "F"):
-        raise ValueError("neither 8 nor 16 bits")
-    else:
-        alpha = "transparency" in picture.info or picture.mode in _TRANSPARENT
-        samples = np.asarray(picture.convert("RGBA" if alpha else "RGB"))
+    samples = _deep_colour(data) if bits == 16 and several else _loaded(picture, bits)
     # Pillow and OpenCV apply the tag of a TIFF themselves.
     return samples if is_tiff else turn.array(samples), bits
 
 
+def opened_samples(path: Path, picture: Image.Image) -> tuple[NDArray[Any], int, tuple[str, ...]]:
+    """Upright unsigned samples of an image that Pillow has opened or made, bits, and warnings.
+
+    Raises:
+        ImageError: Pillow does not keep what the file has, or the mode has no 8 or 16 bits.
+    """
+    remedy = "give its path, or an array"
+    is_tiff = _is_tiff(picture)
+    if is_tiff:
+        tiff.check_variant(path, picture, b"")  # the time of a JPEG was not bounded when it opened
+    deep = picture.mode.startswith("I;16")
+    bits = tiff.sample_bits(picture) if is_tiff else 16 if deep else 8
+    # A transparent value is in the depth of the file, which is not known here.
+    transparent = "transparency" in picture.info and picture.mode != "P"
+    if (bits > 8) != deep or transparent or picture.mode not in (*_MODES, *_DEEP_MODES):
+        problem = f"has mode {picture.mode}, in which Pillow does not keep all of its values"
+        raise image_error(path, problem, remedy)
+    try:
+        turn = UPRIGHT if is_tiff else stored_layout(picture)[1]
+        picture.load()
+        samples = turn.array(_loaded(picture, bits))
+    except FAILURES:
+        raise image_error(path, "cannot be loaded by Pillow", remedy) from None
+    return samples, bits, (_TURNED,) if turn != UPRIGHT else ()
+
+
+def _is_tiff(picture: Image.Image) -> bool:
+    return picture.format == "TIFF" and hasattr(picture, "tag_v2")
+
+
+def _loaded(picture: Image.Image, bits: int) -> NDArray[Any]:
+    """Samples as Pillow has loaded them, ``(H, W)`` or ``(H, W, 3 or 4)``, unsigned."""
+    is_tiff = _is_tiff(picture)
+    signed, inverse = (tiff.is_signed(picture), tiff.is_white_zero(picture)) if is_tiff else (0, 0)
+    if picture.mode.startswith("I;16"):
+        samples = np.asarray(picture).astype(np.uint16)
+        # Pillow turns WhiteIsZero around for 8 bits, but not for 16.
+        return 65535 - samples if inverse else samples
+    if signed:
+        # The lowest value becomes 0.
+        values = np.asarray(picture).astype(np.int32) + (1 << (bits - 1))
+        return (values % (1 << bits)).astype(np.uint8 if bits == 8 else np.uint16)
+    if picture.mode in ("1", "L") and "transparency" not in picture.info:
+        return np.asarray(picture.convert("L"))
+    if picture.mode in ("I", "F"):
+        raise ValueError("neither 8 nor 16 bits")
+    alpha = "transparency" in picture.info or picture.mode in _TRANSPARENT
+    return np.asarray(picture.convert("RGBA" if alpha else "RGB"))
+
+
 _TRANSPARENT = ("LA", "PA", "RGBA", "La", "RGBa")
+_MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", *_TRANSPARENT)
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def _png_bits(picture: Image.Image, data: bytes) -> int:

@@ -1,8 +1,9 @@
-"""Read a chest X-ray file as the model sees it: float32 grey in a square, and the frame back.
+"""Read a chest X-ray as the model sees it: float32 grey in a square, and the frame back.
 
 DICOM goes through `cxrg.image.dicom`, PNG, JPEG and TIFF through `cxrg.image.picture`; these come
-without any instruction how to show them, so their grey is that of `cxrg.image.samples`. Whatever
-the file, ``grey`` is upright, and bright where the body is dense.
+without any instruction how to show them, so their grey is that of `cxrg.image.samples`. What is in
+memory goes through `cxrg.image.memory`. Whatever the source, ``grey`` is upright, and bright where
+the body is dense.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cxrg.geometry import Fit, Frame
-from cxrg.image import dicom, picture
+from cxrg.image import dicom, memory, picture
+from cxrg.image.dicom import DisplayGrey
 from cxrg.image.file import HEAD, Kind, image_error, kind_of, open_file, read_bytes
+from cxrg.image.memory import ImageInMemory
 from cxrg.image.orientation import Turn
+
+ImageSource: TypeAlias = str | Path | ImageInMemory
+"""A file; or in memory a NumPy array, a Pillow image or a pydicom data set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -30,12 +37,13 @@ class CxrImage:
         pixels: float32 ``(S, S)`` in [0, 1], what the model sees; 0 beyond the picture.
         frame: converts between the square and the pixels of the upright picture.
         grey: float32 ``(H, W)`` in [0, 1], the upright picture in its own display grey.
-        path: the file as named.
-        sha256: of the file's bytes, hexadecimal.
-        kind: ``dicom``, ``png``, ``jpeg`` or ``tiff``.
+        path: the file as named; for an image in memory the file that it was opened from, or what
+            it is.
+        sha256: of the file's bytes, hexadecimal; for an image in memory of its content.
+        kind: ``dicom``, ``png``, ``jpeg``, ``tiff``; ``memory`` for arrays and Pillow images.
         uid: SOP Instance UID of a DICOM object.
         window: where the grey comes from, e.g. ``VOI LUT``, ``window LINEAR 2048/4096``,
-            ``palette``, ``full range``, ``percentile 0.5-99.5``.
+            ``palette``, ``full range``, ``percentile 0.5-99.5``, ``as given`` for floats.
         warnings: what to know about the file, one sentence each.
         stated: what a DICOM header says that it is instead of a frontal chest X-ray, such as
             ``a lateral view``; None where it says no such thing.
@@ -46,26 +54,62 @@ class CxrImage:
     grey: NDArray[np.float32]
     path: Path
     sha256: str
-    kind: Kind
+    kind: Kind | Literal["memory"]
     uid: str | None
     window: str
     warnings: tuple[str, ...]
     stated: str | None = None
 
+    def __repr__(self) -> str:
+        """One line without pixels, and without the file's name, which may be a patient's."""
+        height, width = self.grey.shape
+        seen = self.frame.side
+        return (
+            f"<CxrImage: {self.kind}, {width} x {height} pixels, {self.window}, "
+            f"for a model of {seen} x {seen}, sha256 {self.sha256[:8]}>"
+        )
 
-def read_image(path: Path | str, *, side: int, fit: Fit = "pad") -> CxrImage:
-    """Read a chest X-ray of any of the four kinds.
+
+def read_image(source: ImageSource, *, side: int, fit: Fit = "pad") -> CxrImage:
+    """Read a chest X-ray from a file or from memory.
 
     Args:
-        path: DICOM, PNG, JPEG or TIFF; the suffix does not matter.
+        source: a DICOM, PNG, JPEG or TIFF file (the suffix does not matter); a pydicom data set; a
+            Pillow image; or an array, uint8 or uint16 of shape ``(H, W)`` or ``(H, W, 3 or 4)``
+            with the grey that a PNG of these values has, or floats ``(H, W)`` from 0 (black) to 1
+            (white). Arrays and Pillow images are upright, and bright where the body is dense.
         side: side of the model's square in pixels.
         fit: ``pad`` shows the whole image with margins, ``crop`` the middle of it.
 
     Raises:
         ImageError: not one grey image that can be read; one line with the remedy.
-        UsageError: ``fit`` is neither of the two.
+        UsageError: ``fit`` is neither of the two, or the source none of these.
     """
-    path = Path(path)
+    kind: Kind | Literal["memory"]
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        kind, sha256, read = _read_file(path)
+    else:
+        kind, sha256, read = memory.read_memory(source)
+        path = memory.name_of(source)
+    height, width = read.grey.shape
+    frame = Frame.fit((height, width), side, fit, read.pixel_aspect)
+    return CxrImage(
+        pixels=np.clip(frame.sample(read.grey), 0.0, 1.0),
+        frame=frame,
+        grey=read.grey,
+        path=path,
+        sha256=sha256,
+        kind=kind,
+        uid=read.uid,
+        window=read.window,
+        warnings=read.warnings,
+        stated=read.stated,
+    )
+
+
+def _read_file(path: Path) -> tuple[Kind, str, DisplayGrey]:
+    """The kind of a file, the SHA-256 of its bytes, and its display grey."""
     data = read_bytes(path)
     kind = kind_of(data[:HEAD])
     if kind is None:
@@ -74,20 +118,7 @@ def read_image(path: Path | str, *, side: int, fit: Fit = "pad") -> CxrImage:
         read = dicom.read_dicom(path, data)
     else:
         read = picture.read_picture(path, data, kind)
-    height, width = read.grey.shape
-    frame = Frame.fit((height, width), side, fit, read.pixel_aspect)
-    return CxrImage(
-        pixels=np.clip(frame.sample(read.grey), 0.0, 1.0),
-        frame=frame,
-        grey=read.grey,
-        path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
-        kind=kind,
-        uid=read.uid,
-        window=read.window,
-        warnings=read.warnings,
-        stated=read.stated,
-    )
+    return kind, hashlib.sha256(data).hexdigest(), read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,6 +61,14 @@ class Model:
         default_factory=OrderedDict, init=False, repr=False
     )
 
+    def __repr__(self) -> str:
+        """One line without the networks."""
+        adapter = f" with {self.adapter.name}" if self.adapter else ""
+        return (
+            f"<Model: {self.card.name}{adapter}, {self.precision} on {self.device}, "
+            f"{self.side} x {self.side} pixels>"
+        )
+
     @property
     def factor(self) -> int:
         """Image pixels per latent position, along one side."""

@@ -273,7 +273,7 @@ def test_image_only_is_the_start_tokens_map(
     np.testing.assert_allclose(found[0].heatmap, plain, atol=1e-5)
     assert not np.array_equal(bare, plain)
 
-    def start(model: Model, text: str, tokens: object) -> Any:
+    def start(model: Model, text: str, tokens: object, **_: object) -> Any:
         prompt = encode_phrase(model, text)
         return replace(prompt, selected=(0,), span=slice(0, prompt.span.stop))
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.attention.watch import AttentionMaps
 from cxrg.geometry import Box, Frame
 from cxrg.image.read import CxrImage
 from cxrg.options import Options
 from cxrg.phrase.intent import read_intent
-from cxrg.result import Grounding, ImageRef, ModelRef
+from cxrg.result import Grounding, ModelRef
 
 
 def image(
@@ -56,9 +57,7 @@ def grounding(of: CxrImage, phrase: str = "left basal opacity", **changes: Any) 
     box = of.frame.to_source(Box(36, 36, 52, 52, 0.9))
     assert box is not None
     facts: dict[str, Any] = {
-        "image": ImageRef(
-            name=of.path.name, sha256=of.sha256, uid=of.uid, window=of.window, frame=of.frame
-        ),
+        "image": of,
         "phrase": phrase,
         "asked": phrase,
         "intent": read_intent(phrase),
@@ -67,6 +66,7 @@ def grounding(of: CxrImage, phrase: str = "left basal opacity", **changes: Any) 
         "heatmap": of.frame.restore(canonical),
         "canonical": canonical,
         "canonical_attention": canonical / 2,
+        "maps": AttentionMaps(layers={"mid_block": canonical[None]}, timesteps=(100,)),
         "boxes": (box,),
         "places": ("left lower zone",),
         "edge": 0.5,
