@@ -10,15 +10,18 @@ from cxrg.model.adapters.file import adapter_digest
 from cxrg.model.card import WEIGHTS, Card, known_cards, read_card
 from cxrg.model.checkpoint.hub import fetch
 from cxrg.model.checkpoint.identity import fingerprint, with_adapter
+from cxrg.model.checkpoint.layout import check_entries
 
 
 def find(name: str, *, revision: str | None, offline: bool) -> tuple[Path, Card]:
     """Find a model's folder, fetched from the hub where needed, and what is known about it.
 
     Raises:
-        ModelError: there is no such model here, or it cannot be fetched, or its card is not valid.
+        ModelError: there is no such model here, it cannot be fetched, its card is not valid, or
+            its folder holds what is neither a file nor a folder.
     """
     folder, card = _find(name, revision=revision, offline=offline)
+    check_entries(folder)
     return folder, read_card(folder) or card or Card(name=folder.name)
 
 

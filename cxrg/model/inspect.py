@@ -85,9 +85,13 @@ def inspect_folder(folder: Path) -> Inspection:
         )
     inspector, model = _Inspector(folder), None
     with inspector.collect_problems():
+        layout.check_entries(folder)
+    readable = not inspector.problems
+    with inspector.collect_problems():
         inspector.card = read_card(folder)
     with quiet_libraries():
-        inspector.read_configs()
+        if readable:
+            inspector.read_configs()
         if inspector.handled:
             inspector.build_parts()
         if not inspector.problems:

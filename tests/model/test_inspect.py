@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +192,28 @@ def test_what_does_no_harm_is_a_note(folder: Path) -> None:
     assert unet.notes == notes["unet"]
     assert vae.notes == ("settings that AutoencoderKL ignores: clamp_latents, gain",)
     assert notes["text_encoder"] == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["unet/x.json", "text_encoder/generation_config.json", "cxrg.json", "vae/model.safetensors"],
+)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink(path, path)])
+def test_pipes_and_links_to_nowhere_are_refused_and_not_waited_for(
+    make: Callable[[Path], None], name: str, folder: Path
+) -> None:
+    make(folder / name)
+    message = rf"{name}: a pipe, a device or a broken link.*remove it"
+    with pytest.raises(ModelError, match=message):
+        load(str(folder))
+    (problem,) = inspect_folder(folder).problems
+    assert re.search(message, problem)
+
+
+@pytest.mark.parametrize("name", ["unet/x.json", "text_encoder/generation_config.json"])
+def test_a_folder_named_like_a_file_does_no_harm(name: str, folder: Path) -> None:
+    (folder / name).mkdir()
+    assert inspect_folder(folder).problems == ()
 
 
 def test_old_names_and_half_precision_are_no_faults(folder: Path) -> None:

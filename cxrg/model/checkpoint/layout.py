@@ -31,6 +31,21 @@ CONFIG_FILES = {
 JOINT = ("SD3", "Flux", "Lumina2", "AuraFlow", "Chroma", "QwenImage")
 
 
+def check_entries(folder: Path) -> None:
+    """Refuse what a reader may wait for without end: pipes, sockets, devices, links to nowhere.
+
+    Raises:
+        ModelError: the folder or one of its parts holds such an entry.
+    """
+    for place in (folder, *(folder / part for part in EVERY_PART)):
+        for path in sorted(place.glob("*")):
+            if not (path.is_file() or path.is_dir()):
+                raise ModelError(
+                    f"{path}: a pipe, a device or a broken link, neither file nor folder; "
+                    "remove it, or copy the model again"
+                )
+
+
 def denoiser_part(folder: Path) -> str:
     """The first of `DENOISERS` that the folder has; ``unet`` where it has none."""
     return next((part for part in DENOISERS if (folder / part).is_dir()), "unet")
