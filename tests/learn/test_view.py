@@ -10,6 +10,7 @@ import torch
 
 from cxrg.anatomy.view import KINDS, ViewNet
 from cxrg.errors import InputError, UsageError
+from cxrg.learn.index import read_index
 from cxrg.learn.recipe import read_recipe
 from cxrg.learn.view import others
 from cxrg.learn.view.examples import Pictures, draw
@@ -135,8 +136,28 @@ def test_chests_are_read_from_the_index_without_its_last_rows(tmp_path: Path) ->
     found = read_chests(tmp_path, 1, lambda *_: None)
     assert found.shape == (3, 96, 96)
     assert [int(each[48, 48]) for each in found] == [0, 60, 120]
-    with pytest.raises(InputError, match=r"index\.csv: no index with a column file"):
-        read_chests(tmp_path / "none", 0, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"cannot be read \(FileNotFoundError\)"),
+        ("", "needs rows with the columns file and labels"),
+        ("file,labels\n", "needs rows with the columns file and labels"),
+        ("file\n0.png\n", "needs rows with the columns file and labels"),
+        ("file,labels\n0.png\n", "needs rows with the columns file and labels"),
+        ("file,labels\n0.png,a\n", "1 rows, all held out; lower held_out"),
+        (b"file,labels\n\xff,a\n", r"cannot be read \(UnicodeDecodeError\)"),
+    ],
+)
+def test_an_index_that_cannot_be_used_is_refused_by_name(
+    text: str | bytes | None, message: str, tmp_path: Path
+) -> None:
+    if text is not None:
+        content = text.encode() if isinstance(text, str) else text
+        (tmp_path / "index.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"index\.csv: {message}"):
+        read_index(tmp_path, ("file", "labels"), 1)
 
 
 def test_slices_of_a_ct_are_upright_and_in_proportion(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from cxrg.errors import InputError
 from cxrg.image.read import read_image
+from cxrg.learn.index import read_index
 from cxrg.learn.log import Report
 from cxrg.learn.train.pool import Background
 from cxrg.learn.train.segmenter import plausible, segment, upright
@@ -32,17 +32,9 @@ def read_backgrounds(
     The columns used are ``file`` and ``labels``; ``No Finding`` marks a healthy one.
 
     Raises:
-        InputError: there is no index, or it lacks a column, or no image could be used.
+        InputError: there is no valid index, or no image could be used.
     """
-    index = folder / "index.csv"
-    try:
-        with index.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f"{index}: cannot be read ({error.strerror}); give its folder") from error
-    if not rows or not {"file", "labels"} <= rows[0].keys():
-        raise InputError(f"{index}: needs the columns file and labels")
-    rows = rows[: len(rows) - held_out]
+    rows = read_index(folder, ("file", "labels"), held_out)
     kept = []
     small = int(segmenter.config["sample_size"])
     for done, row in enumerate(rows, start=1):

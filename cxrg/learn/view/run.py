@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from cxrg.errors import InputError, UsageError
 from cxrg.files import atomic_write
 from cxrg.geometry import Frame
 from cxrg.image.read import read_image
+from cxrg.learn.index import read_index
 from cxrg.learn.log import Log, Progress, Report
 from cxrg.learn.settings import lay_over_each, read_toml
 from cxrg.learn.trainer import Trainer, TrainerConfig
@@ -130,19 +130,14 @@ def read_chests(folder: Path, held_out: int, report: Report) -> Grey:
     """The X-rays that a folder's index lists, ``(N, 96, 96)``.
 
     Raises:
-        InputError: there is no index, or an image cannot be read.
+        InputError: there is no valid index, or an image cannot be read.
     """
-    index = folder / "index.csv"
-    try:
-        with index.open(newline="", encoding="utf-8") as file:
-            rows = [row["file"] for row in csv.DictReader(file)]
-    except (OSError, KeyError) as error:
-        raise InputError(f"{index}: no index with a column file; give its folder") from error
+    rows = read_index(folder, ("file",), held_out)
     pictures = []
-    for done, name in enumerate(rows[: len(rows) - held_out], start=1):
-        image = read_image(folder / name, side=SIDE)
+    for done, row in enumerate(rows, start=1):
+        image = read_image(folder / row["file"], side=SIDE)
         pictures.append((np.nan_to_num(image.pixels) * 255).round().astype(np.uint8))
-        report("pictures", done, len(rows) - held_out, 0.0)
+        report("pictures", done, len(rows), 0.0)
     return np.stack(pictures)
 
 
