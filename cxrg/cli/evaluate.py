@@ -302,8 +302,13 @@ def compare(
     if as_json:
         write(comparing.as_json(result))
         return
+    if result.methods:
+        rows: list[list[Any]] = [[name, *pair] for name, pair in result.methods.items()]
+        table(("what differs", f"A: {a}", f"B: {b}"), rows)
+    else:
+        write(f"A ({a}) and B ({b}): the same model and options")
     for name, by_metric in result.parts.items():
-        rows: list[list[Any]] = [
+        rows = [
             [metric, _pair(summary.micro), _pair(summary.macro), str(summary.micro.n)]
             for metric, summary in by_metric.items()
             if math.isfinite(summary.micro.value)

@@ -9,7 +9,9 @@ from pathlib import Path
 from cxrg.errors import InputError
 
 
-def read_index(folder: Path, columns: tuple[str, ...], held_out: int) -> Sequence[Mapping[str, str]]:
+def read_index(
+    folder: Path, columns: tuple[str, ...], held_out: int
+) -> Sequence[Mapping[str, str]]:
     """The rows of a folder's ``index.csv`` without the last ``held_out``.
 
     Raises:

@@ -94,7 +94,11 @@ def test_evaluate_and_compare_from_the_command_line(folder: Path, tmp_path: Path
     micro = compared["parts"]["all"]["auc_roc"]["micro"]["value"]
     assert micro == pytest.approx(np.mean(gaps))
     assert micro != 0
-    assert "6 phrases in both" in call("compare", out, other).stdout
+    assert compared["methods"] == {"sigma": ["0.0048828125", "0.1"]}
+    shown = call("compare", out, other).stdout
+    assert "6 phrases in both" in shown
+    assert "what differs" in shown
+    assert "A (" in call("compare", out, out).stdout
 
 
 @pytest.mark.slow

@@ -21,8 +21,13 @@ from cxrg.files import json_values
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Differences A - B by part and metric, over the samples that both runs have."""
+    """Differences A - B by part and metric, over the samples that both runs have.
 
+    ``methods`` are the facts of A's and B's method that differ (model, identity, a knob), each with
+    both values as text.
+    """
+
+    methods: dict[str, tuple[str, str]]
     parts: dict[str, dict[str, Summary]]
     shared: int
     only_a: int
@@ -47,13 +52,29 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Comparison:
     parts = {"all": _differences(pairs, seed)}
     if len(groups) > 1:
         parts |= {g: _differences([p for p in pairs if p[0].group == g], seed) for g in groups}
+    facts = _facts(a), _facts(b)
     return Comparison(
+        methods=_differing(*(_flat(each["method"]) for each in facts)),
         parts=parts,
         shared=len(ids),
         only_a=len(ours.keys() - theirs.keys()),
         only_b=len(theirs.keys() - ours.keys()),
-        warnings=_warnings(_facts(a), _facts(b), pairs),
+        warnings=_warnings(*facts, pairs),
     )
+
+
+def _flat(method: dict[str, Any]) -> dict[str, str]:
+    """A method's facts and knobs as texts."""
+    return {
+        name: str(part)
+        for key, value in method.items()
+        for name, part in (value.items() if isinstance(value, dict) else [(key, value)])
+    }
+
+
+def _differing(a: dict[str, str], b: dict[str, str]) -> dict[str, tuple[str, str]]:
+    both = {name: (a.get(name, "-"), b.get(name, "-")) for name in {**a, **b}}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
 
 
 def _differences(pairs: Sequence[tuple[Record, Record]], seed: int) -> dict[str, Summary]:
