@@ -18,6 +18,7 @@ from cxrg.model.checkpoint import layout
 from cxrg.model.checkpoint.headers import compare, read_headers, without_memory
 from cxrg.model.checkpoint.networks import check_depth, quiet_libraries
 from cxrg.model.checkpoint.text import check_text, read_tokenizer
+from cxrg.model.families.base import architecture
 from cxrg.model.families.stable_diffusion_xl import read_second
 from cxrg.model.load import choose_device, choose_dtype
 from cxrg.model.model import Model
@@ -173,7 +174,7 @@ class _Inspector:
         """Read the files' headers, build without memory, compare."""
         place, config = self.folder / part, self.configs[part]
         headers = read_headers(place)
-        named = config.get("_class_name") or (config.get("architectures") or [""])[0]
+        named = config.get("_class_name") or architecture(config)
         report = PartReport(
             name=part,
             kind=str(named or config.get("model_type", "")),

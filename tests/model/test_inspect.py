@@ -116,6 +116,8 @@ def renamed(folder: Path) -> None:
 
 
 UNET = "unet/config.json"
+TEXT = "text_encoder/config.json"
+TOKENS = "tokenizer/tokenizer.json"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,12 @@ UNET = "unet/config.json"
             "scheduler EDMX is not handled",
         ),
         (lambda folder: (folder / "cxrg.json").write_text("{"), "not valid JSON"),
+        (edit(TEXT, architectures=5, hidden_size=None), "text_encoder: "),
+        (edit(TEXT, max_position_embeddings="77"), "max_position_embeddings"),
+        (edit(TEXT, quantization_config={"quant_method": "x"}), "text_encoder: quantised weights"),
+        (edit(UNET, quantization_config={"quant_method": "x"}), "unet: quantised weights"),
+        (lambda folder: (folder / TOKENS).write_text("[" * 100_000), "tokenizer: "),
+        (lambda folder: (folder / TOKENS).write_text("[1]"), "tokenizer: "),
     ],
 )
 def test_every_fault_is_named(spoil, message: str, folder: Path) -> None:

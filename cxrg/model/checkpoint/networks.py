@@ -9,12 +9,11 @@ from typing import Any
 
 from cxrg.errors import ModelError
 from cxrg.model.checkpoint import layout
+from cxrg.model.families.base import architecture
 
-# What a network's class raises on a configuration that describes none, for files are not trusted.
-BUILD_FAILURES = (
-    *(OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError),
-    *(ArithmeticError, AssertionError, MemoryError, NotImplementedError),
-)
+# Files are not trusted: whatever a library raises while it builds from them is the folder's fault,
+# and libraries have many exceptions of their own.
+BUILD_FAILURES = Exception
 _DEPTHS = ("layers", "depth", "blocks", "resnets")
 """How names of settings end that say how many layers, or blocks, a network has."""
 
@@ -50,8 +49,12 @@ def network_class(folder: Path, part: str, config: Mapping[str, Any]) -> Any:
     """The class of a part that has weights.
 
     Raises:
-        ModelError: the class is not handled.
+        ModelError: the class is not handled, or its weights are quantised.
     """
+    if config.get("quantization_config"):
+        raise ModelError(
+            f"{folder / part}: quantised weights are not handled; use float32, float16 or bfloat16"
+        )
     if part == "vae":
         return autoencoder_class(folder, config)
     if part in layout.DENOISERS:
@@ -97,7 +100,7 @@ def text_encoder_class(part: str, config: Mapping[str, Any]) -> Any:
     """A text encoder's class, from its configuration."""
     import transformers
 
-    name = str((config.get("architectures") or [""])[0])
+    name = architecture(config)
     if part == "text_encoder_2":
         return transformers.CLIPTextModelWithProjection  # its projection is the pooled embedding
     if name == "CXRBertModel":
@@ -116,8 +119,6 @@ def read_network(kind: Any, part: Path, **how: Any) -> Any:
     Raises:
         ModelError: the files are broken, or weights are missing.
     """
-    from safetensors import SafetensorError
-
     try:
         network, report = kind.from_pretrained(
             part,
@@ -126,7 +127,7 @@ def read_network(kind: Any, part: Path, **how: Any) -> Any:
             output_loading_info=True,
             **how,
         )
-    except (*BUILD_FAILURES, SafetensorError) as error:
+    except BUILD_FAILURES as error:
         raise ModelError(f"{part}: {first_line(error)}; copy the folder again") from error
     # A pooler is not read here, and encoders are often saved without one.
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)

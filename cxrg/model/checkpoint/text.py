@@ -9,7 +9,7 @@ from typing import Any
 
 from cxrg.errors import ModelError
 from cxrg.model.checkpoint import layout
-from cxrg.model.checkpoint.networks import first_line
+from cxrg.model.checkpoint.networks import BUILD_FAILURES, first_line
 from cxrg.model.families import family_of
 
 # Vocabularies that transformers reads by itself, and those that need the package sentencepiece.
@@ -37,7 +37,7 @@ def read_tokenizer(part: Path, config: Mapping[str, Any], *, lower: bool = False
     kind: Any = getattr(transformers, name) if name else transformers.AutoTokenizer
     try:
         tokenizer = kind.from_pretrained(part, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except BUILD_FAILURES as error:
         raise ModelError(f"{part}: {first_line(error)}; copy it again") from error
     if lower:
         _lower(tokenizer)

@@ -21,6 +21,12 @@ Config = Mapping[str, Any]
 UNLIMITED = 1_000_000
 
 
+def architecture(config: Config) -> str:
+    """The first class that a configuration of transformers names; empty where it names none."""
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
     """A cross-attention module of the denoiser, and the side of its map for a square latent."""

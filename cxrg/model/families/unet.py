@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cxrg.model.conditioning import Conditioning
-from cxrg.model.families.base import Config, Family, Layer, layer_names
+from cxrg.model.families.base import Config, Family, Layer, architecture, layer_names
 
 if TYPE_CHECKING:
     from cxrg.model.model import Model
@@ -44,7 +44,7 @@ class UNet(Family):
         vae = configs.get("vae", {}).get("_class_name")
         if vae == "MonaiAutoencoderKL":
             return "MONAI latent diffusion model, imported"
-        text = str((configs.get("text_encoder", {}).get("architectures") or ["?"])[0])
+        text = architecture(configs.get("text_encoder", {})) or "?"
         if vae == "AutoencoderDC":
             return f"latent diffusion with a deep-compression autoencoder and {text}"
         denoiser = next((configs[part] for part in ("unet_ema", "unet") if part in configs), {})
