@@ -187,7 +187,20 @@ def test_what_is_no_safetensors_file_is_refused(folders, tmp_path: Path) -> None
     (tmp_path / "b.safetensors").write_bytes(b"no such thing")
     save_file({}, tmp_path / "c.safetensors")
     save_file({"x": torch.zeros(1, WIDTH), "y": torch.zeros(1)}, tmp_path / "d.safetensors")
+    key = "unet.x.lora_A.weight"
+    damaged = {
+        "nan": {key: torch.full((2, 2), torch.nan)},
+        "whole": {key: torch.ones((2, 2), dtype=torch.int64)},
+        "void": {key: torch.zeros((0, 2))},
+        "alphas": {"unet.x.alpha": torch.ones(5)},
+    }
+    for name, tensors in damaged.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
     for name, message in (
+        ("nan.safetensors", "lora_A.weight is not finite"),
+        ("whole.safetensors", "lora_A.weight is torch.int64, not floating point"),
+        ("void.safetensors", "lora_A.weight is empty"),
+        ("alphas.safetensors", "alpha is not one number"),
         ("a.pt", "can run code"),
         ("b.safetensors", "not a readable safetensors"),
         ("c.safetensors", "holds nothing"),

@@ -41,7 +41,8 @@ def read_adapter(path: Path) -> AdapterFile:
     """Read an adapter's file, or the one in the folder that peft or diffusers wrote.
 
     Raises:
-        ModelError: there is no such file, or it is not in safetensors.
+        ModelError: there is no such file, it is not in safetensors, or holds values that no
+            adapter has.
     """
     file = _find_file(path)
     from safetensors import SafetensorError, safe_open
@@ -53,9 +54,27 @@ def read_adapter(path: Path) -> AdapterFile:
         digest = adapter_digest(file)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file}: not a readable safetensors file; copy it again") from error
+    _check_values(file, tensors)
     return AdapterFile(
         path=file, tensors=tensors, metadata=metadata, config=_config(file), digest=digest
     )
+
+
+def _check_values(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Check for values that only a damaged file has: none, whole numbers, or not finite ones.
+
+    Raises:
+        ModelError: there are such values.
+    """
+    for key, tensor in tensors.items():
+        if not tensor.numel():
+            raise ModelError(f"{file}: {key} is empty; copy it again")
+        if not (tensor.is_floating_point() or key.endswith("alpha")):
+            raise ModelError(f"{file}: {key} is {tensor.dtype}, not floating point; save it again")
+        if not tensor.isfinite().all():
+            raise ModelError(f"{file}: {key} is not finite; get another copy")
+        if key.endswith("alpha") and tensor.numel() != 1:
+            raise ModelError(f"{file}: {key} is not one number; copy it again")
 
 
 def adapter_digest(path: Path) -> str:
