@@ -18,7 +18,7 @@ MOST_ROWS = 50
 """Most results in a table: more are not read, and need not be kept in memory."""
 
 
-MOST_REASONS = 5
+SHOWN_REASONS = 5
 """Most reasons of one kind of failures that the summary names."""
 
 DETAILED: tuple[FailureKind, ...] = ("image", "phrase", "input")
@@ -109,7 +109,7 @@ def _reasons(summary: RunSummary, kind: FailureKind) -> str:
     found = [(each[1], count) for each, count in summary.reasons.most_common() if each[0] == kind]
     if number == 1 or kind not in DETAILED:
         return ""
-    shown = found[:MOST_REASONS]
+    shown = found[:SHOWN_REASONS]
     rest = number - sum(count for _, count in shown)
     parts = [f"{count} {reason}" for reason, count in shown] + ([f"{rest} other"] if rest else [])
     return ": " + ", ".join(parts)

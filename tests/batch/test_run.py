@@ -472,6 +472,6 @@ def test_reasons_hold_no_file_name() -> None:
     path = Path("in/DOE^JANE.png")
     for text in (f"{path}: is damaged; copy it", "cannot open DOE^JANE.png; copy it"):
         assert "DOE" not in Failure(path=path, kind="image", message=text).reason
-    strange = Path("a\nb.png")
-    reported = Failure(path=strange, kind="image", message="a?b.png: is damaged; copy it")
+    unprintable = Path("a\nb.png")
+    reported = Failure(path=unprintable, kind="image", message="a?b.png: is damaged; copy it")
     assert reported.reason == "is damaged; copy it"

@@ -160,12 +160,13 @@ def test_a_small_part_fills_its_cell_and_a_large_one_stays_its_share() -> None:
     np.testing.assert_array_equal(peaked(large, 4), coarse(large, 4))
 
 
-def drawn(**changes: float) -> batches.Batch:
+def drawn(
+    made: Pool | None = None, *, balance: float = 0.0, size: int = 200, **changes: Any
+) -> batches.Batch:
+    made = made or pool()
     settings: dict[str, Any] = {"caption_drop": 0.0, "box_share": 0.6, **changes}
-    made = pool()
-    return batches.draw(
-        made, batches.make_sampler(made), np.random.default_rng(0), Random(0), size=200, **settings
-    )
+    sampler = batches.make_sampler(made, balance)
+    return batches.draw(made, sampler, np.random.default_rng(0), Random(0), size=size, **settings)
 
 
 def test_targets_are_mask_or_part_of_the_box() -> None:
@@ -179,15 +180,7 @@ def test_targets_are_mask_or_part_of_the_box() -> None:
 def test_thin_findings_have_no_box() -> None:
     made = pool()
     made = replace(made, query=np.array([w.replace("opacity", "pneumothorax") for w in made.query]))
-    batch = batches.draw(
-        made,
-        batches.make_sampler(made),
-        np.random.default_rng(0),
-        Random(0),
-        size=200,
-        caption_drop=0.0,
-        box_share=0.6,
-    )
+    batch = drawn(made)
     finding = batch.target[[i for i, o in enumerate(batch.index) if o == 0]]
     shown = finding[finding.amax((1, 2)) > 0][0].numpy()
     np.testing.assert_allclose(shown[1:3, 1:3].ravel(), [1, 0, 0, 0], atol=1e-6)
@@ -230,18 +223,10 @@ def test_words_alone_do_not_tell_whether_something_is_there() -> None:
         box=empty,
     )
     sampler = batches.make_sampler(made)
-    # Three opacities are asked for each mass with success, so in vain as well.
+    # Three opacities are there for each mass, so as many phrases about absent ones are.
     assert sampler.odds[ABSENT] == pytest.approx([0.75] + [0.25 / 9] * 9)
     assert sampler.blank.tolist() == [1]
-    batch = batches.draw(
-        made,
-        sampler,
-        np.random.default_rng(0),
-        Random(0),
-        size=400,
-        caption_drop=0.0,
-        box_share=0.6,
-    )
+    batch = drawn(made, size=400)
     blank = batch.index == 1
     assert 0.05 < blank.mean() < 0.25
     assert batch.target[blank].max() == 0
@@ -274,20 +259,11 @@ def test_balance_draws_the_rare_more_often_and_asks_devices_of_pictures_without_
     sampler = batches.make_sampler(made, 0.5)
     # 16 / sqrt(16) opacities for 4 / sqrt(4) nodules.
     assert sampler.odds[PRESENT] == pytest.approx([0.25 / 6] * 16 + [0.5 / 6] * 4)
-    # The one pacemaker counts 1; leads are never asked in vain.
+    # The one pacemaker counts 1; leads are never the subject of a phrase about what is absent.
     assert sampler.missing.tolist() == list(range(21))
     assert sampler.missing_odds == pytest.approx([0.25 / 7] * 16 + [0.5 / 7] * 4 + [1 / 7])
     assert (sampler.blank.tolist(), sampler.bare.tolist()) == ([1, 2], [2])
-    batch = batches.draw(
-        made,
-        sampler,
-        np.random.default_rng(0),
-        Random(0),
-        size=400,
-        caption_drop=0.0,
-        box_share=0.6,
-        shares=(0.0, 1.0, 0.0, 0.0),
-    )
+    batch = drawn(made, balance=0.5, size=400, shares=(0.0, 1.0, 0.0, 0.0))
     pacemaker = np.array(batch.phrases) == "pacemaker"
     assert set(batch.index[pacemaker].tolist()) == {2}
     assert set(batch.index[~pacemaker].tolist()) == {0, 1, 2}

@@ -41,7 +41,7 @@ class BatchSampler:
     """What batches are drawn from.
 
     ``rows`` are a pool's answers of each kind, and ``odds`` (sum 1; None: all alike) how often each
-    is drawn: the absent ones so that the same words are used in vain as often as with success.
+    is drawn: the absent ones so that the same words name what is absent as often as what is there.
     ``missing`` are answers, drawn by ``missing_odds``, to be asked of a ``blank`` picture, one
     without any finding, or of a ``bare`` one if the answer is a device: one without finding and
     device. Without all that, words alone would tell whether a finding is there.
