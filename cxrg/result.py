@@ -16,7 +16,8 @@ from cxrg.attention.free_run import FreeRun
 from cxrg.attention.watch import AttentionMaps
 from cxrg.chest.whereabouts import side_of
 from cxrg.geometry import Box
-from cxrg.heatmap.boxes import boxes_of_regions, region_mask
+from cxrg.heatmap.boxes import boxes_above
+from cxrg.heatmap.draws import Draws, compare_draws
 from cxrg.heatmap.from_attention import heatmap_of
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
@@ -110,6 +111,8 @@ class Grounding:
             is shared by the phrases of one call).
         warnings: what a reader should know, of the image and of the phrase.
         timings: seconds of the call's stages, shared by its phrases.
+        draws: what single noise draws give; None where a timestep has fewer than three, as it has
+            on all routes but that of preset ``fast``, and there unless ``draws`` says so.
         parts: the result for each finding of a phrase that names several, or one at several places;
             else none.
     """
@@ -134,6 +137,7 @@ class Grounding:
     evaluations: int
     warnings: tuple[str, ...]
     timings: Mapping[str, float]
+    draws: Draws | None = None
     parts: tuple[Grounding, ...] = ()
 
     @property
@@ -199,19 +203,13 @@ def make_grounding(
 ) -> Grounding:
     """Make the result for a phrase of its attention maps; ``timings`` is left empty."""
     heat, attention, score = heatmap_of(maps, image.frame, options, free)
-    absent = not plan.marks or (options.absent_below is not None and score < options.absent_below)
-    inside = region_mask(heat, options.threshold)
-    found = (
-        ()
-        if absent
-        else boxes_of_regions(
-            heat, inside, whole=options.threshold == "mixture", min_area=options.min_area
-        )
-    )
-    boxes = tuple(box for each in found if (box := image.frame.to_source(each)))
+    boxes, inside = boxes_above(heat, score, image.frame, options)
+    boxes = boxes if plan.marks else ()
     canonical = mask_background(heat, options.mask)
     places = tuple(map(whereabouts, boxes))
     status: Status = "found" if boxes else "not found"
+    route = route_of(options, model.schedule)
+    draws = compare_draws(maps, image.frame, options, boxes, count=route.draws, marks=plan.marks)
     return Grounding(
         image=image,
         phrase=prompt.text,
@@ -226,13 +224,12 @@ def make_grounding(
         boxes=boxes,
         places=places,
         edge=float(canonical[inside].min()) if boxes else None,
+        draws=draws,
         tokens=prompt.selected_tokens,
         layers=tuple(maps.layers),
         options=options,
         model=_model_ref(model),
-        evaluations=route_of(options, model.schedule).evaluations
-        + len(maps.timesteps)
-        + (free.evaluations if free else 0),
+        evaluations=route.evaluations + len(maps.timesteps) + (free.evaluations if free else 0),
         warnings=(
             *image.warnings,
             *plan.warnings,

@@ -20,6 +20,7 @@ from cxrg.errors import ImageError, PhraseError, UsageError
 from cxrg.geometry import Frame
 from cxrg.grounding import ground, ground_each, ground_with_start_token
 from cxrg.heatmap.boxes import boxes_from_heatmap
+from cxrg.heatmap.from_attention import heatmap_of
 from cxrg.heatmap.maps import aggregate
 from cxrg.image.read import CxrImage
 from cxrg.model.load import load
@@ -126,6 +127,36 @@ def test_noise_is_seeded_and_averaged_over_draws(models) -> None:
     other = ground(image, PHRASE, model=model, seed=4)
     assert np.array_equal(first.heatmap, again.heatmap)
     assert not np.allclose(first.heatmap, other.heatmap)
+
+
+def test_several_draws_tell_their_spread_from_the_same_evaluations(models) -> None:
+    image, model = picture(), models["compact"]
+    rows = []
+    count = model.denoiser.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    try:
+        result = ground(image, PHRASE, model=model, draws=4, timesteps=(300, 500), seed=3)
+    finally:
+        count.remove()
+    assert sum(rows) == result.evaluations == 8
+    assert result.draws is not None
+    assert result.maps.timesteps == (300,) * 4 + (500,) * 4
+    for draw, score in enumerate(result.draws.scores):
+        alone = replace(
+            result.maps,
+            layers={name: maps[[draw, 4 + draw]] for name, maps in result.maps.layers.items()},
+            timesteps=(300, 500),
+        )
+        assert score == heatmap_of(alone, image.frame, result.options)[2]
+    assert len(set(result.draws.scores)) == 4
+    again = ground(image, PHRASE, model=model, draws=4, timesteps=(300, 500), seed=3)
+    assert again.draws == result.draws
+    assert len(result.draws.boxes) == len(result.boxes)
+
+
+def test_a_route_without_draws_has_no_spread(models) -> None:
+    result = ground(picture(), PHRASE, model=models["compact"], options=replace(SHORT, draws=8))
+    assert result.draws is None
+    assert result.to_dict()["draws"] is None
 
 
 def test_probabilities_stay_absolute_without_normalisation(models) -> None:

@@ -46,16 +46,23 @@ class AttentionMaps:
 
     def first(self, count: int) -> Self:
         """The same without what was read after the first timesteps."""
+        return self._part(slice(count))
+
+    def every(self, step: int, start: int) -> Self:
+        """The same with what was read at every so many-th timestep, from one on."""
+        return self._part(slice(start, None, step))
+
+    def _part(self, part: slice) -> Self:
         return replace(
             self,
-            layers=_first(self.layers, count),
-            timesteps=self.timesteps[:count],
-            extra={kind: _first(layers, count) for kind, layers in self.extra.items()},
+            layers=_part(self.layers, part),
+            timesteps=self.timesteps[part],
+            extra={kind: _part(layers, part) for kind, layers in self.extra.items()},
         )
 
 
-def _first(layers: Layers, count: int) -> Layers:
-    return {name: maps[:count] for name, maps in layers.items()}
+def _part(layers: Layers, part: slice) -> Layers:
+    return {name: maps[part] for name, maps in layers.items()}
 
 
 class AllRead(Exception):  # noqa: N818 - a signal, not an error

@@ -89,6 +89,9 @@ def ground(
     threshold: Annotated[
         str | None, typer.Option(metavar="VALUE", help="What boxes enclose: otsu, quantile:Q, ...")
     ] = None,
+    draws: Annotated[
+        str | None, typer.Option(metavar="N", help="Noise draws; from 3 on with their spread.")
+    ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of the noise.")] = None,
     model: Model = "compact",
     adapter: Adapter = None,
@@ -136,16 +139,14 @@ def ground(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find where phrases are in chest X-rays: heatmap, boxes, picture.
-
-    Boxes are in pixels of the original file, brought upright; left and right are the patient's.
-    Started again, a stopped run continues.
+    """Find where phrases are in chest X-rays: heatmap, boxes, picture. Boxes are in pixels of the
+    original file, brought upright; left and right are the patient's. Started again, a stopped run
+    continues.
 
     \b
     Examples:
     cxrg ground image.dcm "left basal opacity"
     cxrg ground archive/ -p heart -p "right effusion" --json > results.jsonl
-    cxrg ground --manifest pairs.csv --image-root images/ --device cuda:0,cuda:1
     """
     given, text = _phrases(phrase or [], phrases, report)
     listed = phrases is not None or report is not None or manifest is not None
@@ -155,7 +156,7 @@ def ground(
     written = _formats(formats)
     devices = _devices(device)
     check_adapter(adapter)
-    daily = {"threshold": threshold, "seed": seed}
+    daily = {"threshold": threshold, "draws": draws, "seed": seed}
     knobs = read_knobs(set_knobs or [])
     knobs |= {name: value for name, value in daily.items() if value is not None}
     resolve(preset, **knobs)  # checked before anything slow is imported

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.geometry import Box, Mask
+from cxrg.geometry import Box, Frame, Mask
 from cxrg.heatmap.maps import Heat
 from cxrg.heatmap.mixture import mixture_mask
 from cxrg.heatmap.presence import peak
 from cxrg.heatmap.threshold import otsu
-from cxrg.options import quantile_of
+from cxrg.options import Options, quantile_of
 
 REGION_TOP = 0.1  # a region's score is the mean of its highest tenth, not one pixel's value
 
@@ -62,6 +62,25 @@ def boxes_of_regions(
             score = peak(heat[labels == label], REGION_TOP)
             boxes.append(Box(x, y, x + width, y + height, min(max(score, 0.0), 1.0)))
     return tuple(sorted(boxes, key=lambda box: (-(box.score or 0.0), box.y0, box.x0)))
+
+
+def boxes_above(
+    heat: Heat, score: float, frame: Frame, options: Options
+) -> tuple[tuple[Box, ...], Mask]:
+    """The boxes that the options draw, in source pixels, and the regions above the threshold.
+
+    Args:
+        heat: ``(S, S)`` in [0, 1], background not suppressed.
+        score: the presence score; below ``options.absent_below`` there are no boxes.
+        frame: where the image is on the square.
+        options: all knobs.
+    """
+    inside = region_mask(heat, options.threshold)
+    if options.absent_below is not None and score < options.absent_below:
+        return (), inside
+    whole = options.threshold == "mixture"
+    found = boxes_of_regions(heat, inside, whole=whole, min_area=options.min_area)
+    return tuple(box for each in found if (box := frame.to_source(each))), inside
 
 
 def region_mask(heat: Heat, threshold: str | float) -> Mask:

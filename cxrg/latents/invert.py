@@ -88,6 +88,11 @@ class Inversion:
             for label, source, target in zip(labels, sources, targets, strict=True)
         )
 
+    @property
+    def draws(self) -> int:
+        """Latents that are read at every timestep: one."""
+        return 1
+
     def describe(self) -> str:
         path = self.path()
         start, stop = self._window()

@@ -61,6 +61,11 @@ class Resampling:
         """Network evaluations that lead to the latents: none."""
         return 0
 
+    @property
+    def draws(self) -> int:
+        """Latents that are read at every timestep: one."""
+        return 1
+
     def describe(self) -> str:
         listed = self._list()
         start, stop = self._window()

@@ -27,6 +27,10 @@ class Route(Protocol):
     def evaluations(self) -> int:
         """Network evaluations that lead to the latents, for one image."""
 
+    @property
+    def draws(self) -> int:
+        """Latents that are read at every timestep, which differ by their noise only."""
+
     def describe(self) -> str:
         """What the route does on the model's schedule, for ``cxrg models check``."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,14 @@ from cxrg.files import atomic_write
 from cxrg.options import modernise
 
 if TYPE_CHECKING:
+    from cxrg.heatmap.draws import BoxDraws, Draws
     from cxrg.image.read import CxrImage
     from cxrg.phrase.intent import Intent
     from cxrg.result import Grounding, Laterality
 
 SCHEMA = "cxrg.grounding/3"
 SCHEMA_FILE = Path(__file__).with_name("grounding-3.schema.json")
+_EDGES = ("x0", "y0", "x1", "y1")
 
 
 def record(grounding: Grounding) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def record(grounding: Grounding) -> dict[str, Any]:
         "meaning": _meaning(grounding.intent),
         "status": grounding.status,
         "score": grounding.score,
+        "draws": _draws(grounding.draws),
         "boxes": _boxes(grounding),
         "laterality": _laterality(grounding.laterality),
         "parts": [
@@ -53,6 +57,7 @@ def record(grounding: Grounding) -> dict[str, Any]:
                 "certainty": part.intent.kind,
                 "status": part.status,
                 "score": part.score,
+                "draws": _draws(part.draws),
                 "boxes": _boxes(part),
                 "laterality": _laterality(part.laterality),
             }
@@ -69,7 +74,29 @@ def record(grounding: Grounding) -> dict[str, Any]:
     }
 
 
+def _draws(draws: Draws | None) -> dict[str, Any] | None:
+    if draws is None:
+        return None
+    return {
+        "count": len(draws.scores),
+        "found": draws.found,
+        "mean": draws.mean,
+        "minimum": draws.minimum,
+        "maximum": draws.maximum,
+        "scores": list(draws.scores),
+    }
+
+
+def _box_draws(draws: BoxDraws) -> dict[str, Any]:
+    return {
+        "agree": draws.agree,
+        **{edge: getattr(draws, edge) and list(getattr(draws, edge)) for edge in _EDGES},
+    }
+
+
 def _boxes(grounding: Grounding) -> list[dict[str, Any]]:
+    drawn = grounding.draws
+    spread = [_box_draws(each) for each in drawn.boxes] if drawn else repeat(None)
     return [
         {
             "x0": float(box.x0),
@@ -78,8 +105,9 @@ def _boxes(grounding: Grounding) -> list[dict[str, Any]]:
             "y1": float(box.y1),
             "score": box.score,
             "where": place,
+            "draws": draws,
         }
-        for box, place in zip(grounding.boxes, grounding.places, strict=True)
+        for box, place, draws in zip(grounding.boxes, grounding.places, spread, strict=False)
     ]
 
 

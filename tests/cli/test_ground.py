@@ -168,10 +168,11 @@ def test_every_knob_reaches_the_options(run: Run, library: Library, place: Path)
 
 def test_daily_flags_are_knobs_and_settings(run: Run, library: Library, place: Path) -> None:
     flags = ["--threshold", "0.5", "--seed", "7", "--batch", "3", "--threads", "1"]
-    flags += ["--set", "seed=8"]
+    flags += ["--set", "seed=8", "--draws", "5"]
     assert run("ground", "DOE^JANE.png", "opacity", *flags)[0] == 0
     (call,) = library.grounds
     assert (call["options"].threshold, call["options"].seed) == (0.5, 7)
+    assert call["options"].draws == 5
     assert (call["settings"].batch, call["settings"].threads) == (3, 1)
 
 

@@ -16,6 +16,7 @@ import pytest
 from cxrg.errors import CxrgError, InputError
 from cxrg.files import atomic_write, stem
 from cxrg.geometry import Box
+from cxrg.heatmap.draws import BoxDraws, Draws
 from cxrg.options import Options
 from cxrg.output.arrays import read_heatmap, write_arrays
 from cxrg.output.picture import render, write_picture
@@ -89,7 +90,17 @@ def test_names_tell_image_and_phrase_and_never_collide() -> None:
 # --- record ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, NOT_FOUND, {"warnings": ("cut: é",), "phrase": "左 [x]"}])
+SPREAD = Draws(
+    scores=(0.25, 0.5, 0.75),
+    found=2,
+    boxes=(BoxDraws(agree=2, x0=(1.0, 2.0), y0=(3.0, 3.0), x1=(40.0, 41.0), y1=(50.0, 52.0)),),
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, NOT_FOUND, {"warnings": ("cut: é",), "phrase": "左 [x]"}, {"draws": SPREAD}],
+)
 def test_record_keeps_its_schema(changes: dict[str, Any]) -> None:
     grounding = samples.grounding(samples.image(), **changes)
     check(record(grounding))
@@ -101,6 +112,20 @@ def test_record_keeps_its_schema(changes: dict[str, Any]) -> None:
     assert told["image"]["path"] == "a/b.dcm"
     assert told["files"] == {"png": "out/x.png"}
     assert told["phrase"] == grounding.phrase
+
+
+def test_record_tells_the_spread_over_draws() -> None:
+    told = record(samples.grounding(samples.image(), draws=SPREAD))
+    counts = {"count": 3, "found": 2, "mean": 0.5, "minimum": 0.25, "maximum": 0.75}
+    assert told["draws"] == {**counts, "scores": [0.25, 0.5, 0.75]}
+    edges = {"x0": [1, 2], "y0": [3, 3], "x1": [40, 41], "y1": [50, 52]}
+    assert told["boxes"][0]["draws"] == {"agree": 2, **edges}
+    without = record(samples.grounding(samples.image()))
+    assert without["draws"] is without["boxes"][0]["draws"] is None
+    none = replace(SPREAD, boxes=(BoxDraws(agree=0),))
+    told = record(samples.grounding(samples.image(), draws=none))
+    check(told)
+    assert told["boxes"][0]["draws"]["x0"] is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +153,7 @@ def test_box_is_told_in_source_pixels_with_words() -> None:
     box = Box(600, 700, 800, 790, 0.5)
     told = record(samples.grounding(image, boxes=(box,), places=("left lower zone",)))
     edges: dict[str, Any] = {"x0": 600.0, "y0": 700.0, "x1": 800.0, "y1": 790.0}
-    assert told["boxes"] == [{**edges, "score": 0.5, "where": "left lower zone"}]
+    assert told["boxes"] == [{**edges, "score": 0.5, "where": "left lower zone", "draws": None}]
     assert (told["image"]["width"], told["image"]["height"]) == (1000, 800)
 
 
