@@ -8,9 +8,11 @@ Chest findings have strong position priors, so a number means little alone. With
 * ``mean_box`` and ``mean_box_side``: the mean truth of the same category (and side) over all
   samples of *other patients*: leave-one-out, by patient so that a second image doesn't leak.
 
-With the model: ``shuffled``, its heatmap for the phrase of another sample, and ``image_only``, its
-heatmap for the start token, which carries no phrase. A method that does not beat all of
-:data:`TEXT_CONTROLS` has not shown that it reads the phrase.
+With the model: ``shuffled``, its heatmap for the phrase of another sample; ``image_only``, its
+heatmap for the start token, which carries no phrase; and ``other_image``, its heatmap for the same
+phrase on the image of another patient. A method that does not beat the first two has not shown that
+it reads the phrase; one that does not beat the last, that it sees the image. Mean boxes know what
+both know by habit.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from cxrg.geometry import Box
 from cxrg.heatmap.mixture import shrink
 
 MAP_CONTROLS = ("uniform", "centre", "lungs", "mean_box", "mean_box_side")
-TEXT_CONTROLS = ("mean_box", "mean_box_side", "shuffled", "image_only")
-"""Controls that a method has to beat to show that it reads the phrase."""
+OTHER_IMAGE = "other_image"
+TO_BEAT = ("mean_box", "mean_box_side", "shuffled", "image_only", OTHER_IMAGE)
+"""Controls that a method has to beat to show that it reads the phrase and sees the image."""
 
 GRID = 64
 LUNG_BOXES = (Box(0.12, 0.12, 0.46, 0.82), Box(0.54, 0.12, 0.88, 0.82))

@@ -23,7 +23,8 @@ class Record:
     and ``sweep`` IoUs by threshold, per map (``method`` and each control); empty for negatives.
     ``boxes`` are ``[x0, y0, x1, y1, score]`` per map, in pixels of the image.
     ``laterality_hit`` is the share of the heatmap's maximal pixels on the side that the phrase
-    names, where it names one.
+    names, where it names one. ``shuffled_phrase`` and ``other_image`` are what the controls of
+    those names took: the phrase of another sample, and the image of another patient.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Record:
     score: float
     laterality_hit: float | None
     shuffled_phrase: str | None
+    other_image: str | None
     truth: list[Corners]
     boxes: dict[str, list[Corners]]
     values: dict[str, dict[str, float]]
@@ -61,6 +63,7 @@ def parse(line: str) -> Record:
     fields = json.loads(line)
     if "obeys" in fields:  # its former name
         fields["laterality_hit"] = fields.pop("obeys")
+    fields.setdefault("other_image", None)  # of earlier versions
     fields["shape"] = tuple(fields["shape"])
     fields["values"] = {
         name: {metric: math.nan if value is None else value for metric, value in values.items()}

@@ -63,6 +63,11 @@ class Run(Generic[T]):
             ) from None
         except ValueError:
             before = {}
+        if before.get("layout") != self._facts.get("layout"):
+            raise UsageError(
+                f"{out} holds a run of another version of cxrg, which kept other records; choose "
+                "another --out"
+            )
         differing = [key for key in self._facts if before.get(key) != self._facts[key]]
         if differing:
             raise UsageError(

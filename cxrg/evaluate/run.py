@@ -19,10 +19,17 @@ from numpy.typing import NDArray
 
 from cxrg.chest.categories import group_of, named_side
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate.controls import MAP_CONTROLS, MeanBox, map_control, shuffled_phrases
+from cxrg.evaluate.controls import (
+    MAP_CONTROLS,
+    OTHER_IMAGE,
+    MeanBox,
+    map_control,
+    shuffled_phrases,
+)
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import GroundingLike, Method
 from cxrg.evaluate.metrics import heatmaps as metrics
+from cxrg.evaluate.other_image import OtherImages
 from cxrg.evaluate.record import METHOD, Record, corners, parse
 from cxrg.evaluate.resume import Run, identify
 from cxrg.evaluate.sample import Sample, without_path
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
 SWEEP = tuple(round(0.05 * i, 2) for i in range(1, 20))
 """Thresholds of the sweep."""
 SAMPLES, RUN = "samples.jsonl", "run.json"
+LAYOUT = 2
+"""Of the records; 1 had no map of another patient's image."""
 Heat = NDArray[np.float32]
 
 
@@ -88,8 +97,13 @@ def run(
     chosen = choose(dataset.samples, settings)
     kept = Run(out / RUN, out / SAMPLES, describe(dataset, method, settings), parse)
     done = {record.id: record for record in kept.records}
-    helper = _Helper(dataset, settings)
-    for image, samples in by_image(chosen).items():
+    groups = draw_order(dataset.samples, settings.seed)
+    wanted = {sample.id for sample in chosen} - done.keys() if settings.controls else set()
+    others = OtherImages(groups, wanted, method, open_image)
+    helper = _Helper(dataset, settings, others)
+    by_path = by_image(chosen)
+    for image in [group[0].image for group in groups if group[0].image in by_path]:
+        samples = by_path[image]
         missing = [sample for sample in samples if sample.id not in done]
         if missing:
             records = _image(missing, dataset, method, helper, open_image)
@@ -107,10 +121,16 @@ def choose(samples: Sequence[Sample], settings: Settings) -> list[Sample]:
     """The samples to score, in order; with a limit whole images drawn at random fill it."""
     if not settings.limit or settings.limit >= len(samples):
         return list(samples)
-    groups = list(by_image(samples).values())
-    random.Random(settings.seed).shuffle(groups)
-    taken = {sample.id for sample in [s for group in groups for s in group][: settings.limit]}
+    drawn = [sample for group in draw_order(samples, settings.seed) for sample in group]
+    taken = {sample.id for sample in drawn[: settings.limit]}
     return [sample for sample in samples if sample.id in taken]
+
+
+def draw_order(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
+    """The samples of each image, in the order in which a limit draws images."""
+    groups = list(by_image(samples).values())
+    random.Random(seed).shuffle(groups)
+    return groups
 
 
 def by_image(samples: Iterable[Sample]) -> dict[Path, list[Sample]]:
@@ -122,10 +142,11 @@ def by_image(samples: Iterable[Sample]) -> dict[Path, list[Sample]]:
 
 
 class _Helper:
-    """What scoring one sample needs of the whole data set: the prior, and phrases to swap."""
+    """What scoring one sample needs of the data set: the prior, phrases to swap, other images."""
 
-    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+    def __init__(self, dataset: Dataset, settings: Settings, others: OtherImages) -> None:
         self.settings = settings
+        self.others = others
         self.prior = MeanBox()
         grid = (256, 256)
         positive = [sample for sample in dataset.samples if sample.present]
@@ -143,21 +164,27 @@ def _image(
     samples: Sequence[Sample], dataset: Dataset, method: Method, helper: _Helper, opened: Open
 ) -> list[Record]:
     """All samples of one image; none, with a problem counted, where it can't be read."""
+    path = samples[0].image
     positive = [sample for sample in samples if sample.present]
     swapped = [helper.other[s.id] for s in positive] if helper.settings.controls else []
     phrases = list(dict.fromkeys([*(s.phrase for s in samples), *swapped]))
+    ground = _ground_with_control if swapped else _ground_alone
     try:
         image = method.read(opened(samples[0]))
-        if positive and helper.settings.controls:
-            results, bare = method.ground_with_control(image, phrases)
-        else:
-            results, bare = method.ground(image, phrases), None
-        found = dict(zip(phrases, results, strict=True))
+        more = list(dict.fromkeys([*phrases, *helper.others.asked_on(path)]))
+        try:
+            found, bare = ground(method, image, more)
+            helper.others.keep(path, image.frame, found)
+        except InputError:
+            if more == phrases:
+                raise
+            found, bare = ground(method, image, phrases)  # without another image's phrase
     except InputError as error:
         for sample in samples:
             reason = without_path(str(error), sample.image)
             dataset.problems.add("cannot be grounded", sample.row or sample.id, reason)
         return []
+    elsewhere = helper.others.maps(path, image.frame)
     shape = found[phrases[0]].heatmap.shape
     records = []
     for sample in samples:
@@ -165,15 +192,29 @@ def _image(
             size = f"boxes are in {sample.space}, the image is {shape}"
             dataset.problems.add("image of other proportions", sample.row or sample.id, size)
             continue
-        maps = _maps(sample, found, bare, helper, shape) if sample.present else {}
+        maps = _maps(sample, found, bare, elsewhere, helper, shape) if sample.present else {}
         records.append(_record(sample, found[sample.phrase], maps, method, helper))
     return records
+
+
+def _ground_alone(
+    method: Method, image: CxrImage, phrases: Sequence[str]
+) -> tuple[dict[str, GroundingLike], None]:
+    return dict(zip(phrases, method.ground(image, phrases), strict=True)), None
+
+
+def _ground_with_control(
+    method: Method, image: CxrImage, phrases: Sequence[str]
+) -> tuple[dict[str, GroundingLike], Heat | None]:
+    results, bare = method.ground_with_control(image, phrases)
+    return dict(zip(phrases, results, strict=True)), bare
 
 
 def _maps(
     sample: Sample,
     found: dict[str, GroundingLike],
     bare: Heat | None,
+    elsewhere: dict[str, Heat],
     helper: _Helper,
     shape: tuple[int, int],
 ) -> dict[str, Heat]:
@@ -193,6 +234,8 @@ def _maps(
     maps["shuffled"] = found[helper.other[sample.id]].heatmap
     if bare is not None:
         maps["image_only"] = bare
+    if sample.phrase in elsewhere:
+        maps[OTHER_IMAGE] = elsewhere[sample.phrase]
     # What the model never saw is blank for the controls too, so that all are scored on one area.
     blank = np.isnan(maps[METHOD])
     return {name: np.where(blank, np.float32(np.nan), heat) for name, heat in maps.items()}
@@ -233,6 +276,7 @@ def _record(
         score=float(found.score),
         laterality_hit=laterality_hit(found.heatmap, sample.phrase) if sample.present else None,
         shuffled_phrase=helper.other.get(sample.id) if helper.settings.controls else None,
+        other_image=helper.others.partner(sample.image) if OTHER_IMAGE in maps else None,
         truth=corners(truth_boxes),
         boxes={name: corners(several) for name, several in boxes.items()},
         values=values,
@@ -275,6 +319,7 @@ def describe(dataset: Dataset, method: Method, settings: Settings) -> dict[str, 
     """What decides a run's numbers; the limit does not, so a run may be made longer."""
     kept = {key: value for key, value in asdict(settings).items() if key != "limit"}
     return {
+        "layout": LAYOUT,
         "dataset": identify(dataset),
         "method": method.facts,
         "settings": kept,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cxrg.chest.categories import GROUPS
-from cxrg.evaluate.controls import TEXT_CONTROLS
+from cxrg.evaluate.controls import TO_BEAT
 from cxrg.evaluate.metrics import boxes as sets
 from cxrg.evaluate.metrics.bootstrap import (
     NAN,
@@ -82,11 +82,12 @@ def part_of(records: Sequence[Record], *, seed: int = 0) -> Part:
     if positive:
         resampling = Resampling.of([record.patient for record in positive], seed=seed)
         categories = [record.category for record in positive]
-        names = [name for name in positive[0].values if all(name in r.values for r in positive)]
+        names = list(dict.fromkeys(name for record in positive for name in record.values))
         for name in names:
             columns = {metric: column(positive, name, metric) for metric in NAMES}
             maps[name] = {m: summarise(v, categories, resampling) for m, v in columns.items()}
-            sweep[name] = [float(v) for v in np.mean([r.sweep[name] for r in positive], axis=0)]
+            swept = [record.sweep[name] for record in positive if name in record.sweep]
+            sweep[name] = [float(value) for value in np.mean(swept, axis=0)]
             if name != METHOD:
                 beaten[name] = {
                     metric: difference(column(positive, METHOD, metric), theirs, resampling)
@@ -106,7 +107,9 @@ def part_of(records: Sequence[Record], *, seed: int = 0) -> Part:
 
 def column(records: Sequence[Record], name: str, metric: str) -> Array:
     """One metric of one map over samples; NaN where a sample has none."""
-    return np.array([record.values[name].get(metric, NAN) for record in records], dtype=float)
+    return np.array(
+        [record.values.get(name, {}).get(metric, NAN) for record in records], dtype=float
+    )
 
 
 def _by_size(records: Sequence[Record], resampling: Resampling) -> dict[str, dict[str, Mean]]:
@@ -177,11 +180,9 @@ def _both(records: Sequence[Record]) -> set[str]:
 
 
 def verdict(part: Part) -> dict[str, dict[str, bool]]:
-    """By headline metric and text control: whether the method is better, beyond chance."""
+    """By headline metric and control: whether the method is better, beyond chance."""
     return {
-        metric: {
-            name: above(part.beaten[name][metric]) for name in TEXT_CONTROLS if name in part.beaten
-        }
+        metric: {name: above(part.beaten[name][metric]) for name in TO_BEAT if name in part.beaten}
         for metric in HEADLINE
     }
 
