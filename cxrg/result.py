@@ -24,7 +24,14 @@ from cxrg.image.read import CxrImage
 from cxrg.latents.route import route_of
 from cxrg.model.model import Model
 from cxrg.options import Options
-from cxrg.output.formats import FORMATS, paths, stem_of, write
+from cxrg.output.formats import (
+    DEFAULT_FORMATS,
+    check_formats,
+    check_image,
+    paths,
+    stem_of,
+    write,
+)
 from cxrg.output.picture import render
 from cxrg.output.record import record
 from cxrg.phrase.encode import Prompt
@@ -154,20 +161,23 @@ class Grounding:
         """Return the JSON record: all but the arrays, without the image's name; see RECORD.md."""
         return record(self)
 
-    def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> dict[str, Path]:
+    def save(self, folder: Path | str, formats: Sequence[str] = DEFAULT_FORMATS) -> dict[str, Path]:
         """Write the files that ``cxrg ground`` writes, under the names that it gives them.
 
         Args:
             folder: is made where it is missing.
-            formats: some of ``json``, ``png`` and ``npz``.
+            formats: some of those that ``cxrg ground --format`` takes.
 
         Returns:
             The file of each format.
 
         Raises:
-            UsageError: a format is unknown.
+            ImageError: the image is none that a format can be written for.
+            UsageError: a format is unknown, or a package that it needs is missing.
             WriteError: a file cannot be written.
         """
+        check_formats(formats)
+        check_image(self.image, formats)
         files = paths(Path(folder), stem_of(self), formats)
         write(self, self.image, files)
         return files

@@ -26,7 +26,7 @@ from cxrg.image.read import CxrImage
 from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import PRESETS, Options, RunSettings
-from cxrg.output.formats import FORMATS
+from cxrg.output.formats import DEFAULT_FORMATS
 from cxrg.output.picture import render
 from cxrg.phantom.dx import write_dx
 from tests.fakes import tiny_models
@@ -316,13 +316,13 @@ def test_a_result_saves_what_the_command_writes(models, folders, tmp_path: Path)
     parts = worker.look(worker.read(Task(index=0, path=path, phrases=(PHRASE,))))
     rows = [worker.write(part) for part in parts if isinstance(part, Unwritten)]
     assert [row.stem for row in rows if isinstance(row, Row)] == [files["json"].stem]
-    assert sorted(files) == sorted(FORMATS)
+    assert sorted(files) == sorted(DEFAULT_FORMATS)
     for name in ("json", "png"):
         assert files[name].read_bytes() == (tmp_path / "job" / files[name].name).read_bytes()
     assert json.loads(files["json"].read_text()) == json.loads(json.dumps(result.to_dict()))
     (only,) = result.save(str(tmp_path / "few"), formats=["png"]).values()
     assert [only] == list((tmp_path / "few").iterdir())
-    with pytest.raises(UsageError, match="format pdf is unknown; use some of json, png, npz"):
+    with pytest.raises(UsageError, match="format 'pdf' is unknown; use some of json, png, npz"):
         result.save(tmp_path / "few", formats=["pdf"])
 
 

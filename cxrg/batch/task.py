@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxrg.options import Options
-from cxrg.output.formats import FORMATS, settings_text
+from cxrg.output.formats import DEFAULT_FORMATS, settings_text
 
 FailureKind = Literal["missing", "image", "phrase", "input", "outside", "internal", "poisoned"]
 FAILURE_KINDS: Mapping[FailureKind, str] = {
@@ -79,7 +79,7 @@ class Job:
     any_image: bool = False
     force_ground: bool = False
     knobs: Mapping[str, Any] = field(default_factory=dict)
-    formats: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = DEFAULT_FORMATS
     deidentify: bool = False
     debug: bool = False
 

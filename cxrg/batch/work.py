@@ -14,8 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,15 +121,14 @@ class Worker:
 
     def read(self, task: Task) -> ReadTask:
         """Read and decode the image of a task."""
-        from cxrg.image.read import read_image
+        from cxrg.image.read import deidentify, read_image
 
         try:
             image = read_image(task.path, side=self._model.side, fit=self._options.fit)
+            formats.check_image(image, self._job.formats)
         except Exception as error:  # noqa: BLE001 - a damaged file must not end the run
             return ReadTask(task, failure=self._failure(task, error))
-        if self._job.deidentify and image.uid:
-            image = replace(image, uid=hashed_uid(image.uid))
-        return ReadTask(task, image=image)
+        return ReadTask(task, image=deidentify(image) if self._job.deidentify else image)
 
     def look(self, read: ReadTask) -> Iterator[Unwritten | Failure]:
         """Ground the phrases of a task, each when the one before is taken.
@@ -171,9 +169,7 @@ class Worker:
             WriteError: a file cannot be written.
         """
         grounding, image = result.grounding, result.image
-        name = formats.stem_of(
-            grounding, deidentify=self._job.deidentify, force_ground=self._job.force_ground
-        )
+        name = formats.stem_of(grounding, force_ground=self._job.force_ground)
         try:
             formats.write(grounding, image, formats.paths(self._job.out, name, self._job.formats))
             return Row(phrase=grounding.phrase, stem=name, record=record(grounding))
@@ -185,11 +181,6 @@ class Worker:
     def _failure(self, task: Task, error: Exception) -> Failure:
         detail = traceback.format_exc() if self._job.debug else ""
         return failure_of(task.path, error, detail=detail)
-
-
-def hashed_uid(uid: str) -> str:
-    """Return a valid UID, after DICOM PS3.5 section B.2, made of the SHA-256 of another."""
-    return f"2.25.{int.from_bytes(sha256(uid.encode()).digest()[:16])}"
 
 
 class Writer:

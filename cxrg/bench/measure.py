@@ -26,7 +26,7 @@ from cxrg.model.microbatch import Microbatch
 from cxrg.model.model import Model
 from cxrg.options import Options, RunSettings
 from cxrg.output import formats
-from cxrg.output.formats import FORMATS
+from cxrg.output.formats import DEFAULT_FORMATS
 
 STAGES = ("read", "encode", "invert", "attend", "post-process", "write")
 Report = Callable[[str], None]
@@ -245,7 +245,7 @@ def _once(
     start = perf_counter()
     with TemporaryDirectory() as folder:
         for number, result in enumerate(results):
-            formats.write(result, image, formats.paths(Path(folder), str(number), FORMATS))
+            formats.write(result, image, formats.paths(Path(folder), str(number), DEFAULT_FORMATS))
     write = perf_counter() - start
     inner = dict(results[-1].timings)
     # Phrases are checked before the image is touched; embedding them belongs to attending.

@@ -47,7 +47,7 @@ from cxrg.cli.results import ResultPrinter, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_SOME_FAILED, PhraseError, UsageError
 from cxrg.options import DEFAULT_PRESET, read_settings, resolve
-from cxrg.output.formats import FORMATS
+from cxrg.output.formats import DEFAULT_FORMATS, FORMATS, check_formats
 
 
 def ground(
@@ -119,7 +119,7 @@ def ground(
     ),
     formats: Annotated[
         str, typer.Option("--format", metavar="LIST", help="Files to write, or none.")
-    ] = ",".join(FORMATS),
+    ] = ",".join(DEFAULT_FORMATS),
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON line per image and phrase on stdout.")
     ] = False,
@@ -295,10 +295,8 @@ def _formats(text: str) -> tuple[str, ...]:
     """Return the formats of a comma-separated list.
 
     Raises:
-        UsageError: a format is unknown.
+        UsageError: a format is unknown, or a package that it needs is missing.
     """
     names = {name.strip() for name in text.split(",")} - {"", "none"}
-    unknown = sorted(names - set(FORMATS))
-    if unknown:
-        raise UsageError(f"format {unknown[0]!r} is unknown; use {', '.join(FORMATS)} or none")
+    check_formats(sorted(names))
     return tuple(name for name in FORMATS if name in names)

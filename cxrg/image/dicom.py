@@ -1,8 +1,8 @@
 """Read one grey frame of a DICOM file (PS3.10) as the grey that a display would show, in [0, 1].
 
-Only the elements in ``_KEYWORDS`` are ever parsed: none of them names the patient. What pydicom
-warns, logs or raises may quote the file, so none of it gets through; the messages here name
-elements, never their values.
+Only the elements in ``_KEYWORDS`` are parsed: none of them names the patient. (`read_header` parses
+the others too, for DICOM objects derived from the image.) What pydicom warns, logs or raises may
+quote the file, so none of it gets through; the messages here name elements, never their values.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import io
 import logging
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +134,7 @@ def read_dicom(path: Path, data: bytes | None = None) -> DisplayGrey:
     Raises:
         ImageError: not one grey frame that can be decoded; one line with the remedy.
     """
-    with _quiet():
+    with quiet():
         ds = _parse(path, read_bytes(path) if data is None else data)
         _check_header(path, ds)
         cells = _decode(path, ds)
@@ -145,7 +147,7 @@ def as_file(path: Path, ds: pydicom.Dataset) -> bytes:
     Raises:
         ImageError: they cannot be written.
     """
-    with _quiet():
+    with quiet():
         try:
             kept = pydicom.Dataset()
             for keyword in _KEYWORDS:
@@ -175,19 +177,44 @@ def _plain_syntax(implicit: bool, little: bool) -> UID:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No warning and no log line of the libraries: they may quote the file."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg")]
-    before = [logger.disabled for logger in loggers]
+def quiet() -> Iterator[None]:
+    """No warning and no log line of the libraries: they may quote the file.
+
+    Warnings are settings of the process, and one thread reads while another writes: the first to
+    enter silences them, the last to leave restores them.
+    """
+    with _lock:
+        if not _silenced:
+            _silenced.append(_silence())
+            _silenced[0].__enter__()
+        _silenced.append(_silenced[0])
+    try:
+        yield
+    finally:
+        with _lock:
+            _silenced.pop()
+            if len(_silenced) == 1:
+                _silenced.pop().__exit__(None, None, None)
+
+
+_lock = threading.Lock()
+_silenced: list[AbstractContextManager[None]] = []
+"""The one that silences the libraries, once, and once more for each thread that is inside."""
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "highdicom")]
+    before = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for logger in loggers:
-                logger.disabled = True
+            for logger in loggers:  # by level, which loggers of their modules inherit
+                logger.setLevel(logging.CRITICAL + 1)
             yield
         finally:
-            for logger, was in zip(loggers, before, strict=True):
-                logger.disabled = was
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
 
 
 class _BoundedInflation(io.BytesIO):
@@ -213,14 +240,43 @@ class _TooLargeError(ValueError):
     pass
 
 
-def read_elements(data: bytes, keywords: list[str]) -> pydicom.FileDataset:
+def read_elements(data: bytes, keywords: list[str] | None) -> pydicom.FileDataset:
     """The named elements of a DICOM file, with or without its preamble, in bounded memory.
+
+    Args:
+        data: the bytes of the file, or its first ones.
+        keywords: the elements; None for all before Pixel Data.
 
     Raises:
         Exception: whatever pydicom raises on damaged data.
     """
     body = data[4:] if data[:4] == b"DICM" else data
-    return pydicom.dcmread(_BoundedInflation(body), force=True, specific_tags=list(keywords))
+    return pydicom.dcmread(
+        _BoundedInflation(body),
+        force=True,
+        specific_tags=keywords and list(keywords),
+        stop_before_pixels=keywords is None,
+    )
+
+
+def read_header(path: Path, data: bytes) -> pydicom.FileDataset:
+    """Read all elements but the pixels, the patient's among them.
+
+    Only for DICOM objects that are derived from this one: nothing else may hold what it returns.
+
+    Raises:
+        ImageError: the header is damaged.
+    """
+    with quiet():
+        try:
+            return read_elements(data, None)
+        except _FAILURES:
+            raise image_error(path, "cannot be read as DICOM, it is damaged", _AGAIN) from None
+
+
+def hashed_uid(uid: str) -> str:
+    """Return a valid UID, after DICOM PS3.5 section B.2, made of the SHA-256 of another."""
+    return f"2.25.{int.from_bytes(sha256(uid.encode()).digest()[:16])}"
 
 
 def _parse(path: Path, data: bytes) -> pydicom.FileDataset:
@@ -269,7 +325,7 @@ def read_layout(path: Path) -> tuple[tuple[int, int], Turn] | None:
     """Rows and Columns, and the turn that Patient Orientation asks for; None without a size."""
     for most in (_LAYOUT_WITHIN, MAX_BYTES):  # the whole file only where it has to be
         try:
-            with _quiet(), open_file(path) as file:
+            with quiet(), open_file(path) as file:
                 ds = read_elements(file.read(most), ["Rows", "Columns", "PatientOrientation"])
                 rows, columns = (int(numbers(ds, keyword)[0]) for keyword in ("Rows", "Columns"))
                 return (rows, columns), from_patient(directions(ds))
@@ -284,7 +340,7 @@ def states_other_class(path: Path) -> bool:
     Not decided by its elements, so that a damaged image still counts as one.
     """
     try:
-        with _quiet(), open_file(path) as file:
+        with quiet(), open_file(path) as file:
             ds = read_elements(file.read(_CLASS_WITHIN), ["SOPClassUID"])
             given = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
             sop_class = UID(given or "")

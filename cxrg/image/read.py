@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import Dataset
 
 from cxrg.geometry import Fit, Frame
 from cxrg.image import dicom, memory, picture
@@ -41,12 +42,14 @@ class CxrImage:
             it is.
         sha256: of the file's bytes, hexadecimal; for an image in memory of its content.
         kind: ``dicom``, ``png``, ``jpeg``, ``tiff``; ``memory`` for arrays and Pillow images.
-        uid: SOP Instance UID of a DICOM object.
+        uid: SOP Instance UID of a DICOM object; its hash where ``deidentified``.
         window: where the grey comes from, e.g. ``VOI LUT``, ``window LINEAR 2048/4096``,
             ``palette``, ``full range``, ``percentile 0.5-99.5``, ``as given`` for floats.
         warnings: what to know about the file, one sentence each.
         stated: what a DICOM header says that it is instead of a frontal chest X-ray, such as
             ``a lateral view``; None where it says no such thing.
+        deidentified: whether results hold hashes in the place of DICOM UIDs; see `deidentify`.
+        dataset: the pydicom data set that it was read from, where that was in memory.
     """
 
     pixels: NDArray[np.float32]
@@ -59,6 +62,8 @@ class CxrImage:
     window: str
     warnings: tuple[str, ...]
     stated: str | None = None
+    deidentified: bool = False
+    dataset: Dataset | None = None
 
     def __repr__(self) -> str:
         """One line without pixels, and without the file's name, which may be a patient's."""
@@ -86,12 +91,14 @@ def read_image(source: ImageSource, *, side: int, fit: Fit = "pad") -> CxrImage:
         UsageError: ``fit`` is neither of the two, or the source none of these.
     """
     kind: Kind | Literal["memory"]
+    dataset = None
     if isinstance(source, (str, Path)):
         path = Path(source)
         kind, sha256, read = _read_file(path)
     else:
         kind, sha256, read = memory.read_memory(source)
         path = memory.name_of(source)
+        dataset = source if isinstance(source, Dataset) else None
     height, width = read.grey.shape
     frame = Frame.fit((height, width), side, fit, read.pixel_aspect)
     return CxrImage(
@@ -105,7 +112,16 @@ def read_image(source: ImageSource, *, side: int, fit: Fit = "pad") -> CxrImage:
         window=read.window,
         warnings=read.warnings,
         stated=read.stated,
+        dataset=dataset,
     )
+
+
+def deidentify(image: CxrImage) -> CxrImage:
+    """Put the hash of the SOP Instance UID in its place, in whatever is made of the image."""
+    if image.deidentified:
+        return image
+    uid = dicom.hashed_uid(image.uid) if image.uid else None
+    return replace(image, uid=uid, deidentified=True)
 
 
 def _read_file(path: Path) -> tuple[Kind, str, DisplayGrey]:

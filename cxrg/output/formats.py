@@ -1,14 +1,14 @@
 """The one list of the formats that a grounding can be written in.
 
-To add a format, write its function in a module of this folder and add one line to :data:`WRITERS`:
+To add a format, write its function in a module of this folder and add one line to :data:`FORMATS`:
 the command line's ``--format``, the files of a batch and the benchmark of writing follow from it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,14 +30,33 @@ class Writer(Protocol):
     def __call__(self, grounding: Grounding, image: CxrImage, path: Path) -> None: ...
 
 
-WRITERS: Mapping[str, Writer] = {
-    "json": write_record,
-    "png": write_picture,
-    "npz": write_arrays,
-}
-"""The writer of each format. A format's name is also the suffix of its files."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Format:
+    """One format.
 
-FORMATS = tuple(WRITERS)
+    Attributes:
+        write: writes a file of it.
+        suffix: of its files.
+        default: whether it is written where no formats are chosen.
+        check_packages: raises UsageError if a package is missing.
+        check_image: raises ImageError if nothing can be written for this image.
+    """
+
+    write: Writer
+    suffix: str
+    default: bool = True
+    check_packages: Callable[[], None] = lambda: None
+    check_image: Callable[[CxrImage], None] = lambda image: None
+
+
+FORMATS: Mapping[str, Format] = {
+    "json": Format(write=write_record, suffix="json"),
+    "png": Format(write=write_picture, suffix="png"),
+    "npz": Format(write=write_arrays, suffix="npz"),
+}
+"""The formats by name."""
+
+DEFAULT_FORMATS = tuple(name for name, each in FORMATS.items() if each.default)
 
 
 def settings_text(
@@ -52,31 +71,50 @@ def settings_text(
     return json.dumps(facts, sort_keys=True)
 
 
-def stem_of(grounding: Grounding, *, deidentify: bool = False, force_ground: bool = False) -> str:
+def stem_of(grounding: Grounding, *, force_ground: bool = False) -> str:
     """Return the name of a grounding's files, less the suffix; see `cxrg.files.stem`.
 
     Args:
         grounding: a result.
-        deidentify: whether its image's UID was replaced by a hash.
         force_ground: whether the phrase was grounded whatever it means.
     """
-    model = grounding.model
+    model, image = grounding.model, grounding.image
     facts = settings_text(
-        model.precision, grounding.options, deidentify=deidentify, force_ground=force_ground
+        model.precision,
+        grounding.options,
+        deidentify=image.deidentified,
+        force_ground=force_ground,
     )
-    return stem(grounding.image.sha256, grounding.phrase, model.identity, facts)
+    return stem(image.sha256, grounding.phrase, model.identity, facts)
 
 
-def paths(folder: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
-    """The file of each format: ``folder/stem.format``.
+def check_formats(names: Sequence[str]) -> None:
+    """Check that formats are known and that the packages they need are installed.
+
+    Raises:
+        UsageError: a format is not known, or a package is missing.
+    """
+    for name in names:
+        _format(name).check_packages()
+
+
+def check_image(image: CxrImage, names: Sequence[str]) -> None:
+    """Check, before the image is grounded, that the formats can be written for it.
+
+    Raises:
+        ImageError: one cannot be.
+    """
+    for name in names:
+        FORMATS[name].check_image(image)
+
+
+def paths(folder: Path, stem: str, names: Sequence[str]) -> dict[str, Path]:
+    """The file of each format: ``folder/stem.suffix``.
 
     Raises:
         UsageError: a format is unknown.
     """
-    unknown = ", ".join(name for name in formats if name not in WRITERS)
-    if unknown:
-        raise UsageError(f"format {unknown} is unknown; use some of {', '.join(FORMATS)}")
-    return {name: folder / f"{stem}.{name}" for name in formats}
+    return {name: folder / f"{stem}.{_format(name).suffix}" for name in names}
 
 
 def write(grounding: Grounding, image: CxrImage, files: Mapping[str, Path]) -> None:
@@ -91,4 +129,10 @@ def write(grounding: Grounding, image: CxrImage, files: Mapping[str, Path]) -> N
         WriteError: a file cannot be written.
     """
     for name, path in files.items():
-        WRITERS[name](grounding, image, path)
+        FORMATS[name].write(grounding, image, path)
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise UsageError(f"format {name!r} is unknown; use some of {', '.join(FORMATS)}")
+    return FORMATS[name]
