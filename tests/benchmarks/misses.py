@@ -26,7 +26,7 @@ from cxrg.evaluate.record import load as read_records
 from cxrg.evaluate.report.page import CASE_SIDE, Case, picture
 from cxrg.model.load import load
 from cxrg.options import resolve
-from cxrg.output.picture import text_width, write_text
+from cxrg.output.text import text_width, write_text
 
 COLUMNS, GAP, FOOT, TEXT = 4, 8, 24, 13
 

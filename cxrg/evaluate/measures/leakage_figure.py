@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.about import NOTICE
-from cxrg.output.picture import text_width, write_text
+from cxrg.output.text import text_width, write_text
 
 SIDE, GAP, HEAD, LINE, SIZE = 260, 10, 62, 18, 14
 _GROUND, _TEXT, _DIM, _OUTLINE = (255, 255, 255), (25, 25, 25), (95, 95, 95), (90, 200, 250)
