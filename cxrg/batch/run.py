@@ -20,7 +20,7 @@ from cxrg.batch.ledger import Ledger
 from cxrg.batch.owners import LEASE
 from cxrg.batch.task import Failure, InputResult, Outcome, Row, RunSummary, Setting, Task
 from cxrg.errors import WriteError
-from cxrg.files import remove_partial_files
+from cxrg.files import remove_partial_files, stem
 from cxrg.output.formats import paths
 
 WINDOW = 1000
@@ -40,6 +40,7 @@ class _Open:
     old: int = 0
     failures: dict[str, Failure] = field(default_factory=dict)
     claimed: tuple[str, ...] = ()
+    sheet: Path | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -49,7 +50,8 @@ class _Open:
     def result(self) -> InputResult:
         rows = tuple(self.rows[each] for each in self.task.phrases if each in self.rows)
         failure = next(iter(self.failures.values()), None)
-        return InputResult(task=self.task, rows=rows, old=self.old, failure=failure)
+        sheet = self.sheet if rows and self.sheet and self.sheet.is_file() else None
+        return InputResult(task=self.task, rows=rows, old=self.old, failure=failure, sheet=sheet)
 
 
 class Run:
@@ -62,6 +64,7 @@ class Run:
         ledger: what is done already.
         out: the output folder.
         formats: the files that a result must have to count as done; none: nothing is written.
+        sheets: draw all phrases of an input on one sheet, too; none of them counts as done without.
         ordered: report results in the order of the inputs, not as they come.
         report: called, in the calling thread, with each input's results.
         notice: called with a line for the user when another process is waited for.
@@ -79,6 +82,7 @@ class Run:
         ledger: Ledger,
         out: Path,
         formats: Sequence[str],
+        sheets: bool = False,
         report: Callable[[InputResult], None],
         ordered: bool = True,
         notice: Callable[[str], None] = lambda text: None,
@@ -87,7 +91,7 @@ class Run:
     ) -> None:
         self._engine, self._ledger, self._halt = engine, ledger, halt
         self._expected = expected
-        self._out, self._formats = out, formats
+        self._out, self._formats, self._sheets = out, formats, sheets
         self._report, self._ordered = report, ordered
         self._notice, self._noticed = notice, ""
         if formats:
@@ -167,9 +171,19 @@ class Run:
         if open_.image is None:
             mine: tuple[str, ...] = open_.missing
         else:
+            open_.sheet = self._sheet_of(task, open_.image)
+            drawn = open_.sheet is None or open_.sheet.is_file()
             claim = self._ledger.claim(
-                task.path, open_.image, open_.missing, complete=self._has_files
+                task.path,
+                open_.image,
+                open_.missing,
+                complete=lambda stem: drawn and self._has_files(stem),
             )
+            if not drawn and claim.mine and claim.busy:
+                # A sheet is drawn by one process, so wait until all of its phrases are free.
+                self._ledger.release(open_.image, claim.mine)
+                self._put_off[task.index] = open_
+                return
             open_.rows.update(claim.done)
             open_.old += len(claim.done)
             open_.failures.update(claim.failed)
@@ -183,7 +197,7 @@ class Run:
         elif mine:
             open_.claimed = mine
             self._working[task.index] = open_
-            yield replace(task, phrases=mine)
+            yield replace(task, phrases=mine, sheet=None if open_.old else open_.sheet)
         elif open_.missing:
             self._put_off[task.index] = open_
         else:
@@ -229,6 +243,14 @@ class Run:
                 f"{self._out}: {lost} of the results were removed during the run; run the same "
                 "command again, which computes what is missing"
             )
+
+    def _sheet_of(self, task: Task, image: str) -> Path | None:
+        """The sheet of an input, if it is to have one."""
+        if not (self._sheets and self._setting):
+            return None
+        setting = self._setting
+        name = stem(image, "sheet", setting.identity, setting.facts, *task.phrases)
+        return self._out / f"{name}.png"
 
     def _has_files(self, stem: str) -> bool:
         return all(path.is_file() for path in paths(self._out, stem, self._formats).values())

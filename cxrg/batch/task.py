@@ -37,12 +37,14 @@ class Task:
         path: the image.
         phrases: what to look for, at least one.
         line: the line or row that named the image, in a list of images or a manifest.
+        sheet: where to draw all its phrases on one sheet; None: nowhere.
     """
 
     index: int
     path: Path
     phrases: tuple[str, ...]
     line: int | None = None
+    sheet: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,12 +193,14 @@ class InputResult:
         rows: its results, in the order of its phrases.
         old: how many of them an earlier run, or another process, made.
         failure: why other phrases, or all, have no result.
+        sheet: the sheet of its phrases, where one was wanted and drawn.
     """
 
     task: Task
     rows: tuple[Row, ...] = ()
     old: int = 0
     failure: Failure | None = None
+    sheet: Path | None = None
 
 
 @dataclass(slots=True)

@@ -22,7 +22,9 @@ from cxrg.batch.task import Failure, FailureKind, Job, Outcome, Row, Setting, Ta
 from cxrg.errors import CxrgError, ImageError, PhraseError
 from cxrg.options import RunSettings, resolve
 from cxrg.output import formats
+from cxrg.output.page import write_png
 from cxrg.output.record import record
+from cxrg.output.sheet import Sheet
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
@@ -45,11 +47,18 @@ class ReadTask:
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
-    """The result of one phrase before its files are written."""
+    """The result of one phrase before its files are written.
+
+    Attributes:
+        sheet: the sheet of the task, if it has one.
+        last: whether the sheet is complete with it.
+    """
 
     task: Task
     grounding: Grounding
     image: CxrImage
+    sheet: Sheet | None = None
+    last: bool = False
 
 
 def open_worker(job: Job) -> Worker:
@@ -155,8 +164,10 @@ class Worker:
                 results = ground_each(
                     read.image, valid, model=model, options=options, settings=self._settings
                 )
-                for grounding in results:
-                    yield Unwritten(task, grounding, read.image)
+                sheet = Sheet() if task.sheet else None
+                for number, grounding in enumerate(results, 1):
+                    last = number == len(valid)
+                    yield Unwritten(task, grounding, read.image, sheet, last)
         except Exception as error:
             if isinstance(error, CxrgError) and not isinstance(error, ImageError):
                 raise
@@ -172,6 +183,10 @@ class Worker:
         name = formats.stem_of(grounding, force_ground=self._job.force_ground)
         try:
             formats.write(grounding, image, formats.paths(self._job.out, name, self._job.formats))
+            if result.sheet and result.task.sheet:
+                result.sheet.add(grounding)
+                if result.last:
+                    write_png(result.sheet.render(), result.task.sheet)
             return Row(phrase=grounding.phrase, stem=name, record=record(grounding))
         except CxrgError:
             raise

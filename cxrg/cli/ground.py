@@ -120,6 +120,9 @@ def ground(
     formats: Annotated[
         str, typer.Option("--format", metavar="LIST", help="Files to write, or none.")
     ] = ",".join(DEFAULT_FORMATS),
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="All phrases of an image on one picture, too.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON line per image and phrase on stdout.")
     ] = False,
@@ -139,9 +142,8 @@ def ground(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find where phrases are in chest X-rays: heatmap, boxes, picture. Boxes are in pixels of the
-    original file, brought upright; left and right are the patient's. Started again, a stopped run
-    continues.
+    """Find where phrases are in chest X-rays. A stopped run continues. Boxes are in pixels of the
+    upright original; left and right are the patient's.
 
     \b
     Examples:
@@ -154,6 +156,8 @@ def ground(
     if not (arguments or manifest):
         raise UsageError("images are missing; give files, folders, - or --manifest")
     written = _formats(formats)
+    if sheet and not written:
+        raise UsageError("--sheet writes a file and --format none does not; leave one out")
     devices = _devices(device)
     check_adapter(adapter)
     daily = {"threshold": threshold, "draws": draws, "seed": seed}
@@ -216,6 +220,7 @@ def ground(
                 ledger=ledger,
                 out=out,
                 formats=written,
+                sheets=sheet,
                 report=printer,
                 ordered=not unordered,
                 notice=reporter.line,

@@ -45,6 +45,7 @@ class ResultPrinter:
     Attributes:
         alone: whether there is one input, whose failure ends the program.
         rows: the rows of the table.
+        sheets: the sheets that were drawn.
     """
 
     out: Path
@@ -55,15 +56,20 @@ class ResultPrinter:
     debug: bool = False
     alone: bool = False
     rows: list[list[str]] = field(default_factory=list)
+    sheets: list[Path] = field(default_factory=list)
 
     def __call__(self, result: InputResult) -> None:
         path = result.task.path
         for row in result.rows:
             files = paths(self.out, row.stem, self.formats)
+            if result.sheet:
+                files["sheet"] = result.sheet
             if self.as_json:
                 write(record_line(row.record, path=str(path), files=files))
             elif not self.quiet and len(self.rows) <= MOST_ROWS:
                 self.rows.append(_cells(row, path, files))
+        if result.sheet and not self.quiet and len(self.sheets) <= MOST_ROWS:
+            self.sheets.append(result.sheet)
         if not self.quiet and result.old < len(result.rows):
             texts = (text for row in result.rows for text in row.record["warnings"])
             for text in dict.fromkeys(texts):
@@ -80,6 +86,8 @@ class ResultPrinter:
         """Print the table, if the results fit one."""
         if self.rows and len(self.rows) <= MOST_ROWS:
             _show(self.rows)
+            for sheet in () if self.as_json else self.sheets:
+                write(f"sheet: {sheet}")
 
 
 def summarise(summary: RunSummary, *, out: Path, ledger: bool, quiet: bool) -> None:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,51 @@ def test_done_work_is_told_and_not_done(tmp_path: Path, out: Path) -> None:
     assert [row.phrase for row in third[0].rows] == ["b", "a"]
     _, summary = run(tasks(paths, "a", "b"), FakeEngine(out), out, force=True)
     assert counts(summary) == (3, 0, {})
+
+
+def test_a_sheet_holds_all_phrases_of_its_input(tmp_path: Path, out: Path) -> None:
+    """Phrases done without it, or on another sheet, are done again for one that is not there."""
+    paths = files(tmp_path, *"abc")
+    run(tasks(paths, "x"), FakeEngine(out), out)
+    for phrases in (("x", "y"), ("x", "y", "z")):
+        engine = FakeEngine(out)
+        reported, _ = run(tasks(paths, *phrases), engine, out, sheets=True)
+        assert [task.phrases for task in engine.seen] == [phrases] * 3
+        assert {each.sheet.read_text() for each in reported if each.sheet} == {" ".join(phrases)}
+    engine = FakeEngine(out)
+    reported, summary = run(tasks(paths, "x", "y"), engine, out, sheets=True)
+    assert (engine.seen, counts(summary)) == ([], (0, 3, {}))
+    assert all(each.sheet and each.sheet.is_file() for each in reported)
+    assert len(list(out.glob("*.png"))) == 6
+    # A lost file is made again alone, and the sheet, which has all phrases, is left as it is.
+    next(out.glob("*-y.json")).unlink()
+    before = {path: path.read_text() for path in out.glob("*.png")}
+    engine = FakeEngine(out)
+    run(tasks(paths, "x", "y"), engine, out, sheets=True)
+    assert [(task.phrases, task.sheet) for task in engine.seen] == [(("y",), None)]
+    assert {path: path.read_text() for path in out.glob("*.png")} == before
+    engine = FakeEngine(out)
+    run(tasks(paths, "x", "y"), engine, out, sheets=True, force=True)
+    assert all(task.sheet and task.phrases == ("x", "y") for task in engine.seen)
+
+
+def test_a_sheet_waits_for_phrases_that_another_process_computes(tmp_path: Path, out: Path) -> None:
+    paths, engine, calls = files(tmp_path, "a"), FakeEngine(out), count()
+    image = sha256(b"a").hexdigest()
+    with Ledger(out) as other:
+        other.settle(SETTING)
+        assert other.claim(paths[0], image, ["y"], complete=lambda stem: True).mine == ("y",)
+
+        def halt() -> bool:
+            if next(calls) == 10:
+                assert not other.holders()  # "x" is not kept from others in the meantime
+                assert not engine.seen
+                other.release(image, ["y"])
+            return False
+
+        reported, _ = run(tasks(paths, "x", "y"), engine, out, sheets=True, halt=halt)
+    assert [task.phrases for task in engine.seen] == [("x", "y")]
+    assert reported[0].sheet
 
 
 def test_results_whose_files_are_gone_are_made_again(tmp_path: Path, out: Path) -> None:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jsonschema
 import numpy as np
 import pytest
@@ -162,3 +163,13 @@ def test_an_invalid_phrase_costs_no_evaluation(model: Model, rows: Any, tmp_path
     rows.clear()
     assert do(worker, task(image, "")).rows == ()
     assert rows == []
+
+
+def test_the_sheet_of_a_task_is_drawn_with_its_last_phrase(model: Model, tmp_path: Path) -> None:
+    path, out = draw(tmp_path / "a.png"), tmp_path / "out"
+    given = replace(task(path, "left lung", "", "heart"), sheet=out / "sheet.png")
+    made = do(worker_of(model, out), given)
+    assert [row.phrase for row in made.rows] == ["left lung", "heart"]
+    sheet = cv2.imread(str(out / "sheet.png"))
+    assert sheet is not None
+    assert sheet.shape[1] == 3 * 480 + 2 * 20 + 2 * 34  # the X-ray and two phrases

@@ -676,3 +676,22 @@ def test_a_closed_pipe_ends_the_run_quietly(model: Path, undisturbed: Any, tmp_p
     assert process.returncode == 141
     code, lines, _ = end(start(folder, model))
     assert (code, lines) == (1, undisturbed[1])
+
+
+# --- sheets ---------------------------------------------------------------------------------------
+
+
+def test_a_sheet_per_image_is_named_on_standard_output(
+    run: Run, library: Library, place: Path
+) -> None:
+    arguments = ("ground", "DOE^JANE.png", "-p", "left lung", "-p", "heart", "--sheet")
+    code, out, _ = run(*arguments, "--json")
+    sheets = {line["files"]["sheet"] for line in lines_of(out)}
+    assert (code, len(sheets)) == (0, 1)
+    sheet = Path(sheets.pop())
+    assert re.fullmatch(r"[0-9a-f]{16}-sheet-[0-9a-f]{8}\.png", sheet.name)
+    assert sheet.is_file()
+    code, out, _ = run(*arguments)
+    assert f"sheet: {sheet}" in out
+    code, _, err = run(*arguments, "--format", "none")
+    assert (code, "--sheet writes a file" in err) == (2, True)

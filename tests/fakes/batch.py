@@ -65,6 +65,8 @@ def outcome(task: Task, out: Path | None = None) -> Outcome:
         out.mkdir(exist_ok=True)
         for each in rows:
             (out / f"{each.stem}.json").write_text(each.phrase)
+        if task.sheet:
+            task.sheet.write_text(" ".join(task.phrases))
     return Outcome(task=task, rows=rows)
 
 
