@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cxrg.model.load import load
     from cxrg.model.model import Model
     from cxrg.options import PRESETS, Options, RunSettings
-    from cxrg.result import Grounding
+    from cxrg.result import Grounding, show
 
 __all__ = [
     "PRESETS",
@@ -36,6 +36,7 @@ __all__ = [
     "ground",
     "load",
     "read_image",
+    "show",
 ]
 
 _HOME = {
@@ -49,6 +50,7 @@ _HOME = {
     "ground": "cxrg.grounding",
     "load": "cxrg.model.load",
     "read_image": "cxrg.image.read",
+    "show": "cxrg.result",
 }
 
 

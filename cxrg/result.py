@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cxrg.anatomy.whereabouts import Whereabouts
 from cxrg.attention.free_run import FreeRun
@@ -18,12 +17,13 @@ from cxrg.chest.whereabouts import side_of
 from cxrg.geometry import Box
 from cxrg.heatmap.boxes import boxes_above
 from cxrg.heatmap.draws import Draws, compare_draws
-from cxrg.heatmap.from_attention import heatmap_of
+from cxrg.heatmap.from_attention import attention_by, heatmap_of
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
 from cxrg.latents.route import route_of
 from cxrg.model.model import Model
 from cxrg.options import Options
+from cxrg.output.coco import coco
 from cxrg.output.formats import (
     DEFAULT_FORMATS,
     check_formats,
@@ -32,12 +32,18 @@ from cxrg.output.formats import (
     stem_of,
     write,
 )
-from cxrg.output.picture import render
+from cxrg.output.html import fragment
+from cxrg.output.overlay import draw_overlay
+from cxrg.output.page import png_bytes, shrunk
+from cxrg.output.picture import render, status_text
 from cxrg.output.record import record
+from cxrg.output.sheet import render_sheet
+from cxrg.output.show import show_picture
 from cxrg.phrase.encode import Prompt
 from cxrg.phrase.intent import Intent
 from cxrg.phrase.plan import PhrasePlan
 
+_NOTEBOOK = 1000  # width of the picture in a notebook, at most
 Status = Literal["found", "not found", "nothing to mark", "unknown phrase"]
 
 
@@ -157,6 +163,38 @@ class Grounding:
         """``canonical_attention`` in the source image's pixels ``(H, W)``, NaN where never seen."""
         return self.image.frame.restore(self.canonical_attention)
 
+    def attention_by(
+        self, what: Literal["layer", "timestep"]
+    ) -> dict[str | int, NDArray[np.float32]]:
+        """Split `attention` by layer or by timestep, for a figure; empty where nothing was read.
+
+        Args:
+            what: ``layer`` or ``timestep``; several noise draws of a timestep are averaged.
+
+        Returns:
+            For each float32 ``(H, W)`` in the source image's pixels, NaN where never seen.
+
+        Raises:
+            UsageError: ``what`` is neither of the two.
+        """
+        frame = self.image.frame
+        parts = attention_by(self.maps, frame, self.options, what)
+        return {name: frame.restore(part) for name, part in parts.items()}
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """The X-ray under the translucent heatmap, with contour and numbered boxes.
+
+        Returns:
+            RGB, uint8 ``(H, W, 3)``, the source image's pixels; the X-ray alone where nothing was
+            looked for.
+        """
+        size = self.image.frame.source
+        return draw_overlay(self, self.image, size, max(min(size) // 20, 10))
+
+    def to_coco(self) -> dict[str, Any]:
+        """Return the boxes as COCO's JSON has them, see `cxrg.output.coco`."""
+        return coco(record(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON record: all but the arrays, without the image's name; see RECORD.md."""
         return record(self)
@@ -184,7 +222,20 @@ class Grounding:
 
     def show(self) -> None:
         """Show the picture that `save` writes, in a notebook or with the desktop's viewer."""
-        Image.fromarray(render(self, self.image)).show()
+        show_picture(render(self, self.image))
+
+    def _repr_png_(self) -> bytes:
+        """The picture that `save` writes, for a notebook."""
+        return png_bytes(render(self, self.image))
+
+    def _repr_html_(self) -> str:
+        """The same, smaller, with a table of the boxes."""
+        boxes = record(self)["boxes"]
+        picture = png_bytes(shrunk(render(self, self.image), _NOTEBOOK))
+        alt = f"{self.phrase}: {status_text(self)}"
+        return fragment(
+            "result.html", picture=picture, alt=alt, boxes=boxes, warnings=self.warnings
+        )
 
     def __repr__(self) -> str:
         """One line without arrays, and without the image's name, which may be a patient's."""
@@ -194,6 +245,18 @@ class Grounding:
             f"<Grounding: {phrase!r} {self.status}, score {self.score:.2f}, {boxes}, "
             f"model {self.model.name}, image sha256 {self.image.sha256[:8]}>"
         )
+
+
+def show(results: Grounding | Sequence[Grounding]) -> None:
+    """Show results on one sheet, of one image or several, in a notebook or the desktop's viewer.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if isinstance(results, Grounding):
+        results.show()
+    else:
+        show_picture(render_sheet(results))
 
 
 def laterality_of(intent: Intent, places: Sequence[str]) -> Laterality:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -61,6 +62,16 @@ def test_links_lead_to_files(root: Path) -> None:
         if "://" not in link and not (page.parent / link.partition("#")[0]).exists()
     ]
     assert not missing
+
+
+def test_the_notebook_is_small_and_without_outputs(root: Path) -> None:
+    """CI runs it; outputs in it would be of an earlier version, and some megabytes."""
+    notebook = json.loads((root / "examples" / "notebook.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    for cell in cells:
+        compile("".join(cell["source"]), "notebook", "exec")
 
 
 @pytest.mark.slow

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType, SimpleNamespace
+from typing import Any, Literal, cast
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
@@ -17,7 +22,7 @@ from scipy import ndimage
 from cxrg.batch.task import Job, Row, Task
 from cxrg.batch.work import Unwritten, open_worker
 from cxrg.errors import ImageError, PhraseError, UsageError
-from cxrg.geometry import Frame
+from cxrg.geometry import Box, Frame
 from cxrg.grounding import ground, ground_each, ground_with_start_token
 from cxrg.heatmap.boxes import boxes_from_heatmap
 from cxrg.heatmap.from_attention import heatmap_of
@@ -28,8 +33,10 @@ from cxrg.model.model import Model
 from cxrg.options import PRESETS, Options, RunSettings
 from cxrg.output.formats import DEFAULT_FORMATS
 from cxrg.output.picture import render
+from cxrg.output.sheet import render_sheet
 from cxrg.phantom.dx import write_dx
-from tests.fakes import tiny_models
+from cxrg.result import show
+from tests.fakes import samples, tiny_models
 from tests.oracles import naive
 
 PHRASE = "small left apical pneumothorax"
@@ -300,6 +307,90 @@ def test_a_result_keeps_its_attention_by_layer_and_timestep(models) -> None:
     assert all(len(maps) == 6 for maps in result.maps.layers.values())
     joined = aggregate(result.maps.layers, 64, how=result.options.enlarge)
     assert result.canonical_attention.mean() == pytest.approx(joined.mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_attention_is_split_by_layer_and_by_timestep(models, fit) -> None:
+    image = picture(80, 64, fit=fit)
+    result = ground(image, PHRASE, model=models["sd1"], options=replace(SHORT, fit=fit))
+    for what, names in (("layer", result.layers), ("timestep", result.maps.timesteps)):
+        parts = result.attention_by(cast(Any, what))
+        assert tuple(parts) == names
+        assert len(parts) > 1
+        assert all(part.shape == (80, 64) for part in parts.values())
+        mean = np.mean(list(parts.values()), axis=0)
+        np.testing.assert_allclose(mean[2:-2], result.attention[2:-2], atol=1e-6)
+        first, second, *_ = parts.values()
+        assert not np.allclose(first, second, atol=1e-4, equal_nan=True)
+    with pytest.raises(UsageError, match="use layer or timestep"):
+        result.attention_by(cast(Any, "token"))
+
+
+def test_noise_draws_of_a_timestep_are_one_part(models) -> None:
+    result = ground(picture(), PHRASE, model=models["sd1"], preset="fast", draws=3)
+    assert len(result.maps.timesteps) == 3 * len(set(result.maps.timesteps))
+    parts = result.attention_by("timestep")
+    assert set(parts) == set(result.maps.timesteps)
+    mean = np.mean(list(parts.values()), axis=0)
+    np.testing.assert_allclose(mean, result.attention, atol=1e-6)
+
+
+def test_an_overlay_is_in_source_pixels() -> None:
+    image = samples.image(500, 700)
+    box = Box(100, 200, 300, 400, 0.9)
+    overlay = samples.grounding(image, boxes=(box,)).overlay()
+    assert overlay.shape == (500, 700, 3)
+    assert overlay.dtype == np.uint8
+    for x, y in [(100, 300), (299, 300), (200, 200), (200, 399)]:
+        assert overlay[y, x].min() > 200  # half-open edges
+    plain = samples.grounding(image, **samples.NOT_FOUND).overlay()
+    np.testing.assert_array_equal(plain[:150], overlay[:150])
+    unknown = replace(samples.grounding(image), heatmap=np.full((500, 700), np.nan, np.float32))
+    grey = np.rint(image.grey * 255)
+    np.testing.assert_array_equal(unknown.overlay(), np.stack([grey] * 3, -1))
+
+
+def test_a_notebook_gets_a_picture_and_a_table_without_the_file_name() -> None:
+    image = samples.image()
+    result = samples.grounding(image, "<b>left</b> opacity", warnings=("a & b",))
+    png = cv2.imdecode(np.frombuffer(result._repr_png_(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    np.testing.assert_array_equal(png, render(result, image))
+    html = result._repr_html_()
+    assert "<b>" not in html
+    assert "&lt;b&gt;left&lt;/b&gt; opacity: found · 1 box · presence score 0.42" in html
+    assert "a &amp; b" in html
+    assert "left lower zone" in html
+    assert "DOE" not in html
+    (coded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    small = cv2.imdecode(np.frombuffer(b64decode(coded), np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert small is not None
+    assert small.shape[1] == 1000
+
+
+def test_one_result_or_several_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr(PillowImage.Image, "show", lambda self: shown.append(np.asarray(self)))
+    one = samples.grounding(samples.image())
+    show(one)
+    show([one, one])
+    np.testing.assert_array_equal(shown[0], render(one, one.image))
+    np.testing.assert_array_equal(shown[1], render_sheet([one, one]))
+
+
+def test_a_notebook_shows_pictures_in_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the desktop's viewer, which Pillow would start on the machine of the kernel."""
+    shown: list[bytes] = []
+    ipython = ModuleType("IPython")
+    display = ModuleType("IPython.display")
+    monkeypatch.setattr(ipython, "get_ipython", lambda: SimpleNamespace(kernel=1), raising=False)
+    monkeypatch.setattr(display, "display", shown.append, raising=False)
+    monkeypatch.setattr(display, "Image", lambda data: data, raising=False)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr(PillowImage.Image, "show", lambda self: pytest.fail("a viewer"))
+    result = samples.grounding(samples.image())
+    result.show()
+    assert shown == [result._repr_png_()]
 
 
 def test_a_result_saves_what_the_command_writes(models, folders, tmp_path: Path) -> None:

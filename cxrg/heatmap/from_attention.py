@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.attention.free_run import FreeRun
-from cxrg.attention.watch import AttentionMaps
+from cxrg.attention.watch import AttentionMaps, Layers
+from cxrg.errors import UsageError
 from cxrg.geometry import Box, Frame
 from cxrg.heatmap.bias_merging import merge
 from cxrg.heatmap.maps import aggregate, confine, enlarge, scale, smooth
@@ -34,14 +36,8 @@ def heatmap_of(
         The heatmap, background included, and the attention of which it was made, both float32
         ``(S, S)`` in [0, 1], and the score in [0, 1].
     """
-    height, width = frame.source
-    seen = frame.to_canonical(Box(0, 0, width, height))
-    assert seen is not None  # every frame holds its image
-    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda heat: confine(  # noqa: E731
-        smooth(heat, options.sigma * frame.side), seen
-    )
-    # Where biases are merged, more was read than the window.
-    read = maps.first(int(window_indices(options.window, len(maps.timesteps))[1])) if free else maps
+    finish = _finish(frame, options)
+    read = _window(maps, options) if free else maps
     absolute = finish(aggregate(read.layers, frame.side, how=options.enlarge))
     score = min(max(presence(absolute), 0.0), 1.0)
     attention = absolute.clip(0, 1)
@@ -51,6 +47,56 @@ def heatmap_of(
     each = options.normalise == "minmax"
     heat = finish(_joined(read, frame.side, options)) if each else absolute
     return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), attention, score
+
+
+def attention_by(
+    maps: AttentionMaps, frame: Frame, options: Options, what: Literal["layer", "timestep"]
+) -> dict[str | int, NDArray[np.float32]]:
+    """Split the attention that a heatmap is made of by layer or by timestep.
+
+    Args:
+        maps: the phrase's attention.
+        frame: where the image is on the square.
+        options: all knobs.
+        what: ``layer`` or ``timestep``; several noise draws of a timestep are averaged.
+
+    Returns:
+        For each its attention probabilities, float32 ``(S, S)`` in [0, 1], smoothed. Their mean is
+        the attention that `heatmap_of` returns, where every timestep has as many draws.
+
+    Raises:
+        UsageError: ``what`` is neither of the two.
+    """
+    if what not in ("layer", "timestep"):
+        raise UsageError(f"by {what!r} is unknown; use layer or timestep")
+    finish = _finish(frame, options)
+    read = _window(maps, options) if options.bbm != "off" else maps
+    steps = np.array(read.timesteps)
+    parts: Mapping[str | int, Layers] = (
+        {name: {name: layer} for name, layer in read.layers.items()}
+        if what == "layer"
+        else {
+            step: {name: layer[steps == step] for name, layer in read.layers.items()}
+            for step in dict.fromkeys(read.timesteps)
+        }
+    )
+    return {
+        name: finish(aggregate(layers, frame.side, how=options.enlarge)).clip(0, 1)
+        for name, layers in parts.items()
+    }
+
+
+def _finish(frame: Frame, options: Options) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """What is done to every map on the square: it is smoothed, and its margins are levelled."""
+    height, width = frame.source
+    seen = frame.to_canonical(Box(0, 0, width, height))
+    assert seen is not None  # every frame holds its image
+    return lambda heat: confine(smooth(heat, options.sigma * frame.side), seen)
+
+
+def _window(maps: AttentionMaps, options: Options) -> AttentionMaps:
+    """What was read in the window; where biases are merged, more was read."""
+    return maps.first(int(window_indices(options.window, len(maps.timesteps))[1]))
 
 
 def _joined(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:

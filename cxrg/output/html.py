@@ -31,6 +31,11 @@ _TEMPLATES.globals["notice"] = NOTICE
 _TEMPLATES.filters["data_url"] = _data_url
 
 
+def fragment(template: str, **context: object) -> str:
+    """A piece of HTML for a page of somebody else's, such as a notebook."""
+    return _TEMPLATES.get_template(template).render(context)
+
+
 def write_page(template: str, path: Path, **context: object) -> None:
     """Write the page that a template makes of its context.
 

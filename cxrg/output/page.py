@@ -53,6 +53,14 @@ def png_bytes(picture: Pixels) -> bytes:
     return encoded.tobytes()
 
 
+def shrunk(picture: Pixels, width: int) -> Pixels:
+    """A picture at a width, if it is wider."""
+    if picture.shape[1] <= width:
+        return picture
+    height = round(picture.shape[0] * width / picture.shape[1])
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def empty(height: int, width: int) -> Pixels:
     """A canvas in the colour of the ground."""
     return np.full((height, width, 3), GROUND, np.uint8)
