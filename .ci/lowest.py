@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("tagger", "t5", "gen2ground", "plots", "test")
+EXTRAS = ("tagger", "t5", "gen2ground", "plots", "dicom", "test")
 
 text = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
 project = tomllib.loads(text)["project"]

@@ -27,7 +27,7 @@ from cxrg.evaluate.datasets import read_dataset
 from cxrg.evaluate.report.write import finish
 from cxrg.evaluate.run import Settings
 from cxrg.evaluate.run import run as evaluate
-from cxrg.image.dicom import _KEYWORDS
+from cxrg.image.dicom import KEYWORDS
 from tests.fakes import tiny_models
 from tests.fakes.evaluate import Fake, manifest
 from tests.fakes.fuzz_seeds import as_bytes, dataset
@@ -167,7 +167,7 @@ def full_of_canaries(**elements: Any) -> Dataset:
     ds = dataset(RAMP)
     for tag, (vr, _, _, _, name) in DicomDictionary.items():
         group = tag >> 16
-        known = name in (*_KEYWORDS, "SpecificCharacterSet")
+        known = name in (*KEYWORDS, "SpecificCharacterSet")
         if vr in CANARIES and name and not known and group in IDENTIFYING:
             ds.add_new(tag, vr, CANARIES[vr])
     ds.PatientName, ds.PatientID, ds.AccessionNumber = f"{WORD}^JANE", f"{WORD}-1", f"{WORD}2"

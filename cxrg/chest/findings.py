@@ -9,6 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from cxrg.chest.codes import Code, code_of
+from cxrg.chest.matcher import Matcher
 from cxrg.chest.names import SIDES, plain
 from cxrg.chest.places import LOCATIONS
 
@@ -39,6 +41,8 @@ class Finding:
     template: tuple[str, ...]
     covers: tuple[str, ...]
     phrases: Mapping[str, Any]
+    code: Code | None
+    uncoded: tuple[str, ...]
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -46,6 +50,10 @@ class Finding:
         forms = [tuple(filter(None, name)) for name in self.names]
         names = [n for some in forms if some[0] not in self.unread for n in some]
         return (*names, *self.phrases.get("plain", ()), *self.also)
+
+    def code_in(self, phrase: str) -> Code | None:
+        """Return the code of the finding where the phrase does not name something else by it."""
+        return None if Matcher({self.concept: self.uncoded})(phrase) else self.code
 
 
 @cache
@@ -106,6 +114,8 @@ def _finding(concept: str, entry: dict[str, Any]) -> Finding:
         template=tuple(entry.get("template", ())),
         covers=tuple(entry.get("covers", ())),
         phrases=entry.get("phrases", {}),
+        code=code_of(entry),
+        uncoded=tuple(entry.get("uncoded", ())),
     )
 
 

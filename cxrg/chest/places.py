@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.codes import Code, code_of
 from cxrg.chest.lung import parts_of
 from cxrg.chest.names import SIDES
 from cxrg.errors import ImageError
@@ -44,6 +45,7 @@ class Place:
     read: tuple[str, ...] | None
     zone: tuple[str, ...] | None
     phrases: Mapping[str, Any]
+    code: Code | None
 
     @property
     def locations(self) -> tuple[str, ...]:
@@ -76,6 +78,7 @@ def entries() -> dict[str, Place]:
             read=_names(entry, "read"),
             zone=_names(entry, "zone"),
             phrases=entry.get("phrases", {}),
+            code=code_of(entry),
         )
         for concept, entry in tomllib.loads(text).items()
     }

@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrg.chest.codes import Code
 from cxrg.chest.lung import THIRDS, ZONES, extent
 from cxrg.chest.names import SIDES
-from cxrg.chest.places import Structures
+from cxrg.chest.places import Structures, entries
 from cxrg.geometry import Box
 
 _IN_LUNGS = 0.2
@@ -80,6 +81,18 @@ def side_of(place: str) -> Literal["left", "right", "both"] | None:
     if "both" in words or words.issuperset(SIDES):
         return "both"
     return "left" if "left" in words else "right" if "right" in words else None
+
+
+def codes_of(place: str) -> tuple[Code, ...]:
+    """Return the codes of a place that `in_lungs` names; none for a place beside the lungs."""
+    words = place.replace("lungs", "lung").split()
+    if words == ["mediastinum"]:
+        concepts = ["mediastinum"]
+    elif words[-1] in ("zone", "zones"):
+        concepts = [f"{zone} zone" for zone in THIRDS if zone in words]
+    else:
+        concepts = ["lung"] if len(words) == 2 and words[-1] == "lung" else []
+    return tuple(code for each in concepts if (code := entries()[each].code))
 
 
 def _window(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:

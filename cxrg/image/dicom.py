@@ -1,6 +1,6 @@
 """Read one grey frame of a DICOM file (PS3.10) as the grey that a display would show, in [0, 1].
 
-Only the elements in ``_KEYWORDS`` are parsed: none of them names the patient. (`read_header` parses
+Only the elements in ``KEYWORDS`` are parsed: none of them names the patient. (`read_header` parses
 the others too, for DICOM objects derived from the image.) What pydicom warns, logs or raises may
 quote the file, so none of it gets through; the messages here name elements, never their values.
 """
@@ -50,7 +50,7 @@ from cxrg.image.grayscale import (
 from cxrg.image.orientation import UPRIGHT, Turn, from_patient, is_lateral
 from cxrg.image.samples import COLOURED, default_grey, refuse_constant
 
-_KEYWORDS = [
+KEYWORDS = [
     *("SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "ViewPosition"),
     "BodyPartExamined",
     *("ViewCodeSequence", "BurnedInAnnotation", "NumberOfFrames", "SamplesPerPixel"),
@@ -67,6 +67,7 @@ _KEYWORDS = [
         for part in ("Descriptor", "Data")
     ),
 ]
+"""The elements that reading needs: none of them names the patient."""
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
 _RADIOGRAPHS = frozenset({"", "CR", "DX", "DR", "RG", "RF", "XA", "OT", "SC"})
 # Parts of the body of PS3.16 Annex L whose radiographs show no whole chest.
@@ -150,7 +151,7 @@ def as_file(path: Path, ds: pydicom.Dataset) -> bytes:
     with quiet():
         try:
             kept = pydicom.Dataset()
-            for keyword in _KEYWORDS:
+            for keyword in KEYWORDS:
                 if keyword in ds:
                     kept[keyword] = ds[keyword]
             meta = pydicom.dataset.FileMetaDataset()
@@ -282,7 +283,7 @@ def hashed_uid(uid: str) -> str:
 def _parse(path: Path, data: bytes) -> pydicom.FileDataset:
     """The data set, with a transfer syntax even where the file has no meta information."""
     try:
-        ds = read_elements(data, _KEYWORDS)
+        ds = read_elements(data, KEYWORDS)
         if "TransferSyntaxUID" not in ds.file_meta:
             implicit, little = ds.original_encoding
             ds.file_meta.TransferSyntaxUID = _plain_syntax(bool(implicit), bool(little))

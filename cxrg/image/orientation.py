@@ -30,6 +30,13 @@ class Turn:
     flip_rows: bool = False
     flip_columns: bool = False
 
+    @property
+    def inverse(self) -> Turn:
+        """The step from upright to stored pixels."""
+        if not self.transpose:
+            return self
+        return Turn(transpose=True, flip_rows=self.flip_columns, flip_columns=self.flip_rows)
+
     def array(self, stored: NDArray[Any]) -> NDArray[Any]:
         """The upright array of a stored one, ``(H, W)`` or ``(H, W, channels)``."""
         upright = stored.swapaxes(0, 1) if self.transpose else stored
