@@ -268,8 +268,7 @@ class Ledger:
         return state, owner, at, stem, record
 
     def _seal(self, *facts: object) -> bytes:
-        """Return a keyed digest of a row, which shows whether it was damaged."""
-        return hashlib.blake2b(repr(facts).encode(), key=self._secret, digest_size=16).digest()
+        return seal(self._secret, *facts)
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -493,6 +492,11 @@ class Ledger:
                 f"{self._file}: is not a ledger of cxrg, or is damaged ({error}); move it away, "
                 "or choose another folder"
             ) from error
+
+
+def seal(secret: bytes, *facts: object) -> bytes:
+    """Return a keyed digest of a row, which shows whether it was damaged."""
+    return hashlib.blake2b(repr(facts).encode(), key=secret, digest_size=16).digest()
 
 
 _DISK_ERRORS = {
