@@ -143,6 +143,7 @@ def ground_with_start_token(
     model: Model,
     options: Options,
     settings: RunSettings | None = None,
+    tokens: bool = False,
 ) -> tuple[list[Grounding], Grounding | None]:
     """Ground phrases, and the token before every phrase, in one pass over one inversion.
 
@@ -152,6 +153,7 @@ def ground_with_start_token(
         model: a loaded model.
         options: all knobs.
         settings: where it runs and how fast.
+        tokens: keep each token's attention in the results' ``maps.tokens``, too.
 
     Returns:
         One result per phrase, and that of the start token; None in its place where the tokenizer
@@ -166,7 +168,8 @@ def ground_with_start_token(
     image = _read(image, model, options)
     start = [START] if _start_prompt(model).span.start else []
     plans = [*_plans(phrases, model, options, settings), *start]
-    results = list(_ground_each(image, plans, model, options, settings, _Clock()))
+    how = ReadSettings.of(options, tokens=tokens)
+    results = list(_ground_each(image, plans, model, options, settings, _Clock(), how))
     return results[: len(phrases)], results[-1] if start else None
 
 
@@ -178,6 +181,7 @@ def _ground_each(
     options: Options,
     settings: RunSettings,
     clock: _Clock,
+    how: ReadSettings | None = None,
 ) -> Iterator[Grounding]:
     """Yield the result of each phrase, with the seconds of all stages until then."""
     if settings.threads != "auto":
@@ -188,7 +192,8 @@ def _ground_each(
     microbatch = Microbatch.of(model, settings.batch)
     clock.lap("prepare")
     searches = [each for plan in plans for each in (plan, *plan.parts) if each.subject is not None]
-    found = _search(image, searches, model, options, layers, microbatch, clock)
+    how = how or ReadSettings.of(options)
+    found = _search(image, searches, model, options, layers, microbatch, clock, how)
     for plan in plans:
         refused = plan.subject is None
         whole = make_refusal(image, plan, model, options) if refused else next(found)
@@ -206,6 +211,7 @@ def _search(
     layers: Sequence[str],
     microbatch: Microbatch,
     clock: _Clock,
+    how: ReadSettings,
 ) -> Iterator[Grounding]:
     """Yield the result of each plan that has a subject; no network runs before the first."""
     mean, std = model.posterior(_fitting(image, model, options))
@@ -213,7 +219,6 @@ def _search(
     latents = list(route_of(options, model.schedule).latents(model, mean, std, microbatch))
     clock.lap("invert")
     requests = ((latents, _prompt(model, plan, options)) for plan in plans)
-    how = ReadSettings.of(options)
     whereabouts = Whereabouts(image)
     # Lazy: a phrase's attention is dropped as soon as its result is made.
     read = read_each(model, requests, layers, how=how, microbatch=microbatch)

@@ -119,9 +119,14 @@ def check_view(image: CxrImage, *, any_image: bool) -> CxrImage:
 
 def judge_view(image: CxrImage) -> View:
     """The kind of an image, of which the whole is looked at however the model reads it."""
+    return judge_square(view_square(image))
+
+
+def view_square(image: CxrImage) -> NDArray[np.float32]:
+    """The picture that is judged: the whole image with margins, ``(64, 64)`` in [0, 1]."""
     crop = image.frame.crop
     frame = Frame.fit(image.frame.source, SIDE, "pad", crop.width / crop.height)
-    return judge_square(frame.sample(np.nan_to_num(image.grey)).clip(0, 1))
+    return frame.sample(np.nan_to_num(image.grey)).clip(0, 1)
 
 
 @torch.inference_mode()

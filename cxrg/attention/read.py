@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cxrg.attention.watch import AllRead, AttentionMaps, Extra, Layers, Recorder, watch
 from cxrg.errors import ModelError
@@ -33,15 +34,18 @@ class ReadSettings:
     Attributes:
         sparse: scores to probabilities, see `cxrg.attention.sparse`.
         extra: what is read in addition to the chosen tokens, see `AttentionMaps`.
+        tokens: whether each token of the phrase is read alone, too.
     """
 
     sparse: Sparse = "off"
     extra: tuple[Extra, ...] = ()
+    tokens: bool = False
 
     @classmethod
-    def of(cls, options: Options) -> ReadSettings:
-        """The settings that the options select."""
-        return cls(sparse=options.sparse, extra=("start",) if options.bbm != "off" else ())
+    def of(cls, options: Options, *, tokens: bool = False) -> ReadSettings:
+        """The settings that the options select; ``tokens`` as above."""
+        extra: tuple[Extra, ...] = ("start",) if options.bbm != "off" else ()
+        return cls(sparse=options.sparse, extra=extra, tokens=tokens)
 
 
 def read_attention(
@@ -109,20 +113,26 @@ def read_each(
             ready[name].extend(part[name])
         while unfinished and len(ready[layers[0]]) >= len(unfinished[0][1]):
             prompt, timesteps = unfinished.popleft()
-            count = len(timesteps)
-            joined = {name: np.stack(maps[:count], axis=1) for name, maps in ready.items()}
+            count, kinds = len(timesteps), len(token_weights(prompt, how))
+            joined = {
+                name: np.stack([each[:kinds] for each in maps[:count]], axis=1)
+                for name, maps in ready.items()
+            }
             for maps in ready.values():
                 del maps[:count]
             yield prompt, as_maps(joined, timesteps, how)
 
 
 def as_maps(joined: Layers, timesteps: tuple[int, ...], how: ReadSettings) -> AttentionMaps:
-    """Maps ``(K, T, h, w)`` per layer, of the chosen tokens, then of the extra ones."""
-    first, *more = (
-        {name: maps[k] for name, maps in joined.items()} for k in range(1 + len(how.extra))
+    """Maps ``(K, T, h, w)`` per layer: of the chosen tokens, the extra ones, each token alone."""
+    known = 1 + len(how.extra)
+    first, *more = ({name: maps[k] for name, maps in joined.items()} for k in range(known))
+    return AttentionMaps(
+        layers=first,
+        timesteps=timesteps,
+        extra=dict(zip(how.extra, more, strict=True)),
+        tokens={name: maps[known:] for name, maps in joined.items()} if how.tokens else {},
     )
-    extra = dict(zip(how.extra, more, strict=True))
-    return AttentionMaps(layers=first, timesteps=timesteps, extra=extra)
 
 
 def _read(
@@ -133,7 +143,8 @@ def _read(
 ) -> Layers:
     """Maps ``(B, K, h, w)`` per layer of an evaluation, which ends after the last layer."""
     times, latents, prompts = zip(*rows, strict=True)
-    weights = torch.stack([token_weights(prompt, how) for prompt in prompts]).to(model.device)
+    weights = pad_sequence([token_weights(prompt, how) for prompt in prompts], batch_first=True)
+    weights = weights.to(model.device)
     with (
         watch(model.denoiser, layers, weights, sparse=how.sparse, stop_early=True) as recorder,
         suppress(AllRead),
@@ -152,7 +163,7 @@ def read_maps(recorder: Recorder, layers: Sequence[str]) -> Layers:
 
 
 def token_weights(prompt: Prompt, how: ReadSettings) -> Tensor:
-    """Weights ``(K, L)`` of the chosen tokens, then of the extra ones.
+    """Weights ``(K, L)`` of the chosen tokens, then of the extra ones, then of each token alone.
 
     Raises:
         ModelError: the start token is to be read, and the tokenizer sets none.
@@ -162,4 +173,6 @@ def token_weights(prompt: Prompt, how: ReadSettings) -> Tensor:
     weights = torch.zeros(1 + len(how.extra), prompt.embeds.shape[0])
     weights[0, list(prompt.selected)] = 1.0
     weights[1:, 0] = 1.0
+    if how.tokens:
+        weights = torch.cat([weights, torch.eye(len(prompt.embeds))[prompt.span]])
     return weights

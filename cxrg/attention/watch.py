@@ -38,11 +38,13 @@ class AttentionMaps:
         layers: of the chosen tokens, summed.
         timesteps: where they were read.
         extra: of the start token (``start``), where requested.
+        tokens: of each token of the phrase alone, where requested; ``(N, T, h, w)``, chosen or not.
     """
 
     layers: Layers
     timesteps: tuple[int, ...]
     extra: dict[Extra, Layers] = field(default_factory=dict)
+    tokens: Layers = field(default_factory=dict)
 
     def first(self, count: int) -> Self:
         """The same without what was read after the first timesteps."""
@@ -58,6 +60,7 @@ class AttentionMaps:
             layers=_part(self.layers, part),
             timesteps=self.timesteps[part],
             extra={kind: _part(layers, part) for kind, layers in self.extra.items()},
+            tokens={name: maps[:, part] for name, maps in self.tokens.items()},
         )
 
 

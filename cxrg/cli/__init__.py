@@ -16,7 +16,19 @@ import typer
 from typer.core import TyperGroup
 
 from cxrg.about import __version__
-from cxrg.cli import anatomy, bench, evaluate, export, ground, models, options, phantom, train, tune
+from cxrg.cli import (
+    anatomy,
+    bench,
+    evaluate,
+    explain,
+    export,
+    ground,
+    models,
+    options,
+    phantom,
+    train,
+    tune,
+)
 from cxrg.cli.terminal import (
     complain,
     drop_output,
@@ -73,6 +85,7 @@ app = typer.Typer(
     epilog="Research use only - not for diagnosis. Left and right are the patient's.",
 )
 app.command()(ground.ground)
+app.command()(explain.explain)
 app.command()(export.export)
 app.command()(options.options)
 app.add_typer(models.app, name="models")

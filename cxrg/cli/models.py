@@ -90,6 +90,12 @@ def _card_facts(card: Card) -> dict[str, str]:
         elif key in _EXPECTED and not card.shipped:
             values[key] = "unknown"
     values["weights"] = _WEIGHTS[card.weights]
+    if card.reference:
+        table = card.reference
+        findings = ", ".join(table["scores"])
+        values["reference"] = (
+            f"scores in {table['images']} healthy chests ({table['of']}): {findings}"
+        )
     values["presets"] = "\n".join(f"{name}: {_preset(name, card)}" for name in PRESETS)
     return values
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -36,9 +37,9 @@ def heatmap_of(
         The heatmap, background included, and the attention of which it was made, both float32
         ``(S, S)`` in [0, 1], and the score in [0, 1].
     """
-    finish = _finish(frame, options)
-    read = _window(maps, options) if free else maps
-    absolute = finish(aggregate(read.layers, frame.side, how=options.enlarge))
+    finish = partial(_finish, frame=frame, options=options)
+    read = counted(maps, options)
+    absolute = attention_of(read.layers, frame, options)
     score = min(max(presence(absolute), 0.0), 1.0)
     attention = absolute.clip(0, 1)
     if free:
@@ -47,6 +48,17 @@ def heatmap_of(
     each = options.normalise == "minmax"
     heat = finish(_joined(read, frame.side, options)) if each else absolute
     return (heat.clip(0, 1) if options.normalise == "none" else scale(heat)), attention, score
+
+
+def attention_of(layers: Layers, frame: Frame, options: Options) -> NDArray[np.float32]:
+    """The mean attention over layers and steps, smoothed, float32 ``(S, S)``: linear in its maps.
+
+    Args:
+        layers: ``(T, h, w)`` per layer.
+        frame: where the image is on the square; beside the image is the smallest value in it.
+        options: all knobs.
+    """
+    return _finish(aggregate(layers, frame.side, how=options.enlarge), frame, options)
 
 
 def attention_by(
@@ -69,8 +81,7 @@ def attention_by(
     """
     if what not in ("layer", "timestep"):
         raise UsageError(f"by {what!r} is unknown; use layer or timestep")
-    finish = _finish(frame, options)
-    read = _window(maps, options) if options.bbm != "off" else maps
+    read = counted(maps, options)
     steps = np.array(read.timesteps)
     parts: Mapping[str | int, Layers] = (
         {name: {name: layer} for name, layer in read.layers.items()}
@@ -81,22 +92,23 @@ def attention_by(
         }
     )
     return {
-        name: finish(aggregate(layers, frame.side, how=options.enlarge)).clip(0, 1)
-        for name, layers in parts.items()
+        name: attention_of(layers, frame, options).clip(0, 1) for name, layers in parts.items()
     }
 
 
-def _finish(frame: Frame, options: Options) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """What is done to every map on the square: it is smoothed, and its margins are levelled."""
+def counted(maps: AttentionMaps, options: Options) -> AttentionMaps:
+    """The maps that make the heatmap: where biases are merged, more was read than the window."""
+    if options.bbm == "off":
+        return maps
+    return maps.first(int(window_indices(options.window, len(maps.timesteps))[1]))
+
+
+def _finish(heat: NDArray[np.float32], frame: Frame, options: Options) -> NDArray[np.float32]:
+    """Smooth a map and leave nothing beside the image."""
     height, width = frame.source
     seen = frame.to_canonical(Box(0, 0, width, height))
     assert seen is not None  # every frame holds its image
-    return lambda heat: confine(smooth(heat, options.sigma * frame.side), seen)
-
-
-def _window(maps: AttentionMaps, options: Options) -> AttentionMaps:
-    """What was read in the window; where biases are merged, more was read."""
-    return maps.first(int(window_indices(options.window, len(maps.timesteps))[1]))
+    return confine(smooth(heat, options.sigma * frame.side), seen)
 
 
 def _joined(maps: AttentionMaps, side: int, options: Options) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ class Card:
         layers: cross-attention modules to read, full names or parents; empty: the published rule.
         dtype: the precision that was checked against float32 on this checkpoint.
         presets: knobs that replace those of the preset of that name.
+        reference: presence scores in healthy chests, see `cxrg.heatmap.reference`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Card:
     layers: tuple[str, ...] = ()
     dtype: Literal["float32", "bfloat16"] = "float32"
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reference: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shipped(self) -> bool:
@@ -106,8 +109,34 @@ def _has_its_type(key: str, value: Any) -> bool:
         case "presets":
             named = isinstance(value, dict)
             return named and all(isinstance(knobs, dict) for knobs in value.values())
+        case "reference":
+            return _is_reference(value)
     # Facts are shown: control characters would reach the terminal.
     return isinstance(value, str) and value.isprintable()
+
+
+def _is_reference(value: Any) -> bool:
+    """Whether it is a table of `cxrg.heatmap.reference`, or empty."""
+    if not isinstance(value, dict):
+        return False
+    if not value:
+        return True
+    texts = [value.get(key) for key in ("identity", "preset", "of")]
+    images, at, scores = (value.get(key) for key in ("images", "quantiles", "scores"))
+    if not (all(isinstance(text, str) and text.isprintable() for text in texts)):
+        return False
+    if not (type(images) is int and images > 0 and isinstance(scores, dict) and _ascend(at)):
+        return False
+    return all(_ascend(each) and len(each) == len(at or ()) for each in scores.values())
+
+
+def _ascend(values: Any) -> bool:
+    """Whether it is a list of numbers from 0 to 1 that never fall, at least one."""
+    if not (isinstance(values, list) and values):
+        return False
+    if not all(type(each) in (int, float) and 0 <= each <= 1 for each in values):
+        return False
+    return all(low <= high for low, high in pairwise(values))
 
 
 _ALLOWED = {

@@ -129,3 +129,14 @@ def test_shortcut_finds_a_blur_and_nothing_where_nothing_is() -> None:
     inside = images.copy()
     inside[drawn, 24:40, 16:48] = 255
     assert shortcut(replace(pool, images=inside))[0] == pytest.approx(same, abs=0.02)
+
+
+def test_a_table_of_healthy_chests_is_a_fact_of_a_card() -> None:
+    from cxrg.model.card import card_from
+    from tests.benchmarks.reference import table_of
+
+    scores = {"opacity": [i / 100 for i in range(101)], "nodule": [0.5] * 101}
+    table = table_of(scores, identity="sha256:01", preset="fast", of="somewhere")
+    assert table["scores"]["opacity"] == table["quantiles"]
+    assert table["images"] == 101
+    assert card_from({"name": "x", "reference": table}, origin="here").reference == table

@@ -11,6 +11,20 @@ from cxrg.errors import ModelError
 from cxrg.model import card
 from cxrg.model.card import Card, card_from, known_cards, read_card
 
+REFERENCE = {
+    "identity": "sha256:0123",
+    "preset": "fast",
+    "images": 40,
+    "of": "held-out normals",
+    "quantiles": [0.25, 0.5, 0.75],
+    "scores": {"opacity": [0.2, 0.3, 0.5]},
+}
+FALLING = {"opacity": [0.5, 0.3, 0.2]}
+
+
+def test_scores_of_healthy_chests_are_facts() -> None:
+    assert card_from({"name": "x", "reference": REFERENCE}, origin="here").reference == REFERENCE
+
 
 def test_the_public_checkpoints_are_known() -> None:
     cards = known_cards()
@@ -57,6 +71,11 @@ def test_a_shipped_folder_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
         ('{"name": "x", "layers": [1]}', r"layers cannot be \[1\]"),
         ('{"name": "x", "presets": {"fast": 1}}', "presets cannot be .*"),
         ('{"name": "x", "licence": "a\\u001b[31mb"}', "licence cannot be"),
+        ('{"name": "x", "reference": [1]}', "reference cannot be"),
+        ('{"name": "x", "reference": {"scores": {}}}', "reference cannot be"),
+        (f'{{"name": "x", "reference": {json.dumps(REFERENCE | {"images": 0})}}}', "reference"),
+        (f'{{"name": "x", "reference": {json.dumps(REFERENCE | {"quantiles": [0.5]})}}}', "refer"),
+        (f'{{"name": "x", "reference": {json.dumps(REFERENCE | {"scores": FALLING})}}}', "refer"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )

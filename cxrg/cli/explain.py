@@ -1,0 +1,124 @@
+"""``cxrg explain``: why a phrase was found in an image, or not, as a page and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrg.cli.knobs import (
+    Adapter,
+    Batch,
+    Debug,
+    Device,
+    Dtype,
+    Model,
+    Offline,
+    Preset,
+    Revision,
+    SetKnobs,
+    Threads,
+    check_adapter,
+    check_device,
+    read_knobs,
+)
+from cxrg.cli.terminal import write
+from cxrg.errors import InputError
+from cxrg.options import DEFAULT_PRESET, read_settings, resolve
+
+
+def explain(
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="Frontal X-ray.", show_default=False)
+    ],
+    phrase: Annotated[
+        str, typer.Argument(metavar="PHRASE", help="What to look for.", show_default=False)
+    ],
+    controls: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Other chests to read the phrase in, at most 20; else synthetic healthy ones.",
+        ),
+    ] = None,
+    preset: Preset = DEFAULT_PRESET,
+    set_knobs: SetKnobs = None,
+    model: Model = "compact",
+    adapter: Adapter = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch: Batch = "auto",
+    threads: Threads = "auto",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = Path(
+        "cxrg-out"
+    ),
+    any_image: Annotated[
+        bool, typer.Option("--any-image", help="Warn of images that are no chest X-ray.")
+    ] = False,
+    force_ground: Annotated[
+        bool, typer.Option("--force-ground", help="Ground phrases as written, whatever they mean.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Explain why a phrase was found in an image, or not: a page (HTML) and a picture (PNG).
+
+    They show the attention of each token, layer and timestep, the same phrase in other chests,
+    other phrases in this image, the score beside those of healthy chests, and what the model saw.
+    Research use only - not for diagnosis.
+
+    \b
+    Examples:
+    cxrg explain chest.dcm "left basal opacity"
+    cxrg explain chest.dcm "pneumothorax" --controls normals/ --set draws=8
+    """
+    check_device(device)
+    check_adapter(adapter)
+    knobs = read_knobs(set_knobs or [])
+    resolve(preset, **knobs)  # checked before anything slow is imported
+    settings = read_settings(
+        {
+            "dtype": dtype,
+            "batch": batch,
+            "threads": threads,
+            "any_image": any_image,
+            "force_ground": force_ground,
+        }
+    )
+    others = _images(controls) if controls else []
+    from cxrg import explanation
+    from cxrg.model.load import load
+    from cxrg.output.explanation import sentences, write_explanation
+
+    loaded = load(
+        model, device=device, dtype=dtype, revision=revision, offline=offline, adapter=adapter
+    )
+    made = explanation.explain(
+        image,
+        phrase,
+        model=loaded,
+        options=resolve(preset, loaded.card.presets, **knobs),
+        settings=settings,
+        controls=others,
+    )
+    files = write_explanation(made, out)
+    for sentence in sentences(made):
+        write(sentence)
+    for file in files.values():
+        write(str(file))
+
+
+def _images(folder: Path) -> list[Path]:
+    """The images of a folder by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    from cxrg.image.read import is_image
+
+    found = [path for path in sorted(folder.iterdir()) if is_image(path)] if folder.is_dir() else []
+    if not found:
+        raise InputError(f"{folder}: no folder with images; give one for --controls, or leave it")
+    return found
