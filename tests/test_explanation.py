@@ -149,7 +149,7 @@ def test_page_and_picture_name_nobody_and_need_no_other_file(
         assert all(secret not in path.name for path in files.values())
     picture = cv2.imread(str(files["png"]))
     assert picture is not None
-    assert picture.shape[1] == 1130
+    assert picture.shape[1] > 1000
 
 
 def test_the_score_is_set_beside_those_of_healthy_chests(made: Explanation) -> None:

@@ -17,28 +17,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.about import NOTICE
-from cxrg.files import atomic_write
 from cxrg.output.formats import stem_of
 from cxrg.output.html import write_page
-from cxrg.output.picture import render, text_width, write_text
+from cxrg.output.overlay import palette
+from cxrg.output.page import beside, empty, framed, png_bytes, status_colour, write_png
+from cxrg.output.picture import render
+from cxrg.output.text import BOLD, DIM, TEXT, Colour, Line, Pixels, band, fold, write_text
 
 if TYPE_CHECKING:
     from cxrg.explanation import Explanation, Share
     from cxrg.geometry import Frame
     from cxrg.result import Grounding
 
-Pixels = NDArray[np.uint8]
 Map = NDArray[np.float32]
 
 _TILE = 208  # pixels of a small picture's side
 _MOST_STEPS = 8  # small pictures of timesteps
 _OPACITY = 0.6
-_WIDTH = 1130
-_COLUMNS = 5
-_MARGIN, _GAP = 24, 14
-_LINE = 20
-_GROUND, _TEXT, _DIM, _MARK = (255, 255, 255), (17, 17, 17), (90, 90, 90), (176, 0, 32)
-_BOX, _DOT = (205, 214, 226), (86, 110, 150)
+_COLUMNS, _GAP, _UNIT = 5, 12, 22
+_WIDTH = _COLUMNS * _TILE + (_COLUMNS - 1) * _GAP
+_SMALL, _PLAIN, _LARGE = 14, 16, 20  # sizes of the type
+_LIMIT: Colour = (255, 120, 110)
+_QUARTERS: Colour = (70, 90, 125)
+_DOT: Colour = (140, 170, 220)
+_LEGEND = (
+    "The first row is the score; dots are scores of controls. Of healthy chests the line reaches "
+    "from 5 to 95 %, the box from 25 to 75 %, and the bright mark is the median."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -79,20 +84,20 @@ def write_explanation(explanation: Explanation, folder: Path) -> dict[str, Path]
         files["html"],
         phrase=explanation.grounding.phrase,
         why=why,
-        result=_png(result),
-        ruler=_png(_ruler(explanation)) if explanation.tokens else None,
+        result=png_bytes(result),
+        ruler=png_bytes(_ruler(explanation)) if explanation.tokens else None,
+        legend=_LEGEND,
         rows=[
             {
                 "title": row.title,
                 "text": row.text,
-                "tiles": [(_png(tile.picture), tile.caption, tile.note) for tile in row.tiles],
+                "tiles": [(png_bytes(tile.picture), tile.caption, tile.note) for tile in row.tiles],
             }
             for row in rows
         ],
         facts=list(_facts(explanation)),
     )
-    with atomic_write(files["png"]) as file:
-        file.write(_png(_sheet(explanation, result, why, rows)))
+    write_png(_sheet(explanation, result, why, rows), files["png"])
     return files
 
 
@@ -138,9 +143,10 @@ def _of_healthy(explanation: Explanation) -> Iterator[str]:
         yield "There is no reference distribution of healthy chests for this model and finding."
         return
     share = reference.share_below(score)
+    many = "all" if share == 1 else "none" if share == 0 else f"{share:.0%}"
     yield (
         f"Of {reference.images} healthy chests ({reference.of}) that were asked for "
-        f"{reference.finding}, {share:.0%} score lower."
+        f"{reference.finding}, {many} score lower."
     )
 
 
@@ -338,15 +344,15 @@ def _overlay(
     """A square under a map, of which ``top``, else its maximum, has the strongest colour."""
     top = float(heat.max()) if top is None else top
     strength = cv2.resize(heat, (_TILE, _TILE), interpolation=cv2.INTER_AREA) / max(top, 1e-9)
-    strength = strength.clip(0, 1).astype(np.float32)
-    colours = cv2.applyColorMap(np.rint(strength * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    strength = np.asarray(strength.clip(0, 1), np.float32)
+    colours = palette()[np.rint(strength * 255).astype(np.uint8)]
     alpha = _OPACITY * strength[..., None]
-    mixed = np.rint(_grey(square) * (1 - alpha) + colours[..., ::-1] * alpha).astype(np.uint8)
+    mixed = np.rint(_grey(square) * (1 - alpha) + colours * alpha).astype(np.uint8)
     if where is not None:
         inside = cv2.resize(where.astype(np.uint8), (_TILE, _TILE), interpolation=cv2.INTER_NEAREST)
         lines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(mixed, lines, -1, (255, 255, 255), 1, cv2.LINE_AA)
-    return mixed
+    return np.asarray(mixed, np.uint8)
 
 
 # --- the score among others -----------------------------------------------------------------------
@@ -355,55 +361,48 @@ def _overlay(
 def _ruler(explanation: Explanation) -> Pixels:
     """Scores from 0 to 1: this one, those of healthy chests, of controls, and the limit."""
     found, reference, chests = explanation.grounding, explanation.reference, explanation.chests
-    rows = ["this phrase, this image"]
-    rows += [f"{reference.images} healthy chests, {reference.finding}"] if reference else []
-    rows += ["this phrase, other chests"] if chests else []
-    rows += ["other phrases, this image"]
-    left, right, tall, head = 300, _WIDTH - 2 * _MARGIN - 20, 30, 20
-    size = head + tall * (len(rows) + 1) + 10, _WIDTH - 2 * _MARGIN, 3
-    canvas = np.full(size, _GROUND, np.uint8)
+    rows = [("this phrase, this image", [found.score])]
+    if reference:
+        rows += [(f"{reference.images} healthy chests: {reference.finding}", [])]
+    if chests:
+        rows += [("this phrase, other chests", list(chests.scores))]
+    rows += [("other phrases, this image", [e.score for e in explanation.others if e.phrase])]
+    left, right, tall, head = 300, _WIDTH - 20, 30, 24
+    bottom = head + tall * len(rows)
+    canvas = empty(bottom + tall, _WIDTH)
 
     def x(score: float) -> int:
         return round(left + (right - left) * min(max(score, 0.0), 1.0))
 
-    bottom = head + tall * len(rows)
     for tick in np.linspace(0, 1, 6):
-        cv2.line(canvas, (x(tick), head), (x(tick), bottom), (225, 225, 225), 1)
-        write_text(canvas, f"{tick:.1f}", (x(tick) - 10, bottom + 20), 14, _DIM)
+        cv2.line(canvas, (x(tick), head), (x(tick), bottom), (60, 62, 68), 1)
+        write_text(canvas, f"{tick:.1f}", (x(tick) - 10, bottom + 20), _SMALL, DIM)
     limit = found.options.absent_below
     if limit is not None:
-        cv2.line(canvas, (x(limit), head), (x(limit), bottom), _MARK, 2)
-        write_text(canvas, f"found from {limit:.2f}", (x(limit) - 45, head - 5), 14, _MARK)
-    for number, name in enumerate(rows):
+        cv2.line(canvas, (x(limit), head), (x(limit), bottom), _LIMIT, 2)
+        write_text(canvas, f"found from {limit:.2f}", (x(limit) - 45, head - 7), _SMALL, _LIMIT)
+    for number, (name, scores) in enumerate(rows):
         y = head + tall * number + tall // 2
-        write_text(canvas, name, (0, y + 5), 15, _TEXT)
-        if name.startswith("this phrase, this"):
-            cv2.circle(canvas, (x(found.score), y), 8, _TEXT, cv2.FILLED, cv2.LINE_AA)
-            write_text(canvas, f"{found.score:.2f}", (x(found.score) + 14, y + 5), 15, _TEXT, 600)
-        elif reference and "healthy chests, " in name:
+        write_text(canvas, name, (0, y + 5), _PLAIN, TEXT)
+        if not scores and reference:
             _draw_quantiles(canvas, [x(each) for each in reference.scores], reference.quantiles, y)
-        else:
-            scores = (
-                chests.scores
-                if chests and name.endswith("chests")
-                else [each.score for each in explanation.others if each.phrase]
-            )
-            for score in scores:
-                cv2.circle(canvas, (x(score), y), 5, _DOT, cv2.FILLED, cv2.LINE_AA)
+        for score in scores:
+            size, colour = (5, _DOT) if number else (8, status_colour(found))
+            cv2.circle(canvas, (x(score), y), size, colour, cv2.FILLED, cv2.LINE_AA)
     return canvas
 
 
 def _draw_quantiles(
     canvas: Pixels, places: Sequence[int], quantiles: Sequence[float], y: int
 ) -> None:
-    """A box from the lower to the upper quarter, the median, and lines to the ends."""
+    """A box from the lower to the upper quarter, the median, and a line from 5 to 95 %."""
     low, lower, middle, upper, high = (
         round(float(np.interp(q, quantiles, places))) for q in (0.05, 0.25, 0.5, 0.75, 0.95)
     )
     cv2.line(canvas, (low, y), (high, y), _DOT, 2)
-    cv2.rectangle(canvas, (lower, y - 8), (max(upper, lower + 1), y + 8), _BOX, cv2.FILLED)
+    cv2.rectangle(canvas, (lower, y - 8), (max(upper, lower + 1), y + 8), _QUARTERS, cv2.FILLED)
     cv2.rectangle(canvas, (lower, y - 8), (max(upper, lower + 1), y + 8), _DOT, 1)
-    cv2.line(canvas, (middle, y - 8), (middle, y + 8), _DOT, 3)
+    cv2.line(canvas, (middle, y - 8), (middle, y + 8), TEXT, 3)
 
 
 # --- the sheet ------------------------------------------------------------------------------------
@@ -413,76 +412,56 @@ def _sheet(
     explanation: Explanation, result: Pixels, why: Sequence[str], rows: Sequence[Row]
 ) -> Pixels:
     """All of the page in one picture, RGB."""
-    inner = _WIDTH - 2 * _MARGIN
-    parts = [_text([f"Why? {explanation.grounding.phrase}"], 24, bold=True)]
-    parts += [_text([NOTICE.capitalize()], 14, colour=_DIM)]
-    parts += [_text([f"- {sentence}" for sentence in why], 16)]
-    tall = round(len(result) * inner / result.shape[1])
-    shrunk = cv2.resize(result, (inner, tall), interpolation=cv2.INTER_AREA)
-    parts += [np.asarray(shrunk, np.uint8)]
+    title = f"Why? {explanation.grounding.phrase}"
+    head = [
+        *fold(title, _LARGE + 4, _WIDTH, weight=BOLD),
+        *fold(f"{NOTICE.capitalize()}.", _SMALL, _WIDTH, colour=DIM),
+        Line(text="", size=_SMALL // 2),
+    ]
+    for number, sentence in enumerate(why):
+        colour = TEXT if number else status_colour(explanation.grounding)
+        head += fold(f"• {sentence}", _PLAIN, _WIDTH, colour=colour)
+    tall = round(len(result) * _WIDTH / result.shape[1])
+    shrunk = cv2.resize(result, (_WIDTH, tall), interpolation=cv2.INTER_AREA)
+    bands = [band(head, _WIDTH), empty(_GAP, _WIDTH), np.asarray(shrunk, np.uint8)]
     if explanation.tokens:
-        parts += [_text(["How high is the score?"], 18, bold=True), _ruler(explanation)]
+        bands += [_heading("How high is the score?", _LEGEND), _ruler(explanation)]
     for row in rows:
-        parts += [_text([row.title], 18, bold=True), _text([row.text], 14, colour=_DIM)]
+        bands += [_heading(row.title, row.text)]
         for start in range(0, len(row.tiles), _COLUMNS):
-            parts += [_strip(row.tiles[start : start + _COLUMNS])]
-    total = sum(len(part) + _GAP for part in parts) + 2 * _MARGIN
-    canvas = np.full((total, _WIDTH, 3), _GROUND, np.uint8)
-    y = _MARGIN
-    for part in parts:
-        canvas[y : y + len(part), _MARGIN : _MARGIN + part.shape[1]] = part
-        y += len(part) + _GAP
-    return canvas
+            bands += [_strip(row.tiles[start : start + _COLUMNS])]
+    return framed(bands, _UNIT)
+
+
+def _heading(title: str, text: str) -> Pixels:
+    lines = [
+        Line(text="", size=_SMALL),
+        *fold(title, _LARGE, _WIDTH, weight=BOLD),
+        *fold(text, _SMALL, _WIDTH, colour=DIM),
+        Line(text="", size=_SMALL // 2),
+    ]
+    return band(lines, _WIDTH)
 
 
 def _strip(tiles: Sequence[Tile]) -> Pixels:
-    captions = [
-        [
-            *_lines(tile.caption, 14, _TILE)[:2],
-            *(_lines(tile.note, 13, _TILE)[:2] if tile.note else []),
-        ]
+    """Small pictures side by side, each with its caption."""
+    columns = [
+        np.vstack(
+            [
+                tile.picture,
+                band(
+                    [
+                        *fold(tile.caption, _SMALL, _TILE),
+                        *(fold(tile.note, _SMALL, _TILE, colour=DIM) if tile.note else ()),
+                    ],
+                    _TILE,
+                ),
+            ]
+        )
         for tile in tiles
     ]
-    tall = _TILE + _LINE * max(map(len, captions)) + 6
-    canvas = np.full((tall, _WIDTH - 2 * _MARGIN, 3), _GROUND, np.uint8)
-    for number, (tile, lines) in enumerate(zip(tiles, captions, strict=True)):
-        left = number * (_TILE + 10)
-        canvas[:_TILE, left : left + _TILE] = tile.picture
-        for row, line in enumerate(lines, 1):
-            write_text(canvas, line, (left, _TILE + _LINE * row), 14, _TEXT)
-    return canvas
-
-
-def _text(
-    paragraphs: Sequence[str],
-    size: int,
-    *,
-    bold: bool = False,
-    colour: tuple[int, int, int] = _TEXT,
-) -> Pixels:
-    width, leading = _WIDTH - 2 * _MARGIN, round(size * 1.4)
-    lines = [line for text in paragraphs for line in _lines(text, size, width)]
-    canvas = np.full((leading * len(lines) + size // 3, width, 3), _GROUND, np.uint8)
-    for row, line in enumerate(lines):
-        write_text(canvas, line, (0, leading * row + size), size, colour, 600 if bold else 400)
-    return canvas
-
-
-def _lines(text: str, size: int, width: int) -> list[str]:
-    """A text in lines that fit; a word that is too long is cut."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or text_width(longer, size) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
-
-
-def _png(picture: Pixels) -> bytes:
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    return encoded.tobytes()
+    blanks = [empty(1, _TILE)] * (_COLUMNS - len(tiles))
+    return beside([*columns, *blanks], _GAP)
 
 
 def _facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
