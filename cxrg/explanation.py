@@ -11,22 +11,20 @@ or synthetic healthy ones, and other phrases, and none at all, are read in this 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count, islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrg.anatomy.view import View, judge_view, view_square
 from cxrg.attention.layers import block_of
-from cxrg.attention.watch import AttentionMaps, Layers
 from cxrg.chest.names import SIDES
 from cxrg.errors import ImageError
 from cxrg.grounding import ground_each, ground_with_start_token
-from cxrg.heatmap.from_attention import attention_of, counted
+from cxrg.heatmap.from_attention import attention_by, attention_of, counted
 from cxrg.heatmap.maps import Heat
 from cxrg.heatmap.presence import PRESENCE_TOP
 from cxrg.heatmap.reference import Reference, reference_of
@@ -47,8 +45,6 @@ MOST_CONTROLS = 20
 _FIRST_PHANTOM = 2**41  # beyond the seeds of training and evaluation
 _OTHERS = ("pleural effusion", "pneumothorax", "lung opacity", "lung nodule", "cardiomegaly")
 _MOST_OTHERS = 3
-
-Attend = Callable[[Layers], Heat]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -168,9 +164,7 @@ def explain(
     facts = Explanation(grounding=found, view=judge_view(image), view_square=view_square(image))
     if not found.maps.layers:
         return facts
-    maps = counted(found.maps, options)
-    attend: Attend = partial(attention_of, frame=image.frame, options=options)
-    whole = attend(maps.layers)
+    whole = attention_of(counted(found.maps, options).layers, image.frame, options)
     where = peak_pixels(whole)
     prompt = encode_phrase(model, found.asked, options.tokens)
     finding = next((each.name for each in intent.stated), None)
@@ -178,9 +172,9 @@ def explain(
         facts,
         peak=float(whole[where].mean()),
         where=where,
-        tokens=tuple(_tokens(prompt, maps, attend, where, model.tokenizer)),
-        layers=tuple(_layers(maps, attend, where)),
-        timesteps=tuple(_timesteps(maps, attend, where)),
+        tokens=tuple(_tokens(found, prompt, where, model.tokenizer)),
+        layers=tuple(_parts(found, "layer", where)),
+        timesteps=tuple(_parts(found, "timestep", where)),
         others=tuple(
             OtherPhrase(phrase=text, map=each.canonical_attention, score=each.score)
             for text, each in zip([*others, None], [*compared, start], strict=True)
@@ -220,35 +214,30 @@ def peak_pixels(heat: Heat) -> NDArray[np.bool_]:
     return where.reshape(heat.shape)
 
 
-def _share(
-    name: str, layers: Layers, attend: Attend, where: NDArray[np.bool_], *, counts: bool = True
-) -> Share:
-    heat = attend(layers)
-    return Share(name=name, map=heat.clip(0, 1), at_peak=float(heat[where].mean()), counts=counts)
-
-
 def _tokens(
-    prompt: Prompt, maps: AttentionMaps, attend: Attend, where: NDArray[np.bool_], tokenizer: Any
+    found: Grounding, prompt: Prompt, where: NDArray[np.bool_], tokenizer: Any
 ) -> Iterator[Share]:
+    maps = counted(found.maps, found.options).tokens
     for number, token in enumerate(prompt.tokens):
-        layers = {name: each[number] for name, each in maps.tokens.items()}
+        layers = {name: each[number] for name, each in maps.items()}
         counts = prompt.span.start + number in prompt.selected
         name = tokenizer.convert_tokens_to_string([token]).strip() or token
-        yield _share(name, layers, attend, where, counts=counts)
+        heat = attention_of(layers, found.image.frame, found.options)
+        peak = float(heat[where].mean())
+        yield Share(name=name, map=heat.clip(0, 1), at_peak=peak, counts=counts)
 
 
-def _layers(maps: AttentionMaps, attend: Attend, where: NDArray[np.bool_]) -> Iterator[Share]:
-    for name, each in maps.layers.items():
-        label = f"{block_of(name)} ({each.shape[-1]} x {each.shape[-2]})"
-        yield _share(label, {name: each}, attend, where)
-
-
-def _timesteps(maps: AttentionMaps, attend: Attend, where: NDArray[np.bool_]) -> Iterator[Share]:
-    """Each timestep, its noise draws averaged."""
-    steps = np.array(maps.timesteps)
-    for step in dict.fromkeys(maps.timesteps):
-        layers = {name: each[steps == step] for name, each in maps.layers.items()}
-        yield _share(f"t = {step}", layers, attend, where)
+def _parts(
+    found: Grounding, what: Literal["layer", "timestep"], where: NDArray[np.bool_]
+) -> Iterator[Share]:
+    """Each layer, or each timestep with its noise draws averaged."""
+    maps = attention_by(found.maps, found.image.frame, found.options, what)
+    for part, heat in maps.items():
+        name = f"t = {part}"
+        if isinstance(part, str):
+            height, width = found.maps.layers[part].shape[1:]
+            name = f"{block_of(part)} ({width} x {height})"
+        yield Share(name=name, map=heat, at_peak=float(heat[where].mean()))
 
 
 def _other_chests(

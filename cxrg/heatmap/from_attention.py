@@ -91,9 +91,7 @@ def attention_by(
             for step in dict.fromkeys(read.timesteps)
         }
     )
-    return {
-        name: attention_of(layers, frame, options).clip(0, 1) for name, layers in parts.items()
-    }
+    return {name: attention_of(layers, frame, options).clip(0, 1) for name, layers in parts.items()}
 
 
 def counted(maps: AttentionMaps, options: Options) -> AttentionMaps:

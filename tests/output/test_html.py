@@ -36,7 +36,7 @@ def test_a_name_missing_from_the_context_leaves_no_page(tmp_path: Path) -> None:
 
 def test_templates_mark_nothing_as_safe() -> None:
     templates = list(files("cxrg.output").joinpath("templates").iterdir())
-    assert len(templates) == 6
+    assert len(templates) == 7
     for template in templates:
         text = template.read_text(encoding="utf-8")
         assert "safe" not in text, template.name
