@@ -35,8 +35,9 @@ from cxrg.evaluate.metrics.bootstrap import (
     size_bin,
     summarise,
 )
-from cxrg.evaluate.metrics.heatmaps import METRICS, auc_of
+from cxrg.evaluate.metrics.heatmaps import METRICS
 from cxrg.evaluate.record import METHOD, Record, as_boxes
+from cxrg.evaluate.report.presence import Presence, auroc, presence_of
 from cxrg.evaluate.report.published import published
 from cxrg.evaluate.run import SWEEP
 from cxrg.evaluate.sample import Problems
@@ -59,6 +60,7 @@ class Part:
     sizes: dict[str, dict[str, Mean]]
     sweep: dict[str, list[float]]
     sets: dict[str, Mean]
+    presence: Presence
     positives: int
     negatives: int
 
@@ -94,12 +96,14 @@ def part_of(records: Sequence[Record], *, seed: int = 0) -> Part:
                     for metric, theirs in columns.items()
                 }
         sizes = _by_size(positive, resampling)
+    presence = presence_of(records, seed=seed)
     return Part(
         maps=maps,
         beaten=beaten,
         sizes=sizes,
         sweep=sweep,
-        sets=set_metrics(records, seed=seed),
+        sets=set_metrics(records, presence, seed=seed),
+        presence=presence,
         positives=len(positive),
         negatives=len(records) - len(positive),
     )
@@ -125,7 +129,7 @@ def _by_size(records: Sequence[Record], resampling: Resampling) -> dict[str, dic
     }
 
 
-def set_metrics(records: Sequence[Record], *, seed: int = 0) -> dict[str, Mean]:
+def set_metrics(records: Sequence[Record], presence: Presence, *, seed: int = 0) -> dict[str, Mean]:
     """Metrics of the method's boxes as sets, of its presence score, and of laterality."""
     if not records:
         return {}
@@ -144,10 +148,9 @@ def set_metrics(records: Sequence[Record], *, seed: int = 0) -> dict[str, Mean]:
     found["null_accuracy"] = mean_of((amount[~there] == 0).astype(float), absent)
     found["false_box_rate"] = mean_of(amount[~there], absent)
     scores = np.array([record.score for record in records])
-    found["presence_auroc"] = _auroc(scores, there, resampling)
-    both = _both(records)
-    kept = np.array([record.category in both for record in records])
-    found["presence_auroc_same_category"] = _auroc(scores[kept], there[kept], resampling.only(kept))
+    found["presence_auroc"] = auroc(scores, there, resampling)
+    none = Mean(value=NAN, low=NAN, high=NAN, n=0)
+    found["presence_auroc_same_category"] = presence.both.auroc if presence.both else none
     sided = np.array(
         [r.laterality_hit if r.laterality_hit is not None else NAN for r in records], dtype=float
     )
@@ -162,21 +165,6 @@ def _f1(counts: Sequence[sets.Counts], resampling: Resampling) -> Mean:
     total = resampling.totals(2 * hits + extra + missed)
     low, high = interval(ratio(top, total))
     return Mean(value=sets.f1(counts), low=low, high=high, n=len(counts))
-
-
-def _auroc(scores: Array, there: np.ndarray[Any, np.dtype[np.bool_]], draw: Resampling) -> Mean:
-    if not scores.size:
-        return Mean(value=NAN, low=NAN, high=NAN, n=0)
-    value = auc_of(scores[there], scores[~there])
-    low, high = interval(draw.auc(scores, there))
-    return Mean(value=value, low=low, high=high, n=len(scores))
-
-
-def _both(records: Sequence[Record]) -> set[str]:
-    """Categories with samples that are there and samples that aren't."""
-    return {r.category for r in records if r.present} & {
-        r.category for r in records if not r.present
-    }
 
 
 def verdict(part: Part) -> dict[str, dict[str, bool]]:
@@ -255,6 +243,10 @@ def _rows(part: Part) -> Iterator[tuple[Any, ...]]:
             yield METHOD, metric, "size", size, *_cells(mean)
     for metric, mean in part.sets.items():
         yield METHOD, metric, "set", "", *_cells(mean)
+    for category, statuses in part.presence.categories.items():
+        for metric in ("sensitivity", "specificity", "auroc", "false_boxes"):
+            mean = getattr(statuses, metric)
+            yield METHOD, metric, "presence", _safe(category), *_cells(mean)
 
 
 def _cells(mean: Mean, sd: float = NAN) -> tuple[Any, ...]:
