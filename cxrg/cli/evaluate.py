@@ -65,6 +65,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Masks: IMAGE/NAME.png, or IMAGE.png and names.json."),
     ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Images that show no chest, for gate."),
+    ] = None,
     template: Annotated[
         str,
         typer.Option(
@@ -115,7 +119,8 @@ def evaluate(
     """Score a model on a data set with boxes or masks, beside controls that know no phrase.
 
     Measures: grounding scores heatmaps and boxes; leakage finds attention outside the named
-    anatomy; classification tells findings by attention in their anatomy; anatomy scores outlines.
+    anatomy; classification tells findings by attention in their anatomy; anatomy scores outlines;
+    gate asks which images would be refused as no upright chest X-ray, as they are and changed.
     Grounding writes report.json, report.csv, report.html and samples.jsonl; another measure
     writes MEASURE.json, MEASURE.jsonl and MEASURE.html.
 
@@ -124,10 +129,11 @@ def evaluate(
     cxrg evaluate phantoms --count 100
     cxrg evaluate labels.csv --measure leakage
     cxrg evaluate labels.csv --measure classification --masks masks/
+    cxrg evaluate labels.csv --measure gate --other photographs/
     """
     check_device(device)
     check_adapter(adapter)
-    check_measure(measure, masks)
+    check_measure(measure, masks, other)
     knobs = read_knobs(set_knobs or [])
     if threshold is not None:
         knobs["threshold"] = threshold
@@ -155,6 +161,7 @@ def evaluate(
             model=model,
             adapter=adapter,
             masks=masks,
+            other=other,
             preset=preset,
             knobs=knobs,
             settings=run_settings,

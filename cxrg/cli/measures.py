@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from cxrg.evaluate.datasets import Dataset
     from cxrg.evaluate.measures.common import Measured
     from cxrg.evaluate.run import Open, Settings
+    from cxrg.image.read import CxrImage
 
 GROUNDING = "grounding"
-MEASURES = (GROUNDING, "leakage", "classification", "anatomy")
+GATE = "gate"
+MEASURES = (GROUNDING, "leakage", "classification", "anatomy", GATE)
 _PHANTOMS = "phantoms"
 _ANATOMY_SIDE = 512
 
@@ -32,13 +34,14 @@ class MeasureRequest:
     model: str
     adapter: Path | None
     masks: Path | None
+    other: Path | None
     preset: str
     knobs: Mapping[str, Any]
     settings: RunSettings
     loading: Mapping[str, Any]
 
 
-def check_measure(measure: str, masks: Path | None) -> None:
+def check_measure(measure: str, masks: Path | None, other: Path | None) -> None:
     """Check the measure and its options, before anything slow is imported.
 
     Raises:
@@ -46,8 +49,12 @@ def check_measure(measure: str, masks: Path | None) -> None:
     """
     if measure not in MEASURES:
         raise UsageError(f"measure {measure!r} is unknown; use one of {', '.join(MEASURES)}")
-    if masks is not None and measure == GROUNDING:
+    if masks is not None and measure in (GROUNDING, GATE):
         raise UsageError("--masks is for leakage, classification and anatomy; set --measure")
+    if other is not None and measure != GATE:
+        raise UsageError("--other is for gate; set --measure gate")
+    if other is not None and not other.is_dir():
+        raise UsageError(f"--other {other} is no folder; give one of images that show no chest")
     check_masks(masks)
 
 
@@ -57,11 +64,12 @@ def run_measure(
     """Measure and write the files."""
     from cxrg.evaluate.measures.common import write as write_files
 
-    measured = (
-        _anatomy(request, data, settings, reporter)
-        if request.measure == "anatomy"
-        else _attention(request, data, settings, out, reporter)
-    )
+    if request.measure == "anatomy":
+        measured = _anatomy(request, data, settings, reporter)
+    elif request.measure == GATE:
+        measured = _gate(request, data, settings, reporter)
+    else:
+        measured = _attention(request, data, settings, out, reporter)
     write_files(measured, data, out)
     return measured
 
@@ -117,18 +125,36 @@ def _anatomy(
 
     from cxrg.evaluate.measures import anatomy as outlines
     from cxrg.evaluate.phantoms import exact_anatomy
-    from cxrg.image.read import CxrImage, read_image
 
-    def read(image: Path | CxrImage) -> CxrImage:
-        return image if isinstance(image, CxrImage) else read_image(image, side=_ANATOMY_SIDE)
-
-    measure = partial(outlines.measure, data, read, _source(request), settings)
+    measure = partial(outlines.measure, data, _read, _source(request), settings)
     return measure(
         open_image=_opener(data, settings, _ANATOMY_SIDE),
         advance=_advancer(reporter),
         exact=exact_anatomy(settings.seed) if data.format == _PHANTOMS else None,
         facts=_source_facts(request),
     )
+
+
+def _gate(
+    request: MeasureRequest, data: Dataset, settings: Settings, reporter: Reporter
+) -> Measured:
+    from cxrg.evaluate.measures import gate
+
+    return gate.measure(
+        data,
+        _read,
+        settings,
+        open_image=_opener(data, settings, _ANATOMY_SIDE),
+        advance=_advancer(reporter),
+        other=request.other,
+    )
+
+
+def _read(image: Path | CxrImage) -> CxrImage:
+    """The image where no grounding model reads it."""
+    from cxrg.image.read import CxrImage, read_image
+
+    return image if isinstance(image, CxrImage) else read_image(image, side=_ANATOMY_SIDE)
 
 
 def _source(request: MeasureRequest) -> Source:

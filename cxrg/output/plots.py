@@ -34,7 +34,7 @@ _STYLE: Any = {  # its keys are literals in the types of some versions of matplo
     "svg.hashsalt": "cxrg",
     "text.parse_math": False,
 }
-_WIDTH, _ROW, _HEIGHT = 4.6, 0.25, 2.5
+_WIDTH, _ROW, _HEIGHT, _SQUARE = 4.6, 0.25, 2.5, 2.6
 _LONGEST = 60
 
 
@@ -80,8 +80,17 @@ def bars(
     return _drawn(draw, title, height=_ROW * rows)
 
 
-def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], *, title: str) -> Markup:
-    """Draw curves over 0 to 1 with a legend; the vertical axis includes 0."""
+def lines(
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    labels: tuple[str, str] = ("", ""),
+) -> Markup:
+    """Draw curves over 0 to 1 with a legend; the vertical axis includes 0.
+
+    ``labels`` name the horizontal and the vertical axis.
+    """
     finite = [value for curve in curves.values() for value in curve if math.isfinite(value)]
 
     def draw(axes: Axes) -> None:
@@ -91,13 +100,47 @@ def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], *, title: s
         axes.set_xlim(0, 1)
         axes.set_ylim(min([0.0, *finite]), max([0.05, *finite]))
         axes.grid(axis="y", color="#dddddd")
+        axes.set(xlabel=labels[0], ylabel=labels[1])
         if curves:
-            axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, ncols=2)
 
     return _drawn(draw, title, height=_HEIGHT)
 
 
-def _drawn(draw: Callable[[Axes], None], title: str, *, height: float) -> Markup:
+def against_diagonal(
+    x: Sequence[float], estimates: Sequence[Estimate], *, title: str, labels: tuple[str, str]
+) -> Markup:
+    """Draw points with their intervals in the unit square, with the diagonal on which x is y."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=_COLOURS[1], lw=1.4, linestyle="--")
+        for at, each in zip(x, estimates, strict=True):
+            if math.isfinite(each.low):
+                axes.vlines(at, each.low, each.high, color="black", linewidth=1.2)
+        axes.plot(x, [each.value for each in estimates], color=_BAR, lw=1.4, marker="o")
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=labels[0], ylabel=labels[1])
+        axes.grid(color="#dddddd")
+
+    return _drawn(draw, title, height=_SQUARE, width=_SQUARE)
+
+
+def trade_off(
+    x: Sequence[float], y: Sequence[float], *, title: str, labels: tuple[str, str]
+) -> Markup:
+    """Draw shares y against amounts x as a curve from (0, 0), with a mark at its end."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, *x], [0, *y], color=_BAR, lw=2.4, drawstyle="steps-post", clip_on=False)
+        axes.plot(x[-1:], y[-1:], color=_TICK, marker="o", clip_on=False)
+        axes.set(xlim=(0, max([*x, 0.1]) * 1.05), ylim=(0, 1), xlabel=labels[0], ylabel=labels[1])
+        axes.grid(color="#dddddd")
+
+    return _drawn(draw, title, height=_SQUARE, width=1.4 * _SQUARE)
+
+
+def _drawn(
+    draw: Callable[[Axes], None], title: str, *, height: float, width: float = _WIDTH
+) -> Markup:
     """Return a plot as an SVG element, or a line that says that matplotlib is missing.
 
     Axes have a fixed size, and the drawing is as large as its labels need, so none is cut off.
@@ -113,7 +156,7 @@ def _drawn(draw: Callable[[Axes], None], title: str, *, height: float) -> Markup
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # The browser has glyphs that matplotlib's own font, which only measures, lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(_WIDTH, height))
+        figure = Figure(figsize=(width, height))
         axes = figure.add_axes((0, 0, 1, 1))
         draw(axes)
         axes.set_title(_printable(title))

@@ -14,11 +14,12 @@ import pytest
 from cxrg import ground, load
 from cxrg.anatomy.view import SIDE, View, check_view, judge_square, judge_view
 from cxrg.errors import ImageError
+from cxrg.evaluate.measures.gate import CHANGES, judged
 from cxrg.evaluate.method import LatentDiffusion
 from cxrg.image.read import read_image
 from cxrg.options import RunSettings
 from cxrg.phantom.sample import render
-from tests.benchmarks.view import CHANGES, judged, read_grey
+from tests.benchmarks.view import read_grey
 from tests.cli.test_ground import run
 from tests.fakes import samples
 
@@ -26,16 +27,13 @@ __all__ = ["run"]  # a fixture
 
 pytestmark = pytest.mark.view
 
-KINDS = {
-    "as it is": "upright",
-    "turned clockwise": "turned clockwise",
-    "turned by 180 degrees": "upside down",
-    "turned counter-clockwise": "turned counter-clockwise",
-    "mirrored at a horizontal line": "upside down",
-    "inverted": "negative",
-    "one side": "other",
-    "twice side by side": "other",
-}
+KINDS = [name for name in CHANGES if name not in ("upper half", "a part")]
+"""Parts of a chest often pass as a whole one, see the network's README."""
+
+
+def changed(name: str, picture: np.ndarray) -> str:
+    """How a picture is judged after a change."""
+    return judged(CHANGES[name].make(picture, np.random.default_rng(0)))
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +41,10 @@ def phantoms() -> list[np.ndarray]:
     return [np.asarray(render(seed, side=96).image, np.float32) for seed in range(12)]
 
 
-@pytest.mark.parametrize(("change", "kind"), KINDS.items())
-def test_phantoms_are_judged_as_they_lie(phantoms, change: str, kind: str) -> None:
-    found = [judged(CHANGES[change](each)) for each in phantoms]
-    assert found.count(kind) >= 11, found
+@pytest.mark.parametrize("change", KINDS)
+def test_phantoms_are_judged_as_they_lie(phantoms, change: str) -> None:
+    found = [changed(change, each) for each in phantoms]
+    assert found.count(CHANGES[change].expected) >= 11, found
 
 
 def noise(seed: int) -> np.ndarray:
@@ -79,9 +77,9 @@ def test_real_x_rays_are_upright_and_known_when_turned(shared: Path) -> None:
         names = sorted({row["image"] for row in csv.DictReader(file)})
     pictures = [read_grey(shared / "data/realval" / name) for name in names]
     assert {judged(each) for each in pictures} == {"upright"}
-    for change, kind in KINDS.items():
-        found = [judged(CHANGES[change](each)) for each in pictures[::5]]
-        assert found.count(kind) >= 0.9 * len(found), change
+    for change in KINDS:
+        found = [changed(change, each) for each in pictures[::5]]
+        assert found.count(CHANGES[change].expected) >= 0.9 * len(found), change
 
 
 def test_the_whole_picture_is_judged_in_its_physical_shape() -> None:

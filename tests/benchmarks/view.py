@@ -1,7 +1,7 @@
 """How well the view network separates upright frontal chest X-rays from other pictures.
 
 ``python -m tests.benchmarks.view ../shared/data`` prints two tables of shares: how real X-rays are
-judged as they are, turned, mirrored at a horizontal line, inverted, cut and doubled; and how other
+judged as they are and changed as `cxrg evaluate --measure gate` changes them; and how other
 pictures are: photographs and drawings of scikit-image, histology, noise, and every object of the
 DICOM corpora of pydicom and pydicom-data that cxrg reads.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -19,38 +19,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrg.anatomy.view import KINDS, SIDE, judge_square
+from cxrg.anatomy.view import KINDS, SIDE
 from cxrg.errors import CxrgError
-from cxrg.geometry import Frame
+from cxrg.evaluate.measures.gate import CHANGES, judged
 from cxrg.image.read import read_image
 from tests.benchmarks.common import markdown
 
 Grey = NDArray[np.float32]
-
-CHANGES: dict[str, Callable[[Grey], Grey]] = {
-    "as it is": lambda x: x,
-    "turned clockwise": lambda x: np.rot90(x, -1),
-    "turned by 180 degrees": lambda x: np.rot90(x, 2),
-    "turned counter-clockwise": lambda x: np.rot90(x, 1),
-    "mirrored at a horizontal line": lambda x: x[::-1],
-    "inverted": lambda x: 1 - x,
-    "upper half": lambda x: x[: len(x) // 2],
-    "one side": lambda x: x[:, : x.shape[1] // 2],
-    "twice side by side": lambda x: np.hstack([x, x]),
-}
 
 PHOTOGRAPHS = (
     *("astronaut", "camera", "coins", "moon", "page", "text", "clock", "chelsea", "coffee"),
     *("rocket", "brick", "grass", "gravel", "horse", "hubble_deep_field", "cell", "logo"),
     *("checkerboard", "colorwheel", "immunohistochemistry", "microaneurysms"),
 )
-
-
-def judged(picture: Grey) -> str:
-    """The kind of a grey picture in [0, 1] of any size; ``negative`` of an upright one's."""
-    frame = Frame.fit((picture.shape[0], picture.shape[1]), SIDE, "pad")
-    view = judge_square(frame.sample(np.ascontiguousarray(picture)).clip(0, 1))
-    return "negative" if view.kind == "upright" and view.negative else view.kind
 
 
 def read_grey(path: Path) -> Grey:
@@ -119,13 +100,15 @@ def main() -> None:
     lines = []
     for name, paths in real(given.data).items():
         pictures = [read_grey(path) for path in paths[:: given.every]]
-        for change, make in CHANGES.items():
-            lines.append(row(f"{name}, {change}", [judged(make(each)) for each in pictures]))
+        for name_of_change, change in CHANGES.items():
+            rng = np.random.default_rng(0)
+            found = [judged(change.make(each, rng)) for each in pictures]
+            lines.append(row(f"{name}, {name_of_change}", found))
     print(markdown(head, lines), end="\n\n")
-    found: dict[str, list[str]] = {}
+    kinds: dict[str, list[str]] = {}
     for name, picture in others(given.data):
-        found.setdefault(name, []).append(judged(picture))
-    print(markdown(head, [row(name, kinds) for name, kinds in found.items()]))
+        kinds.setdefault(name, []).append(judged(picture))
+    print(markdown(head, [row(name, each) for name, each in kinds.items()]))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from cxrg.errors import InputError
 from cxrg.evaluate.datasets import Dataset, read_dataset
 from cxrg.evaluate.record import METHOD, Record, parse
 from cxrg.evaluate.report.compare import compare
+from cxrg.evaluate.report.glossary import glossary
 from cxrg.evaluate.report.page import pick
 from cxrg.evaluate.report.published import published
-from cxrg.evaluate.report.summary import Part, summarise_run, verdict, write_csv
+from cxrg.evaluate.report.summary import NAMES, Part, summarise_run, verdict, write_csv
 from cxrg.evaluate.report.write import finish
 from cxrg.evaluate.run import SAMPLES, Settings, run
 from cxrg.evaluate.sample import Problem
@@ -161,7 +162,7 @@ def test_reports(tmp_path: Path) -> None:
     for evil_tag in ("<script", "<b>", "<i>", "<u>", "<s>"):
         assert evil_tag not in page
     plots = [part.split("</svg>")[0] for part in page.split("<svg")[1:]]
-    assert len(plots) == 9
+    assert len(plots) == 3 * 4, "of three groups; no category has both present and absent phrases"
     for plot in plots:
         ElementTree.fromstring(f"<svg{plot}</svg>")
 
@@ -175,6 +176,63 @@ def test_reports(tmp_path: Path) -> None:
     assert float(row["value"]) == pytest.approx(
         parts["all"].maps[METHOD]["miou"].macro.value, abs=1e-6
     )
+
+
+def test_the_page_gives_the_verdict_first_and_folds_the_rest(good: Made, tmp_path: Path) -> None:
+    finish(good.records, good.data, Fake(), SETTINGS, tmp_path, cases=4)
+    page = (tmp_path / "report.html").read_text().split("</style>", 1)[1]
+    folded = "".join(part.split("</details>")[0] for part in page.split("<details>")[1:])
+    order = (
+        "The model reads the phrase, is not shown to see the image and partly beats the usual",
+        "its map points into the true region for 100% (100% to 100%) of 12 phrases",
+        "Does it see the image?",
+        "<th>map</th>",
+        "same phrase, another patient&#39;s image",
+        "<svg",
+        "not found if absent",
+        "expected calibration error",
+        "Best cases",
+        "Anatomy: 6 phrases present, 0 absent",
+        "Every metric, mean over phrases",
+    )
+    places = [page.find(text) for text in order]
+    assert min(places) >= 0, order[places.index(min(places))]
+    assert places == sorted(places)
+    for text in ("Every metric, mean over phrases", "contrast, first published code", "sha256"):
+        assert text in folded or text not in page
+        assert page.count(text) == folded.count(text)
+    # The widest table holds one interval a row, and a column for each map.
+    assert max(row.count("<td>") for row in page.split("<tr")) == 1 + 9
+
+
+def test_the_page_says_why_a_control_is_missing(good: Made, tmp_path: Path) -> None:
+    alone = replace(good.data, samples=tuple(replace(s, patient="p") for s in good.data.samples))
+    records = run(alone, Fake(), SETTINGS, tmp_path)
+    finish(records, alone, Fake(), SETTINGS, tmp_path, cases=0)
+    page = (tmp_path / "report.html").read_text()
+    assert "All images are of one patient" in page
+    assert "Does it see the image?" not in page
+    assert "The model is not shown to read the phrase" in page, "one patient gives no interval"
+
+
+def test_glossary_explains_everything_that_is_shown(good: Made) -> None:
+    part = good.parts["all"]
+    assert set(glossary("maps")) == set(part.maps)
+    assert set(glossary("metrics")) == set(NAMES)
+    assert set(glossary("sets")) == set(part.sets)
+    titles = [
+        term.title for name in ("maps", "metrics", "sets") for term in glossary(name).values()
+    ]
+    assert len(set(titles)) == len(titles)
+
+
+def test_the_best_and_worst_cases_are_of_the_first_group(good: Made, tmp_path: Path) -> None:
+    finish(good.records, good.data, Fake(), SETTINGS, tmp_path, cases=6)
+    page = (tmp_path / "report.html").read_text()
+    captions = [part.split("<br>")[0] for part in page.split("<figcaption>")[1:]]
+    cases = [text for text in captions if "<" not in text and "nodule" in text]
+    assert len(cases) == 6
+    assert not any(text.startswith("lungs") for text in captions)
 
 
 def test_spreadsheets_get_no_formula(good: Made, tmp_path: Path) -> None:
@@ -274,7 +332,7 @@ def test_a_page_without_matplotlib_lacks_its_plots_alone(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     finish(good.records, good.data, Fake(), SETTINGS, tmp_path / "without", cases=2)
     plotted, plain = ((tmp_path / n / "report.html").read_text() for n in ("with", "without"))
-    assert plain.count("install cxrg[plots] for the plots") == plotted.count("<svg") == 9
+    assert plain.count("install cxrg[plots] for the plots") == plotted.count("<svg") == 18
     assert "<svg" not in plain
     for tag in ("<h2>", "<h3>", "<tr>", "<td>", "<img"):
         assert plain.count(tag) == plotted.count(tag) > 0

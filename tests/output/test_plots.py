@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cxrg.output.plots import bars, lines
+from cxrg.output.plots import against_diagonal, bars, lines, trade_off
 
 NAN = float("nan")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -42,6 +42,17 @@ def test_lines_have_a_legend_and_start_at_zero() -> None:
     svg = lines([0.0, 0.5, 1.0], {SCRIPT: [0.2, NAN, 0.4], "other": [0.1, 0.1, 0.1]}, title="t")
     assert "<script" not in svg
     assert {SCRIPT, "other", "t", "0.0", "1.0"} <= set(texts(svg))
+
+
+def test_axes_are_named() -> None:
+    labels = ("score", SCRIPT)
+    for svg in (
+        lines([0.0, 1.0], {"a": [0.0, 1.0]}, title="t", labels=labels),
+        against_diagonal([0.2, 0.9], [Value(0.1, 0.0, 0.4), Value(1)], title="t", labels=labels),
+        trade_off([0.5, 2.0], [0.3, 0.4], title="t", labels=labels),
+    ):
+        assert {*labels, "t"} <= set(texts(svg))
+        assert "<script" not in svg
 
 
 def test_a_label_has_room_left_of_the_bars() -> None:
@@ -82,6 +93,9 @@ def test_equal_data_gives_equal_text_without_repeated_identifiers() -> None:
 def test_nothing_to_draw_is_no_error() -> None:
     assert texts(bars({}, title="empty", baseline={}))[-1] == "empty"
     assert "empty" in texts(lines([], {}, title="empty"))
+    labels = ("x", "y")
+    assert "empty" in texts(against_diagonal([], [], title="empty", labels=labels))
+    assert "empty" in texts(trade_off([], [], title="empty", labels=labels))
 
 
 def test_without_matplotlib_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

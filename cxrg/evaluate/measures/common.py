@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from cxrg.about import NOTICE, __version__
@@ -52,13 +53,18 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The outcome of a measure; ``records`` are all in its folder, also those beyond a limit."""
+    """The outcome of a measure; ``records`` are all in its folder, also those beyond a limit.
+
+    ``about`` is a sentence for the page: what was measured, where its title does not say it.
+    """
 
     name: str
     facts: Fields
     tables: tuple[Table, ...]
     records: tuple[Fields, ...]
     pictures: dict[str, bytes] = field(default_factory=dict)
+    plots: tuple[Markup, ...] = ()
+    about: str = ""
 
 
 class RecordStore:
@@ -192,6 +198,8 @@ def write(measured: Measured, dataset: Dataset, out: Path) -> None:
         name=measured.name,
         dataset=measured.facts["dataset"],
         pictures=measured.pictures.values(),
+        plots=measured.plots,
+        about=measured.about,
         tables=measured.tables,
         facts=_json(measured.facts, indent=1),
     )

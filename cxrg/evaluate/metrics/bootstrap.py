@@ -120,9 +120,10 @@ def interval(draws: Array) -> Interval:
 
 
 def mean_of(values: Array, resampling: Resampling) -> Mean:
-    """The mean over samples with its interval."""
+    """The mean over samples with its interval; one patient alone gives none."""
     good = np.isfinite(values)
-    low, high = interval(resampling.mean(values))
+    several = np.unique(resampling.patients[good]).size > 1
+    low, high = interval(resampling.mean(values)) if several else (NAN, NAN)
     return Mean(
         value=float(values[good].mean()) if good.any() else NAN,
         low=low,

@@ -1,4 +1,8 @@
-"""The report as one HTML page that needs no other file: tables, plots, best and worst cases.
+"""The report as one HTML page that needs no other file: verdict, plots, cases, and all numbers.
+
+First what a reader wants to know of the findings (or of all samples, where none are findings): a
+verdict, four metrics beside the controls, plots, status and score, cases. Other groups, other
+metrics, published values and the facts of the run are folded away.
 
 Everything that comes from a data set is escaped; pictures are PNG inside the page. The page can
 hold patients' images, so it states this and stays in the run's folder.
@@ -7,27 +11,42 @@ hold patients' images, so it states this and stays in the run's folder.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from cxrg.evaluate.controls import OTHER_IMAGE, TO_BEAT
 from cxrg.evaluate.metrics.bootstrap import Mean, Summary
 from cxrg.evaluate.record import METHOD, Record, as_boxes
+from cxrg.evaluate.report.glossary import glossary
+from cxrg.evaluate.report.presence import Calibration, Presence
 from cxrg.evaluate.report.published import family_of, published
 from cxrg.evaluate.report.summary import HEADLINE, NAMES, Part, verdict
 from cxrg.evaluate.run import SWEEP
 from cxrg.geometry import Box
 from cxrg.output.html import write_page
-from cxrg.output.plots import bars, lines
+from cxrg.output.plots import against_diagonal, bars, lines, trade_off
 
+T = TypeVar("T")
 CASE_SIDE = 280
 _SIZE_METRICS = (*HEADLINE, "box_iou")
+_QUESTIONS = (
+    ("Does it read the phrase?", ("reads", "read the phrase"), ("shuffled", "image_only")),
+    ("Does it see the image?", ("sees", "see the image"), (OTHER_IMAGE,)),
+    (
+        "Does it beat the usual place?",
+        ("beats", "beat the usual place"),
+        ("mean_box", "mean_box_side"),
+    ),
+)
+"""What the controls answer: the question, its verb, and the controls."""
+_SHORT = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,25 +68,45 @@ def pick(records: Sequence[Record], count: int, *, metric: str = "miou") -> list
     return [*ranked[:half], *ranked[len(ranked) - half :]]
 
 
+def main_part(parts: Mapping[str, Part]) -> str:
+    """The group that the page shows first: findings, unless none is present in its image."""
+    return "finding" if "finding" in parts and parts["finding"].positives else "all"
+
+
 def write_report_page(
     report: dict[str, Any], parts: dict[str, Part], cases: Sequence[Case], path: Path
 ) -> None:
     """Write the page of a run: its facts, each group of samples, and the cases."""
     dataset = report["dataset"]
+    main = main_part(parts)
+    sections = {
+        name: _part(name, part, str(dataset["format"]), missing=_missing(report, part))
+        for name, part in parts.items()
+    }
+    half = (len(cases) + 1) // 2
     write_page(
         "evaluation.html",
         path,
         dataset=dataset["name"],
         model=report["method"].get("model", "method"),
+        counts=report["counts"],
         facts=_facts(report),
         problems=list(report["problems"]["counts"].items()),
         named_problems=[
             (each["kind"], each["where"], each["detail"]) for each in report["problems"]["first"]
         ],
-        metrics=list(NAMES),
-        size_metrics=list(_SIZE_METRICS),
-        parts=[_part(name, part, str(dataset["format"])) for name, part in parts.items()],
-        cases=[_case(case) for case in cases],
+        main=sections.pop(main),
+        others=list(sections.values()),
+        cases=[
+            (title, [_case(case) for case in some])
+            for title, some in (("Best", cases[:half]), ("Worst", cases[half:]))
+            if some
+        ],
+        maps=[glossary("maps")[name] for name in _shown(parts[main].maps)],
+        headline=[glossary("metrics")[name] for name in HEADLINE],
+        metrics=[(name, *glossary("metrics")[name]) for name in NAMES],
+        sets=list(glossary("sets").values()),
+        presence=list(glossary("presence").values()),
     )
 
 
@@ -79,72 +118,283 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("scored", counts), ("pixels never seen", report["settings"]["outside"])]
     longest = report["settings"]["longest"]
     rows.append(("resolution", f"longest side {longest}" if longest else "the image's own"))
+    rows += [("seed", str(report["settings"]["seed"])), ("cxrg", str(report["cxrg"]))]
     for key, value in report["method"].items():
         each = value.items() if isinstance(value, dict) else ()
         rows += [(f"{key}: {name}", str(part)) for name, part in each] or [(key, str(value))]
     return rows
 
 
-def _part(name: str, part: Part, dataset: str) -> dict[str, Any]:
+def _missing(report: dict[str, Any], part: Part) -> str:
+    """Why a control is missing, if one is that should be there."""
+    if not report["settings"]["controls"] or OTHER_IMAGE in part.maps or not part.positives:
+        return ""
+    if report["counts"]["patients"] > 1:
+        return "The images of other patients could not be read."
+    return "All images are of one patient, so that no phrase could be tried on another patient's."
+
+
+def _part(name: str, part: Part, dataset: str, *, missing: str) -> dict[str, Any]:
     """What the template shows of one group of samples; rows are cells from left to right."""
+    questions = _questions(part)
     return {
-        "name": name,
-        "positives": part.positives,
-        "negatives": part.negatives,
-        "verdict": _verdict(part),
-        "micro": _maps(part, lambda summary: summary.micro),
-        "macro": _maps(part, lambda summary: summary.macro),
+        "name": _GROUPS.get(name, name),
+        "count": f"{_phrases(part.positives)} present, {part.negatives} absent",
+        "summary": _summary(part, questions),
+        "questions": questions,
+        "missing": missing,
+        "headline": _headline(part),
         "plots": _plots(part),
+        "presence": _presence(part.presence),
+        "presence_plots": _presence_plots(part.presence),
+        "both": part.presence.both is not None,
+        "calibration": _calibration(part.presence.calibration),
+        "map_names": [glossary("maps")[name].title for name in _shown(part.maps)],
+        "micro": _every_metric(part, lambda summary: summary.micro),
+        "macro": _every_metric(part, lambda summary: summary.macro),
         "sizes": [
             [size, means["miou"].n, *(_cell(means[metric]) for metric in _SIZE_METRICS)]
             for size, means in part.sizes.items()
         ],
+        "size_head": [glossary("metrics")[metric].title for metric in _SIZE_METRICS],
         "sets": [
-            (metric, _cell(mean), mean.n)
+            (glossary("sets")[metric].title, _cell(mean), mean.n)
             for metric, mean in part.sets.items()
             if math.isfinite(mean.value)
         ],
+        "differences": _differences(part),
         "published": _published(part, dataset),
     }
 
 
-def _verdict(part: Part) -> list[tuple[str, list[tuple[bool, str, str]]]]:
-    """By metric: whether the method beats each control, and by how much; empty without controls."""
-    if not part.beaten:
-        return []
+_GROUPS = {"all": "All phrases", "finding": "Findings", "anatomy": "Anatomy", "device": "Devices"}
+
+
+def _summary(part: Part, questions: Sequence[Mapping[str, str]]) -> str:
+    """The verdict in one sentence: what the controls show, and the method's result."""
+    if not part.maps:
+        return ""
+    point, overlap = (part.maps[METHOD][name].micro for name in ("pointing_game", "miou"))
+    clauses = [each["clause"] for each in questions]
+    shown = " and ".join([", ".join(clauses[:-1]), *clauses[-1:]] if clauses[1:] else clauses)
+    result = (
+        f"its map points into the true region for {_percent(point)} of {_phrases(part.positives)}, "
+        f"with a mean overlap of {overlap.value:.2f}"
+    )
+    return f"The model {shown}: {result}" if shown else _sentence(result)
+
+
+def _phrases(count: int) -> str:
+    return f"{count} phrase{'' if count == 1 else 's'}"
+
+
+def _percent(mean: Mean) -> str:
+    between = f" ({mean.low:.0%} to {mean.high:.0%})" if math.isfinite(mean.low) else ""
+    return f"{mean.value:.0%}{between}"
+
+
+def _questions(part: Part) -> list[dict[str, str]]:
+    """What the controls answer: yes if all comparisons are won, no if none is, else partly."""
+    beats = verdict(part) if part.beaten else {}
+    answers = []
+    for question, verb, controls in _QUESTIONS:
+        each = {
+            name: [beats[metric][name] for metric in HEADLINE]
+            for name in controls
+            if beats and name in beats[HEADLINE[0]]
+        }
+        flat = [better for several in each.values() for better in several]
+        if flat:
+            answer = "yes" if all(flat) else "partly" if any(flat) else "no"
+            detail = "; ".join(
+                f"{glossary('maps')[name].title}: better by {sum(won)} of {len(won)} metrics"
+                for name, won in each.items()
+            )
+            answers.append(
+                {
+                    "question": question,
+                    "answer": answer,
+                    "detail": detail,
+                    "clause": _clause(verb, answer),
+                }
+            )
+    return answers
+
+
+def _clause(verb: tuple[str, str], answer: str) -> str:
+    """The answer in words, of a verb as ``("reads", "read the phrase")``."""
+    finite, infinitive = verb
+    _, _, rest = infinitive.partition(" ")
+    if answer == "no":
+        return f"is not shown to {infinitive}"
+    return f"{'partly ' if answer == 'partly' else ''}{finite} {rest}"
+
+
+def _headline(part: Part) -> list[dict[str, Any]]:
+    """A row per map: its title, and by headline metric the value and whether the method is better.
+
+    ``better`` is None for the method itself and for maps that it is not compared with.
+    """
+    won = verdict(part) if part.beaten else {}
     return [
-        (metric, [(beats, name, _signed(part.beaten[name][metric])) for name, beats in by.items()])
-        for metric, by in verdict(part).items()
+        {
+            "title": glossary("maps")[name].title,
+            "method": name == METHOD,
+            "cells": [
+                {
+                    "text": _short(by_metric[metric].micro),
+                    "better": won[metric].get(name) if won else None,
+                }
+                for metric in HEADLINE
+            ],
+        }
+        for name, by_metric in _shown(part.maps).items()
     ]
 
 
-def _maps(part: Part, average: Callable[[Summary], Mean]) -> list[list[str]]:
+def _shown(by_map: Mapping[str, T]) -> dict[str, T]:
+    """What is known by map, in the order of the glossary: the method, then what it has to beat."""
+    return {name: by_map[name] for name in glossary("maps") if name in by_map}
+
+
+def _every_metric(part: Part, average: Callable[[Summary], Mean]) -> list[list[str]]:
+    """A row per metric: its title, the method with its interval, and the value of each control."""
+    maps = _shown(part.maps)
     return [
-        [name, *(_cell(average(by_metric[metric])) for metric in NAMES)]
-        for name, by_metric in part.maps.items()
+        [
+            glossary("metrics")[metric].title,
+            _short(average(maps[METHOD][metric])),
+            *(_value(average(maps[name][metric])) for name in maps if name != METHOD),
+        ]
+        for metric in (NAMES if maps else ())
     ]
 
 
-def _plots(part: Part) -> list[Markup]:
+def _differences(part: Part) -> list[list[str]]:
+    return [
+        [glossary("maps")[name].title, *(_signed(by_metric[metric]) for metric in HEADLINE)]
+        for name, by_metric in _shown(part.beaten).items()
+    ]
+
+
+def _plots(part: Part) -> list[tuple[Markup, str]]:
+    """Plots of the maps, each with what it shows."""
     if not part.maps:
         return []
     ours, prior = part.maps[METHOD], part.maps.get("mean_box", {})
+    tick = "; tick: usual place of the category" if prior else ""
     drawn = [
-        bars(
-            ours[metric].categories,
-            title=f"{metric} by category, 95 % over patients; tick: mean box of other patients",
-            baseline=prior[metric].categories if metric in prior else {},
+        (
+            bars(
+                ours[metric].categories,
+                title=f"{glossary('metrics')[metric].title}, by category",
+                baseline=prior[metric].categories if metric in prior else {},
+            ),
+            f"{_sentence(glossary('metrics')[metric].meaning)}, with 95 % intervals{tick}.",
         )
         for metric in ("pointing_game", "miou")
     ]
-    return [*drawn, lines(SWEEP, part.sweep, title="mean IoU of {h > threshold} by threshold")]
+    curves = {
+        glossary("maps")[name].title: curve
+        for name, curve in _shown(part.sweep).items()
+        if name in (METHOD, *TO_BEAT)
+    }
+    overlap = lines(
+        SWEEP, curves, title="overlap, by threshold", labels=("threshold of the map", "overlap")
+    )
+    sizes = bars(
+        {f"{size} of the image": means["miou"] for size, means in part.sizes.items()},
+        title="overlap, by size of the true region",
+        baseline={},
+    )
+    return [
+        *drawn,
+        (overlap, "Overlap of {map > threshold} and true region: no threshold is favoured."),
+        (sizes, "Mean overlap by the share of the image that is true; small regions are harder."),
+    ]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _presence_plots(presence: Presence) -> list[tuple[Markup, str]]:
+    """Plots of status and score; none where nothing is absent."""
+    if presence.calibration is None:
+        return []
+    calibration, curve = presence.calibration, presence.curve
+    named = presence.categories.items()
+    found = bars(
+        {name: each.sensitivity for name, each in named if math.isfinite(each.specificity.value)},
+        title="found, by category",
+        baseline={name: _false_alarms(each.specificity) for name, each in named},
+    )
+    plots = [
+        (
+            against_diagonal(
+                calibration.scores,
+                calibration.shares,
+                title="score against share present",
+                labels=("mean score", "share present"),
+            ),
+            "Phrases in bins of equal counts by score. On the dashed line, the score is the chance "
+            "that a phrase of this data set is present.",
+        )
+    ]
+    if curve.thresholds:
+        froc = trade_off(
+            curve.false_boxes,
+            curve.sensitivity,
+            title="true boxes found against false boxes",
+            labels=("false boxes per image without the finding", "true boxes found"),
+        )
+        text = "Boxes count from a score on, which falls from left to right; the dot is as shipped."
+        plots.append((froc, text))
+    text = "Bar: share found where present; tick: share found where absent (false alarms)."
+    return [*plots, (found, text)]
+
+
+def _false_alarms(specificity: Mean) -> Mean:
+    low, high = 1 - specificity.high, 1 - specificity.low
+    return replace(specificity, value=1 - specificity.value, low=low, high=high)
+
+
+def _presence(presence: Presence) -> list[list[Any]]:
+    """A row per category, and one of all categories with present and absent phrases."""
+    rows = dict(presence.categories)
+    if presence.both is not None and len(rows) > 1:
+        rows["categories with both"] = presence.both
+    return [
+        [
+            name,
+            _of(each.found_present, each.missed),
+            _of(each.found_absent, each.clear),
+            *(map(_short, (each.sensitivity, each.specificity, each.auroc, each.false_boxes))),
+        ]
+        for name, each in rows.items()
+    ]
+
+
+def _of(found: int, others: int) -> str:
+    return f"{found} of {found + others}" if found + others else "-"
+
+
+def _calibration(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return ""
+    return (
+        f"Over {calibration.error.n} phrases of categories with both, score and share present "
+        f"differ by {calibration.error.value:.3f} on average (expected calibration error, "
+        f"{len(calibration.scores)} bins). Brier score {calibration.brier}; a fixed score would "
+        f"reach {calibration.brier_of_share:.3f}."
+    )
 
 
 def _published(part: Part, dataset: str) -> list[tuple[str, ...]]:
     values = published(dataset) if part.maps else []
     return [
         (
-            metric,
+            glossary("metrics")[metric].title,
             _cell(summary.macro),
             known.model,
             f"{known.value:g}" + (f" ± {known.spread:g}" if known.spread is not None else ""),
@@ -158,10 +408,13 @@ def _published(part: Part, dataset: str) -> list[tuple[str, ...]]:
 
 
 def _case(case: Case) -> dict[str, Any]:
+    record = case.record
     return {
-        "id": case.record.id,
-        "phrase": case.record.phrase,
-        "miou": f"{case.record.values[METHOD]['miou']:.3f}",
+        "phrase": record.phrase,
+        "image": record.image if len(record.image) <= _SHORT else f"{record.image[:_SHORT]}…",
+        "miou": f"{record.values[METHOD]['miou']:.2f}",
+        "score": f"{record.score:.2f}",
+        "status": record.status,
         "picture": picture(case),
     }
 
@@ -193,6 +446,18 @@ def _draw(canvas: NDArray[np.uint8], box: Box, factor: float, colour: Sequence[i
 
 def _cell(mean: Mean) -> str:
     return f"{mean} ({mean.undefined} undefined)" if mean.undefined else str(mean)
+
+
+def _value(mean: Mean) -> str:
+    return f"{mean.value:.3f}" if math.isfinite(mean.value) else "-"
+
+
+def _short(mean: Mean) -> str:
+    """A mean with two decimals."""
+    if not math.isfinite(mean.value):
+        return "-"
+    between = f" [{mean.low:.2f}, {mean.high:.2f}]" if math.isfinite(mean.low) else ""
+    return f"{mean.value:.2f}{between}"
 
 
 def _signed(mean: Mean) -> str:

@@ -10,7 +10,7 @@ from cxrg.about import __version__
 from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import Method
 from cxrg.evaluate.record import Record
-from cxrg.evaluate.report.page import Case, pick, write_report_page
+from cxrg.evaluate.report.page import Case, main_part, pick, write_report_page
 from cxrg.evaluate.report.summary import Part, build, summarise_run, write_csv, write_json
 from cxrg.evaluate.run import Open, Settings, describe, open_file
 
@@ -41,7 +41,9 @@ def finish(
     report = build(facts, parts, dataset.problems, counts)
     write_json(report, out / "report.json")
     write_csv(parts, out / "report.csv")
-    shown = _cases(pick(records, cases), dataset, method, open_image)
+    group = main_part(parts)
+    of_group = [record for record in records if group in ("all", record.group)]
+    shown = _cases(pick(of_group, cases), dataset, method, open_image)
     write_report_page(json.loads(json.dumps(report)), parts, shown, out / "report.html")
     return parts
 
