@@ -15,12 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from cxrg.errors import UsageError
 from cxrg.files import stem
 from cxrg.output.arrays import write_arrays
-from cxrg.output.dicom.capture import write_capture
-from cxrg.output.dicom.objects import check_packages
-from cxrg.output.dicom.presentation import write_presentation
-from cxrg.output.dicom.report import write_report
-from cxrg.output.dicom.segmentation import write_segmentation
-from cxrg.output.dicom.source import check_source
+from cxrg.output.dicom import check_image as check_dicom_image
+from cxrg.output.dicom import check_packages, writer
 from cxrg.output.picture import write_picture
 from cxrg.output.record import write_record
 
@@ -55,14 +51,14 @@ class Format:
     check_image: Callable[[CxrImage], None] = lambda image: None
 
 
-def _dicom(write: Writer, suffix: str) -> Format:
+def _dicom(module: str, suffix: str) -> Format:
     """A DICOM object in the study of the image; it holds the patient's data, so not by default."""
     return Format(
-        write=write,
+        write=writer(module),
         suffix=suffix,
         default=False,
         check_packages=check_packages,
-        check_image=check_source,
+        check_image=check_dicom_image,
     )
 
 
@@ -70,10 +66,10 @@ FORMATS: Mapping[str, Format] = {
     "json": Format(write=write_record, suffix="json"),
     "png": Format(write=write_picture, suffix="png"),
     "npz": Format(write=write_arrays, suffix="npz"),
-    "dicom-sr": _dicom(write_report, "sr.dcm"),
-    "dicom-seg": _dicom(write_segmentation, "seg.dcm"),
-    "dicom-sc": _dicom(write_capture, "sc.dcm"),
-    "dicom-gsps": _dicom(write_presentation, "gsps.dcm"),
+    "dicom-sr": _dicom("report", "sr.dcm"),
+    "dicom-seg": _dicom("segmentation", "seg.dcm"),
+    "dicom-sc": _dicom("capture", "sc.dcm"),
+    "dicom-gsps": _dicom("presentation", "gsps.dcm"),
 }
 """The formats by name."""
 

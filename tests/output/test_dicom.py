@@ -497,7 +497,7 @@ def test_a_data_set_in_memory_is_a_source(tmp_path: Path) -> None:
 
 
 def test_without_highdicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxrg.output.dicom.objects.find_spec", lambda name: None)
+    monkeypatch.setattr("cxrg.output.dicom.find_spec", lambda name: None)
     formats.check_formats(["json", "png"])
     with pytest.raises(UsageError, match=r"need highdicom; pip install 'cxrg\[dicom\]'"):
         formats.check_formats(["json", "dicom-seg"])

@@ -8,3 +8,50 @@ C.10.5, C.18.6), also where cxrg brought the picture upright.
 
 highdicom, of the extra ``cxrg[dicom]``, builds them; it is imported when one is written.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrg.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxrg.image.read import CxrImage
+    from cxrg.output.formats import Writer
+    from cxrg.result import Grounding
+
+
+def check_packages() -> None:
+    """Check that highdicom is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if find_spec("highdicom") is None:
+        raise UsageError("formats dicom-... need highdicom; pip install 'cxrg[dicom]'")
+
+
+def check_image(image: CxrImage) -> None:
+    """Check that DICOM objects can be derived from an image.
+
+    Raises:
+        ImageError: it is no DICOM object, or belongs to no study.
+    """
+    from cxrg.output.dicom.source import read_source
+
+    read_source(image)
+
+
+def writer(module: str) -> Writer:
+    """Return the function ``write`` of a module of this folder.
+
+    The module is imported when it writes: the command line starts without pydicom.
+    """
+
+    def write(grounding: Grounding, image: CxrImage, path: Path) -> None:
+        import_module(f"{__name__}.{module}").write(grounding, image, path)
+
+    return write

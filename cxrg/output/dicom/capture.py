@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cxrg.result import Grounding
 
 
-def write_capture(grounding: Grounding, image: CxrImage, path: Path) -> None:
+def write(grounding: Grounding, image: CxrImage, path: Path) -> None:
     """Write the picture of a grounding as DICOM secondary capture.
 
     Raises:

@@ -6,18 +6,17 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset
 
 from cxrg.about import __version__
-from cxrg.errors import UsageError
 from cxrg.files import atomic_write
 from cxrg.image.dicom import hashed_uid, quiet
 from cxrg.image.file import image_error
 from cxrg.image.grayscale import text
+from cxrg.output.dicom import check_packages
 from cxrg.output.dicom.source import Source, read_source
 
 if TYPE_CHECKING:
@@ -25,16 +24,6 @@ if TYPE_CHECKING:
     from cxrg.result import Grounding
 
 _SERIES_NUMBERS = {"SR": 9001, "SEG": 9002, "SC": 9003, "PR": 9004}
-
-
-def check_packages() -> None:
-    """Check that highdicom is installed.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if find_spec("highdicom") is None:
-        raise UsageError("formats dicom-... need highdicom; pip install 'cxrg[dicom]'")
 
 
 def write_object(path: Path, image: CxrImage, build: Callable[[Source], Dataset]) -> None:

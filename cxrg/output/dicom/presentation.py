@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cxrg.result import Grounding
 
 
-def write_presentation(grounding: Grounding, image: CxrImage, path: Path) -> None:
+def write(grounding: Grounding, image: CxrImage, path: Path) -> None:
     """Write the boxes of a grounding as DICOM presentation state.
 
     Raises:

@@ -50,7 +50,7 @@ _SIDES = {
 }
 
 
-def write_report(grounding: Grounding, image: CxrImage, path: Path) -> None:
+def write(grounding: Grounding, image: CxrImage, path: Path) -> None:
     """Write a grounding as DICOM structured report.
 
     Raises:

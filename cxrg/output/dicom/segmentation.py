@@ -27,7 +27,7 @@ _LEVELS = 255
 _REGION = Code("attended-region", SCHEME, "Region attended to for a phrase")
 
 
-def write_segmentation(grounding: Grounding, image: CxrImage, path: Path) -> None:
+def write(grounding: Grounding, image: CxrImage, path: Path) -> None:
     """Write the heatmap of a grounding as DICOM segmentation.
 
     Raises:

@@ -52,15 +52,6 @@ class Source:
         return np.array([(b.x0, b.y0), (b.x1, b.y0), (b.x1, b.y1), (b.x0, b.y1), (b.x0, b.y0)])
 
 
-def check_source(image: CxrImage) -> None:
-    """Check that DICOM objects can be derived from an image.
-
-    Raises:
-        ImageError: it is no DICOM file, or belongs to no study.
-    """
-    read_source(image)
-
-
 def read_source(image: CxrImage) -> Source:
     """Read what derived objects need of an image.
 
