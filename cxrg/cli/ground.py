@@ -47,7 +47,7 @@ from cxrg.cli.results import ResultPrinter, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_SOME_FAILED, PhraseError, UsageError
 from cxrg.options import DEFAULT_PRESET, read_settings, resolve
-from cxrg.output.formats import DEFAULT_FORMATS, FORMATS, check_formats
+from cxrg.output.formats import DEFAULT_FORMATS, FORMATS, IDENTIFYING_FORMATS, check_formats
 
 
 def ground(
@@ -118,7 +118,14 @@ def ground(
         "cxrg-out"
     ),
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="Files to write, or none.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help=f"{','.join(DEFAULT_FORMATS)} (default), none; with patient data: "
+            f"{', '.join(IDENTIFYING_FORMATS)}.",
+            show_default=False,
+        ),
     ] = ",".join(DEFAULT_FORMATS),
     sheet: Annotated[
         bool, typer.Option("--sheet", help="All phrases of an image on one picture, too.")
@@ -136,7 +143,7 @@ def ground(
         bool, typer.Option("--unordered", help="Results as they come, not in input order.")
     ] = False,
     deidentify: Annotated[
-        bool, typer.Option("--deidentify", help="Hash the SOPInstanceUID in results.")
+        bool, typer.Option("--deidentify", help="Hash DICOM UIDs; no patient data in DICOM files.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is done.")] = False,
     quiet: Quiet = False,

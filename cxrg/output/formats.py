@@ -40,6 +40,7 @@ class Format:
         write: writes a file of it.
         suffix: of its files.
         default: whether it is written where no formats are chosen.
+        identifying: whether its files hold what the image says of its patient.
         check_packages: raises UsageError if a package is missing.
         check_image: raises ImageError if nothing can be written for this image.
     """
@@ -47,6 +48,7 @@ class Format:
     write: Writer
     suffix: str
     default: bool = True
+    identifying: bool = False
     check_packages: Callable[[], None] = lambda: None
     check_image: Callable[[CxrImage], None] = lambda image: None
 
@@ -57,6 +59,7 @@ def _dicom(module: str, suffix: str) -> Format:
         write=writer(module),
         suffix=suffix,
         default=False,
+        identifying=True,
         check_packages=check_packages,
         check_image=check_dicom_image,
     )
@@ -74,6 +77,7 @@ FORMATS: Mapping[str, Format] = {
 """The formats by name."""
 
 DEFAULT_FORMATS = tuple(name for name, each in FORMATS.items() if each.default)
+IDENTIFYING_FORMATS = tuple(name for name, each in FORMATS.items() if each.identifying)
 
 
 def settings_text(

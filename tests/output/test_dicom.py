@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from pydicom.uid import (
 
 from cxrg.chest import findings, places
 from cxrg.chest.whereabouts import codes_of
+from cxrg.cli import main
 from cxrg.errors import ImageError, UsageError
 from cxrg.geometry import Box
 from cxrg.image.orientation import Turn
@@ -41,7 +43,8 @@ from cxrg.output.record import record
 from cxrg.phantom.dx import write_dx
 from cxrg.phrase.intent import read_intent
 from cxrg.result import Grounding
-from tests.fakes import samples
+from tests.fakes import samples, tiny_models
+from tests.fakes.batch import chest, draw
 from tests.test_security import TRACES, full_of_canaries, traces
 
 DICOM = tuple(name for name in formats.FORMATS if name.startswith("dicom-"))
@@ -586,3 +589,78 @@ def test_the_inverse_of_a_turn_leads_back(
     assert np.array_equal(turn.inverse.array(turn.array(array)), array)
     box = Box(0, 1, 2, 3)
     assert turn.inverse.box(turn.box(box, (3, 4)), turn.shape((3, 4))) == box
+
+
+# --- from the command line ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.compact(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def cxrg(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run ``cxrg ground`` with a tiny model; exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        model = ("--model", tiny, "--device", "cpu")
+        monkeypatch.setattr("sys.argv", ["cxrg", "ground", *map(str, (*arguments, *model))])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capfd.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return call
+
+
+def test_in_a_run_images_without_study_fail_alone(tmp_path: Path, cxrg: Any) -> None:
+    write_dx(tmp_path / "a.dcm", (chest(1, (96, 80)) * 16).astype(np.uint16), seed=1)
+    draw(tmp_path / "b.png", seed=2)
+    asked = (
+        "a.dcm",
+        "b.png",
+        "-p",
+        "opacity",
+        "--format",
+        "json,dicom-sr,dicom-seg",
+        "--out",
+        "out",
+    )
+    code, _, err = cxrg(*asked)
+    assert code == 1
+    assert "b.png: is no DICOM object" in err
+    assert "1 of 2 inputs failed" in err
+    suffixes = sorted(path.name.partition(".")[2] for path in Path("out").iterdir())
+    assert suffixes == ["json", "jsonl", "seg.dcm", "sqlite", "sr.dcm"]
+    (record,) = Path("out").glob("*.json")
+    (sr,) = Path("out").glob("*.sr.dcm")
+    assert json.loads(record.read_text())["image"]["uid"] in uids(sr)
+    failure = json.loads(Path("out/failures.jsonl").read_text())
+    assert failure["remedy"].startswith("give the DICOM file, or leave out the formats")
+    before = sr.read_bytes()
+    assert "1 done before" in cxrg(*asked)[2]
+    assert sr.read_bytes() == before
+    sr.unlink()
+    assert "1 done" in cxrg(*asked)[2]
+    assert sr.is_file()
+
+
+def test_a_picture_alone_ends_the_command(tmp_path: Path, cxrg: Any) -> None:
+    draw(tmp_path / "b.png")
+    code, out, err = cxrg("b.png", "opacity", "--format", "dicom-sr", "--out", "out")
+    assert (code, out) == (3, "")
+    assert err.startswith("cxrg: b.png: is no DICOM object")
+    assert err.count("\n") == 1
+
+
+def test_without_highdicom_the_command_ends_at_once(
+    cxrg: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxrg.output.dicom.find_spec", lambda name: None)
+    code, out, err = cxrg("a.dcm", "opacity", "--format", "json,dicom-sc")
+    assert (code, out) == (2, "")
+    assert err == "cxrg: formats dicom-... need highdicom; pip install 'cxrg[dicom]'\n"
