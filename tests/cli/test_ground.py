@@ -301,7 +301,11 @@ def test_warnings_are_told_once_per_image(run: Run, library: Library, place: Pat
     [
         (["DOE^JANE.png"], 2, "DOE^JANE.png is a file or folder, so the phrase is missing"),
         (["opacity"], 2, "one argument is too few"),
-        (["DOE^JANE.png", "x", "--format", "pdf"], 2, "format 'pdf' is unknown; use json, png"),
+        (
+            ["DOE^JANE.png", "x", "--format", "pdf"],
+            2,
+            "format 'pdf' is unknown; use some of json, png",
+        ),
         (["DOE^JANE.png", "x", "--preset", "slow"], 2, "preset 'slow' is unknown; use fast"),
         (["DOE^JANE.png", "x", "--threshold", "high"], 2, "threshold 'high' is not valid"),
         (["DOE^JANE.png", "x", "--device", "tpu"], 2, "device 'tpu' is unknown"),
