@@ -43,6 +43,7 @@ from cxrg.image.grayscale import (
     padding,
     palette,
     pixel_aspect,
+    pixel_spacing,
     stored_values,
     text,
     voi,
@@ -114,7 +115,8 @@ class DisplayGrey:
 
     ``grey`` is float32 ``(H, W)`` in [0, 1], bright for dense; ``pixel_aspect`` the height of a
     pixel divided by its width; ``window`` says how stored values became grey. ``stated`` is what
-    the header says that it is instead of a frontal chest X-ray, None where it does not.
+    the header says that it is instead of a frontal chest X-ray, None where it does not;
+    ``spacing`` height and width of a pixel in millimetres, None where they are not known.
     """
 
     grey: NDArray[np.float32]
@@ -123,6 +125,7 @@ class DisplayGrey:
     window: str
     warnings: tuple[str, ...]
     stated: str | None = None
+    spacing: tuple[float, float] | None = None
 
 
 def read_dicom(path: Path, data: bytes | None = None) -> DisplayGrey:
@@ -408,7 +411,7 @@ def _display(path: Path, ds: pydicom.Dataset, cells: Cells) -> DisplayGrey:
         _drop_window_of_other_depth(ds, cells.bits)
         grey, window, notes = _through_luts(path, ds, stored, cells.bits)
     turn = from_patient(directions(ds))
-    aspect = pixel_aspect(ds)
+    aspect, spacing = pixel_aspect(ds), pixel_spacing(ds)
     uid = UID(text(ds, "SOPInstanceUID"))
     return DisplayGrey(
         grey=turn.array(grey),
@@ -417,6 +420,7 @@ def _display(path: Path, ds: pydicom.Dataset, cells: Cells) -> DisplayGrey:
         window=window,
         warnings=(*cautions(ds), *cells.notes, *unused, *notes),
         stated=stated_kind(ds),
+        spacing=spacing[::-1] if spacing and turn.transpose else spacing,
     )
 
 

@@ -202,12 +202,25 @@ def pixel_aspect(ds: pydicom.Dataset) -> float:
     The spacing between rows comes first in all of these; Pixel Aspect Ratio is meant for images
     without a spacing, so it comes last.
     """
-    spacings = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-    for keyword in (*spacings, "PixelAspectRatio"):
+    pair = _pair(ds, *_SPACINGS, "PixelAspectRatio")
+    return pair[0] / pair[1] if pair else 1.0
+
+
+def pixel_spacing(ds: pydicom.Dataset) -> tuple[float, float] | None:
+    """Height and width of a pixel in millimetres; None where the header states none."""
+    return _pair(ds, *_SPACINGS)
+
+
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+
+
+def _pair(ds: pydicom.Dataset, *keywords: str) -> tuple[float, float] | None:
+    """The first plausible pair of sizes, that of rows first."""
+    for keyword in keywords:
         pair = numbers(ds, keyword)
         if len(pair) == 2 and min(pair) > 0 and 0.2 <= pair[0] / pair[1] <= 5:
-            return pair[0] / pair[1]
-    return 1.0
+            return pair[0], pair[1]
+    return None
 
 
 def palette(levels: Levels, ds: pydicom.Dataset) -> tuple[Levels, bool]:

@@ -49,6 +49,7 @@ class CxrImage:
         stated: what a DICOM header says that it is instead of a frontal chest X-ray, such as
             ``a lateral view``; None where it says no such thing.
         deidentified: whether results hold hashes in the place of DICOM UIDs; see `deidentify`.
+        spacing: height and width of a pixel in millimetres; None where they are not known.
         dataset: the pydicom data set that it was read from, where that was in memory.
     """
 
@@ -63,6 +64,7 @@ class CxrImage:
     warnings: tuple[str, ...]
     stated: str | None = None
     deidentified: bool = False
+    spacing: tuple[float, float] | None = None
     dataset: Dataset | None = None
 
     def __repr__(self) -> str:
@@ -112,6 +114,7 @@ def read_image(source: ImageSource, *, side: int, fit: Fit = "pad") -> CxrImage:
         window=read.window,
         warnings=read.warnings,
         stated=read.stated,
+        spacing=read.spacing,
         dataset=dataset,
     )
 

@@ -17,6 +17,7 @@ from cxrg.files import stem
 from cxrg.output.arrays import write_arrays
 from cxrg.output.dicom import check_image as check_dicom_image
 from cxrg.output.dicom import check_packages, writer
+from cxrg.output.nifti import check_nibabel, write_nifti
 from cxrg.output.picture import write_picture
 from cxrg.output.record import write_record
 
@@ -69,6 +70,9 @@ FORMATS: Mapping[str, Format] = {
     "json": Format(write=write_record, suffix="json"),
     "png": Format(write=write_picture, suffix="png"),
     "npz": Format(write=write_arrays, suffix="npz"),
+    "nifti": Format(
+        write=write_nifti, suffix="nii.gz", default=False, check_packages=check_nibabel
+    ),
     "dicom-sr": _dicom("report", "sr.dcm"),
     "dicom-seg": _dicom("segmentation", "seg.dcm"),
     "dicom-sc": _dicom("capture", "sc.dcm"),

@@ -290,21 +290,25 @@ def test_padding_wraps_values_of_the_wrong_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elements", "aspect"),
+    ("elements", "aspect", "spacing"),
     [
-        ({}, 1.0),
-        ({"PixelSpacing": ["0.3", "0.2"]}, 1.5),
-        ({"ImagerPixelSpacing": ["0.2", "0.4"]}, 0.5),
-        ({"PixelAspectRatio": ["4", "3"]}, 4 / 3),
-        ({"PixelSpacing": ["0.000", "0.000"], "ImagerPixelSpacing": ["0.3", "0.2"]}, 1.5),
-        ({"PixelSpacing": ["0.2", "0.2"], "PixelAspectRatio": ["2", "1"]}, 1.0),
-        ({"PixelAspectRatio": ["1", "0"]}, 1.0),
-        ({"PixelAspectRatio": ["1000", "1"]}, 1.0),
+        ({}, 1.0, None),
+        ({"PixelSpacing": ["0.3", "0.2"]}, 1.5, (0.3, 0.2)),
+        ({"ImagerPixelSpacing": ["0.2", "0.4"]}, 0.5, (0.2, 0.4)),
+        ({"PixelAspectRatio": ["4", "3"]}, 4 / 3, None),
+        ({"PixelSpacing": ["0", "0"], "ImagerPixelSpacing": ["0.3", "0.2"]}, 1.5, (0.3, 0.2)),
+        ({"PixelSpacing": ["0.2", "0.2"], "PixelAspectRatio": ["2", "1"]}, 1.0, (0.2, 0.2)),
+        ({"PixelAspectRatio": ["1", "0"]}, 1.0, None),
+        ({"PixelAspectRatio": ["1000", "1"]}, 1.0, None),
     ],
 )
-def test_pixel_aspect(elements: dict[str, Any], aspect: float) -> None:
+def test_pixel_aspect_and_spacing(
+    elements: dict[str, Any], aspect: float, spacing: tuple[float, float] | None
+) -> None:
     assert pixel_aspect(make(**elements)) == pytest.approx(aspect)
-    assert read(make(**elements)).pixel_aspect == pytest.approx(aspect)
+    found = read(make(**elements))
+    assert found.pixel_aspect == pytest.approx(aspect)
+    assert found.spacing == spacing
 
 
 # The chain
@@ -802,6 +806,7 @@ def test_a_mirrored_or_turned_picture_is_brought_upright(rows: str, columns: str
     result = read(ds)
     np.testing.assert_allclose(result.grey, RAMP / 4095, atol=1e-6)
     assert result.pixel_aspect == 2
+    assert result.spacing == (0.2, 0.1)
     assert ["upright" in note for note in result.warnings] == [True] * (
         (rows, columns) != ("L", "F")
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 from cxrg.batch.task import Job
 from cxrg.cli import app
 from cxrg.output import formats
+from cxrg.output.record import SCHEMA_FILE
 from tests.fakes import samples
 
 
@@ -19,6 +21,11 @@ def test_every_format_writes_a_file_that_begins_as_it_should(tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {f"x.{name}" for name in begins}
     for name, start in begins.items():
         assert files[name].read_bytes().startswith(start)
+
+
+def test_the_schema_of_a_line_knows_every_format() -> None:
+    files = json.loads(SCHEMA_FILE.read_text())["properties"]["files"]
+    assert set(files["propertyNames"]["enum"]) == {*formats.FORMATS, "sheet"}
 
 
 def test_only_the_given_formats_are_written(tmp_path: Path) -> None:
