@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxrg.anatomy.view import check_view
+from cxrg.anatomy.check import check_view
 from cxrg.anatomy.whereabouts import Whereabouts
 from cxrg.attention.free_run import free_run
 from cxrg.attention.layers import choose_layers
@@ -186,7 +186,7 @@ def _ground_each(
     """Yield the result of each phrase, with the seconds of all stages until then."""
     if settings.threads != "auto":
         torch.set_num_threads(settings.threads)
-    image = check_view(image, any_image=settings.any_image)
+    image = check_view(image, any_image=settings.any_image, mend=settings.mend)
     clock.lap("check")
     layers = choose_layers(model, options.layers)
     microbatch = Microbatch.of(model, settings.batch)

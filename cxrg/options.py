@@ -364,6 +364,13 @@ class RunSettings:
         values="true or false",
         read=_flag,
     )
+    mend: bool = knob(
+        False,
+        "bring pictures upright that look turned, and turn negatives into positives, instead of "
+        "refusing them",
+        values="true or false",
+        read=_flag,
+    )
     force_ground: bool = knob(
         False,
         "ground phrases as they are written, whatever they mean: unknown words, denials and typing "

@@ -59,4 +59,4 @@ def any_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         return
     import cxrg.grounding
 
-    monkeypatch.setattr(cxrg.grounding, "check_view", lambda image, any_image: image)
+    monkeypatch.setattr(cxrg.grounding, "check_view", lambda image, **_: image)

@@ -7,7 +7,7 @@ in the drawing of a cat it finds a heart. So the picture is judged before it is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from cxrg.geometry import Frame
-from cxrg.image.file import image_error
 
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
@@ -93,28 +92,6 @@ class View:
         """What it looks like instead, to follow the image's name; empty if it fits."""
         wrong = [_DESCRIPTIONS[self.kind]] if self.kind in _DESCRIPTIONS else []
         return " and ".join(wrong + [_NEGATIVE] * self.negative)
-
-
-def check_view(image: CxrImage, *, any_image: bool) -> CxrImage:
-    """The image, with a warning if it is no upright frontal chest X-ray.
-
-    What a DICOM header says is believed; otherwise the picture is judged.
-
-    Args:
-        image: what was read.
-        any_image: whether other pictures are let through.
-
-    Raises:
-        ImageError: it is none, and ``any_image`` is false.
-    """
-    problem = f"is {image.stated} by its header" if image.stated else judge_view(image).description
-    if not problem:
-        return image
-    if not any_image:
-        remedy = "give an upright frontal chest X-ray, or --any-image to ground it all the same"
-        raise image_error(image.path, problem, remedy)
-    warning = f"the image {problem}: the result means nothing if that is so"
-    return replace(image, warnings=(*image.warnings, warning))
 
 
 def judge_view(image: CxrImage) -> View:

@@ -59,6 +59,7 @@ class Job:
         batch: most latents in one network evaluation, see `RunSettings`.
         threads: of one operation on the CPU, see `RunSettings`.
         any_image: whether pictures of other kinds are grounded, see `RunSettings`.
+        mend: whether turned pictures and negatives are mended, see `RunSettings`.
         force_ground: whether phrases are grounded whatever they mean, see `RunSettings`.
         preset: a named set of options.
         knobs: values that replace those of the preset, by name.
@@ -79,6 +80,7 @@ class Job:
     batch: int | Literal["auto"] = "auto"
     threads: int | Literal["auto"] = "auto"
     any_image: bool = False
+    mend: bool = False
     force_ground: bool = False
     knobs: Mapping[str, Any] = field(default_factory=dict)
     formats: tuple[str, ...] = DEFAULT_FORMATS
@@ -96,6 +98,7 @@ class Setting:
         options: every knob as it is used.
         deidentify: whether records hold the hash of the SOPInstanceUID in its place.
         force_ground: whether phrases are grounded whatever they mean.
+        mend: whether turned pictures and negatives are mended.
     """
 
     identity: str
@@ -103,6 +106,7 @@ class Setting:
     options: Options
     deidentify: bool = False
     force_ground: bool = False
+    mend: bool = False
 
     @property
     def facts(self) -> str:
@@ -112,6 +116,7 @@ class Setting:
             self.options,
             deidentify=self.deidentify,
             force_ground=self.force_ground,
+            mend=self.mend,
         )
 
 

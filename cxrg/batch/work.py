@@ -108,6 +108,7 @@ def _setting(job: Job, identity: str, precision: str, options: Options) -> Setti
         options=options,
         deidentify=job.deidentify,
         force_ground=job.force_ground,
+        mend=job.mend,
     )
 
 
@@ -125,6 +126,7 @@ class Worker:
             batch=job.batch,
             threads=job.threads,
             any_image=job.any_image,
+            mend=job.mend,
             force_ground=job.force_ground,
         )
 
@@ -167,7 +169,7 @@ class Worker:
                 sheet = Sheet() if task.sheet else None
                 for number, grounding in enumerate(results, 1):
                     last = number == len(valid)
-                    yield Unwritten(task, grounding, read.image, sheet, last)
+                    yield Unwritten(task, grounding, grounding.image, sheet, last)
         except Exception as error:
             if isinstance(error, CxrgError) and not isinstance(error, ImageError):
                 raise

@@ -58,6 +58,9 @@ def explain(
     any_image: Annotated[
         bool, typer.Option("--any-image", help="Warn of images that are no chest X-ray.")
     ] = False,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Turn or invert images first that look so.")
+    ] = False,
     force_ground: Annotated[
         bool, typer.Option("--force-ground", help="Ground phrases as written, whatever they mean.")
     ] = False,
@@ -84,6 +87,7 @@ def explain(
             "batch": batch,
             "threads": threads,
             "any_image": any_image,
+            "mend": mend,
             "force_ground": force_ground,
         }
     )

@@ -136,6 +136,9 @@ def ground(
     any_image: Annotated[
         bool, typer.Option("--any-image", help="Warn of images that are no chest X-ray.")
     ] = False,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Turn or invert images first that look so.")
+    ] = False,
     force_ground: Annotated[
         bool, typer.Option("--force-ground", help="Ground phrases as written, whatever they mean.")
     ] = False,
@@ -177,6 +180,7 @@ def ground(
             "batch": batch,
             "threads": threads,
             "any_image": any_image,
+            "mend": mend,
             "force_ground": force_ground,
         }
     )
@@ -192,6 +196,7 @@ def ground(
         batch=settings.batch,
         threads=settings.threads,
         any_image=settings.any_image,
+        mend=settings.mend,
         force_ground=settings.force_ground,
         knobs=knobs,
         formats=written,

@@ -37,6 +37,17 @@ class Turn:
             return self
         return Turn(transpose=True, flip_rows=self.flip_columns, flip_columns=self.flip_rows)
 
+    def then(self, other: Turn) -> Turn:
+        """One turn for this one and another after it."""
+        rows, columns = self.flip_rows, self.flip_columns
+        if other.transpose:
+            rows, columns = columns, rows
+        return Turn(
+            transpose=self.transpose != other.transpose,
+            flip_rows=rows != other.flip_rows,
+            flip_columns=columns != other.flip_columns,
+        )
+
     def array(self, stored: NDArray[Any]) -> NDArray[Any]:
         """The upright array of a stored one, ``(H, W)`` or ``(H, W, channels)``."""
         upright = stored.swapaxes(0, 1) if self.transpose else stored

@@ -24,6 +24,7 @@ from cxrg.image import dicom, memory, picture
 from cxrg.image.dicom import DisplayGrey
 from cxrg.image.file import HEAD, Kind, image_error, kind_of, open_file, read_bytes
 from cxrg.image.memory import ImageInMemory
+from cxrg.image.mending import Mending
 from cxrg.image.orientation import Turn
 
 ImageSource: TypeAlias = str | Path | ImageInMemory
@@ -51,6 +52,7 @@ class CxrImage:
         deidentified: whether results hold hashes in the place of DICOM UIDs; see `deidentify`.
         spacing: height and width of a pixel in millimetres; None where they are not known.
         dataset: the pydicom data set that it was read from, where that was in memory.
+        mended: how the picture was turned or inverted after it was read; None where it was not.
     """
 
     pixels: NDArray[np.float32]
@@ -66,6 +68,7 @@ class CxrImage:
     deidentified: bool = False
     spacing: tuple[float, float] | None = None
     dataset: Dataset | None = None
+    mended: Mending | None = None
 
     def __repr__(self) -> str:
         """One line without pixels, and without the file's name, which may be a patient's."""

@@ -85,7 +85,12 @@ IDENTIFYING_FORMATS = tuple(name for name, each in FORMATS.items() if each.ident
 
 
 def settings_text(
-    precision: str, options: Options, *, deidentify: bool = False, force_ground: bool = False
+    precision: str,
+    options: Options,
+    *,
+    deidentify: bool = False,
+    force_ground: bool = False,
+    mend: bool = False,
 ) -> str:
     """Return precision and options as text, for file names and the ledger."""
     facts = {"precision": precision, **asdict(options)}
@@ -93,6 +98,8 @@ def settings_text(
         facts["deidentify"] = True
     if force_ground:
         facts["force_ground"] = True
+    if mend:
+        facts["mend"] = True
     return json.dumps(facts, sort_keys=True)
 
 
@@ -109,6 +116,7 @@ def stem_of(grounding: Grounding, *, force_ground: bool = False) -> str:
         grounding.options,
         deidentify=image.deidentified,
         force_ground=force_ground,
+        mend=image.mended is not None,
     )
     return stem(image.sha256, grounding.phrase, model.identity, facts)
 

@@ -42,6 +42,11 @@ def record(grounding: Grounding) -> dict[str, Any]:
             "width": width,
             "height": height,
             "grey": image.window,
+            "mended": image.mended
+            and {
+                "clockwise": image.mended.clockwise,
+                "inverted": image.mended.inverted,
+            },
         },
         "phrase": grounding.phrase,
         "asked": grounding.asked,

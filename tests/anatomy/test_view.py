@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cxrg import ground, load
-from cxrg.anatomy.view import SIDE, View, check_view, judge_square, judge_view
+from cxrg.anatomy.check import check_view
+from cxrg.anatomy.view import SIDE, View, judge_square, judge_view
 from cxrg.errors import ImageError
 from cxrg.evaluate.measures.gate import CHANGES, judged
 from cxrg.evaluate.method import LatentDiffusion

@@ -437,6 +437,14 @@ def test_the_table_says_what_a_phrase_means_and_flags_sides(
     assert "! phrase" not in out
     run("ground", "DOE^JANE.png", "left mass", "--force-ground")
     assert library.grounds[-1]["settings"].force_ground
+    assert not library.grounds[-1]["settings"].mend
+
+
+def test_a_mended_picture_is_computed_anew(run: Run, library: Library, place: Path) -> None:
+    assert run("ground", "DOE^JANE.png", "opacity", "--any-image")[0] == 0
+    assert run("ground", "DOE^JANE.png", "opacity", "--mend")[0] == 0
+    assert len(library.grounds) == 2
+    assert library.grounds[-1]["settings"].mend
 
 
 def test_quiet_hides_the_hubs_progress_bars(run: Run, tmp_path: Path, monkeypatch) -> None:

@@ -4,7 +4,7 @@ Every image of a data set is judged as it is and changed; no grounding model run
 an upright chest must be let through, all others refused; a turned picture or a negative should be
 named as such, too. Pictures of a folder that show no chest may be judged beside them.
 
-`cxrg ground` refuses by the same judgement (`cxrg.anatomy.view.check_view`), where a DICOM header
+`cxrg ground` refuses by the same judgement (`cxrg.anatomy.check.check_view`), where a DICOM header
 does not state what the image is.
 """
 

@@ -74,6 +74,8 @@ def read_source(image: CxrImage) -> Source:
                     "export it again, or leave out the formats dicom-...",
                 )
         turn = from_patient(directions(given))
+        if image.mended:
+            turn = turn.then(image.mended.turn)
         return Source(header=_without_patient(given) if image.deidentified else given, turn=turn)
 
 
