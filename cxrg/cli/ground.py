@@ -90,9 +90,10 @@ def ground(
         str | None, typer.Option(metavar="VALUE", help="What boxes enclose: otsu, quantile:Q, ...")
     ] = None,
     draws: Annotated[
-        str | None, typer.Option(metavar="N", help="Noise draws; from 3 on with their spread.")
+        str | None, typer.Option(metavar="N", help="Noise draws, with spread from 3 on; --seed N.")
     ] = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of the noise.")] = None,
+    # Named in the line of --draws, so that the help fits two screens.
+    seed: Annotated[str | None, typer.Option(metavar="N", hidden=True)] = None,
     model: Model = "compact",
     adapter: Adapter = None,
     revision: Revision = None,

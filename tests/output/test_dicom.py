@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import highdicom as hd
 import numpy as np
@@ -34,6 +34,7 @@ from cxrg.chest.whereabouts import codes_of
 from cxrg.cli import main
 from cxrg.errors import ImageError, UsageError
 from cxrg.geometry import Box
+from cxrg.image.mending import Mending, mended_by
 from cxrg.image.orientation import Turn
 from cxrg.image.read import deidentify, read_image
 from cxrg.options import Options
@@ -664,3 +665,16 @@ def test_without_highdicom_the_command_ends_at_once(
     code, out, err = cxrg("a.dcm", "opacity", "--format", "json,dicom-sc")
     assert (code, out) == (2, "")
     assert err == "cxrg: formats dicom-... need highdicom; pip install 'cxrg[dicom]'\n"
+
+
+@pytest.mark.parametrize("source", ["dx 12 bits", "lying", "mirrored"])
+@pytest.mark.parametrize("clockwise", [90, 180, 270])
+def test_boxes_of_a_mended_picture_lead_back_to_stored_pixels(
+    source: str, clockwise: Literal[90, 180, 270], tmp_path: Path
+) -> None:
+    image = read_image(save(SOURCES[source](), tmp_path / "source.dcm"), side=64)
+    mended = mended_by(image, Mending(clockwise=clockwise))
+    rows, columns = np.nonzero(mended.grey > 0.8)
+    box = Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    corners = read_source(mended).outline(box)
+    assert (*corners.min(0), *corners.max(0)) == (PLANTED.x0, PLANTED.y0, PLANTED.x1, PLANTED.y1)
