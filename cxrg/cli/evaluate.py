@@ -239,9 +239,12 @@ def _run(
 
 
 def _show(parts: dict[str, Part]) -> None:
-    """Print maps by metric for every part, the method by category, and controls not beaten."""
+    """Print maps by metric for every part, the method and statuses by category, and the verdict."""
     from cxrg.evaluate.record import METHOD
+    from cxrg.evaluate.report.glossary import glossary
+    from cxrg.evaluate.report.presence import presence_rows
     from cxrg.evaluate.report.summary import HEADLINE, verdict
+    from cxrg.evaluate.report.verdict import sentence
 
     for name, part in parts.items():
         shown = [metric for metric in (*HEADLINE, "iou_fg_bg", "dice", "box_iou") if part.maps]
@@ -265,11 +268,18 @@ def _show(parts: dict[str, Part]) -> None:
         ("boxes, presence, laterality", "value", "n"),
         [[k, _pair(m), str(m.n)] for k, m in sets.items()],
     )
+    table(
+        ("category", *(term.title for term in glossary("presence").values())),
+        presence_rows(parts["all"].presence),
+    )
     for name, part in parts.items():
         for metric, beats in verdict(part).items() if part.beaten else ():
             lost = [control for control, better in beats.items() if not better]
             if lost:
                 write(f"NOT BETTER ({name}, {metric}): does not beat {', '.join(lost)}")
+    for name, part in parts.items():
+        if part.maps:
+            write(f"{name}: {sentence(part)}.")
 
 
 def _one(mean: Mean) -> str:

@@ -28,6 +28,7 @@ from cxrg.phantom.sample import render
 from tests.fakes import tiny_models
 from tests.fakes.evaluate import manifest
 
+VERDICT = "finding: The model "
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(command.evaluate)
 app.command()(command.compare)
@@ -70,7 +71,7 @@ def test_evaluate_and_compare_from_the_command_line(folder: Path, tmp_path: Path
     labels, out = manifest(tmp_path, patients=2), tmp_path / "out"
     told = call("evaluate", labels, "--model", folder, "--out", out, "--set", "draws=1")
     assert told.exit_code == 0, told.output
-    for word in ("mean_box_side", "Nodule", "presence_auroc", "NOT BETTER", "report.html"):
+    for word in ("mean_box_side", "Nodule", "presence_auroc", "NOT BETTER", "report.html", VERDICT):
         assert word in told.stdout
     report = json.loads((out / "report.json").read_text())
     assert report["method"]["options"]["draws"] == 1

@@ -21,6 +21,7 @@ from cxrg.evaluate.report.glossary import glossary
 from cxrg.evaluate.report.page import pick
 from cxrg.evaluate.report.published import published
 from cxrg.evaluate.report.summary import NAMES, Part, summarise_run, verdict, write_csv
+from cxrg.evaluate.report.verdict import answers, sentence
 from cxrg.evaluate.report.write import finish
 from cxrg.evaluate.run import SAMPLES, Settings, run
 from cxrg.evaluate.sample import Problem
@@ -203,6 +204,22 @@ def test_the_page_gives_the_verdict_first_and_folds_the_rest(good: Made, tmp_pat
         assert page.count(text) == folded.count(text)
     # The widest table holds one interval a row, and a column for each map.
     assert max(row.count("<td>") for row in page.split("<tr")) == 1 + 9
+
+
+def test_the_verdict_names_what_is_won(good: Made, bad: Made) -> None:
+    reads, sees, beats = answers(good.parts["finding"])
+    assert (reads.answer, sees.answer, beats.answer) == ("yes", "no", "partly")
+    assert sees.clause == "is not shown to see the image"
+    assert "usual place of the category: better by" in beats.detail
+    assert answers(bad.parts["finding"])[0].answer != "yes"
+    without = summarise_run([replace(r, values=only_method(r)) for r in good.records])["all"]
+    assert answers(without) == []
+    assert sentence(without).startswith("Its map points into the true region for")
+    assert sentence(summarise_run([r for r in good.records if not r.present])["all"]) == ""
+
+
+def only_method(record: Record) -> dict[str, dict[str, float]]:
+    return {name: values for name, values in record.values.items() if name == METHOD}
 
 
 def test_the_page_says_why_a_control_is_missing(good: Made, tmp_path: Path) -> None:

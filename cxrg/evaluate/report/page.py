@@ -25,9 +25,10 @@ from cxrg.evaluate.controls import OTHER_IMAGE, TO_BEAT
 from cxrg.evaluate.metrics.bootstrap import Mean, Summary
 from cxrg.evaluate.record import METHOD, Record, as_boxes
 from cxrg.evaluate.report.glossary import glossary
-from cxrg.evaluate.report.presence import Calibration, Presence
+from cxrg.evaluate.report.presence import Calibration, Presence, presence_rows, short
 from cxrg.evaluate.report.published import family_of, published
 from cxrg.evaluate.report.summary import HEADLINE, NAMES, Part, verdict
+from cxrg.evaluate.report.verdict import answers, capitalised, phrases, sentence
 from cxrg.evaluate.run import SWEEP
 from cxrg.geometry import Box
 from cxrg.output.html import write_page
@@ -36,16 +37,6 @@ from cxrg.output.plots import against_diagonal, bars, lines, trade_off
 T = TypeVar("T")
 CASE_SIDE = 280
 _SIZE_METRICS = (*HEADLINE, "box_iou")
-_QUESTIONS = (
-    ("Does it read the phrase?", ("reads", "read the phrase"), ("shuffled", "image_only")),
-    ("Does it see the image?", ("sees", "see the image"), (OTHER_IMAGE,)),
-    (
-        "Does it beat the usual place?",
-        ("beats", "beat the usual place"),
-        ("mean_box", "mean_box_side"),
-    ),
-)
-"""What the controls answer: the question, its verb, and the controls."""
 _SHORT = 24
 
 
@@ -136,16 +127,15 @@ def _missing(report: dict[str, Any], part: Part) -> str:
 
 def _part(name: str, part: Part, dataset: str, *, missing: str) -> dict[str, Any]:
     """What the template shows of one group of samples; rows are cells from left to right."""
-    questions = _questions(part)
     return {
         "name": _GROUPS.get(name, name),
-        "count": f"{_phrases(part.positives)} present, {part.negatives} absent",
-        "summary": _summary(part, questions),
-        "questions": questions,
+        "count": f"{phrases(part.positives)} present, {part.negatives} absent",
+        "summary": sentence(part),
+        "questions": answers(part),
         "missing": missing,
         "headline": _headline(part),
         "plots": _plots(part),
-        "presence": _presence(part.presence),
+        "presence": presence_rows(part.presence),
         "presence_plots": _presence_plots(part.presence),
         "both": part.presence.both is not None,
         "calibration": _calibration(part.presence.calibration),
@@ -170,66 +160,6 @@ def _part(name: str, part: Part, dataset: str, *, missing: str) -> dict[str, Any
 _GROUPS = {"all": "All phrases", "finding": "Findings", "anatomy": "Anatomy", "device": "Devices"}
 
 
-def _summary(part: Part, questions: Sequence[Mapping[str, str]]) -> str:
-    """The verdict in one sentence: what the controls show, and the method's result."""
-    if not part.maps:
-        return ""
-    point, overlap = (part.maps[METHOD][name].micro for name in ("pointing_game", "miou"))
-    clauses = [each["clause"] for each in questions]
-    shown = " and ".join([", ".join(clauses[:-1]), *clauses[-1:]] if clauses[1:] else clauses)
-    result = (
-        f"its map points into the true region for {_percent(point)} of {_phrases(part.positives)}, "
-        f"with a mean overlap of {overlap.value:.2f}"
-    )
-    return f"The model {shown}: {result}" if shown else _sentence(result)
-
-
-def _phrases(count: int) -> str:
-    return f"{count} phrase{'' if count == 1 else 's'}"
-
-
-def _percent(mean: Mean) -> str:
-    between = f" ({mean.low:.0%} to {mean.high:.0%})" if math.isfinite(mean.low) else ""
-    return f"{mean.value:.0%}{between}"
-
-
-def _questions(part: Part) -> list[dict[str, str]]:
-    """What the controls answer: yes if all comparisons are won, no if none is, else partly."""
-    beats = verdict(part) if part.beaten else {}
-    answers = []
-    for question, verb, controls in _QUESTIONS:
-        each = {
-            name: [beats[metric][name] for metric in HEADLINE]
-            for name in controls
-            if beats and name in beats[HEADLINE[0]]
-        }
-        flat = [better for several in each.values() for better in several]
-        if flat:
-            answer = "yes" if all(flat) else "partly" if any(flat) else "no"
-            detail = "; ".join(
-                f"{glossary('maps')[name].title}: better by {sum(won)} of {len(won)} metrics"
-                for name, won in each.items()
-            )
-            answers.append(
-                {
-                    "question": question,
-                    "answer": answer,
-                    "detail": detail,
-                    "clause": _clause(verb, answer),
-                }
-            )
-    return answers
-
-
-def _clause(verb: tuple[str, str], answer: str) -> str:
-    """The answer in words, of a verb as ``("reads", "read the phrase")``."""
-    finite, infinitive = verb
-    _, _, rest = infinitive.partition(" ")
-    if answer == "no":
-        return f"is not shown to {infinitive}"
-    return f"{'partly ' if answer == 'partly' else ''}{finite} {rest}"
-
-
 def _headline(part: Part) -> list[dict[str, Any]]:
     """A row per map: its title, and by headline metric the value and whether the method is better.
 
@@ -242,7 +172,7 @@ def _headline(part: Part) -> list[dict[str, Any]]:
             "method": name == METHOD,
             "cells": [
                 {
-                    "text": _short(by_metric[metric].micro),
+                    "text": short(by_metric[metric].micro),
                     "better": won[metric].get(name) if won else None,
                 }
                 for metric in HEADLINE
@@ -263,7 +193,7 @@ def _every_metric(part: Part, average: Callable[[Summary], Mean]) -> list[list[s
     return [
         [
             glossary("metrics")[metric].title,
-            _short(average(maps[METHOD][metric])),
+            short(average(maps[METHOD][metric])),
             *(_value(average(maps[name][metric])) for name in maps if name != METHOD),
         ]
         for metric in (NAMES if maps else ())
@@ -290,7 +220,7 @@ def _plots(part: Part) -> list[tuple[Markup, str]]:
                 title=f"{glossary('metrics')[metric].title}, by category",
                 baseline=prior[metric].categories if metric in prior else {},
             ),
-            f"{_sentence(glossary('metrics')[metric].meaning)}, with 95 % intervals{tick}.",
+            f"{capitalised(glossary('metrics')[metric].meaning)}, with 95 % intervals{tick}.",
         )
         for metric in ("pointing_game", "miou")
     ]
@@ -312,10 +242,6 @@ def _plots(part: Part) -> list[tuple[Markup, str]]:
         (overlap, "Overlap of {map > threshold} and true region: no threshold is favoured."),
         (sizes, "Mean overlap by the share of the image that is true; small regions are harder."),
     ]
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _presence_plots(presence: Presence) -> list[tuple[Markup, str]]:
@@ -357,26 +283,6 @@ def _presence_plots(presence: Presence) -> list[tuple[Markup, str]]:
 def _false_alarms(specificity: Mean) -> Mean:
     low, high = 1 - specificity.high, 1 - specificity.low
     return replace(specificity, value=1 - specificity.value, low=low, high=high)
-
-
-def _presence(presence: Presence) -> list[list[Any]]:
-    """A row per category, and one of all categories with present and absent phrases."""
-    rows = dict(presence.categories)
-    if presence.both is not None and len(rows) > 1:
-        rows["categories with both"] = presence.both
-    return [
-        [
-            name,
-            _of(each.found_present, each.missed),
-            _of(each.found_absent, each.clear),
-            *(map(_short, (each.sensitivity, each.specificity, each.auroc, each.false_boxes))),
-        ]
-        for name, each in rows.items()
-    ]
-
-
-def _of(found: int, others: int) -> str:
-    return f"{found} of {found + others}" if found + others else "-"
 
 
 def _calibration(calibration: Calibration | None) -> str:
@@ -452,15 +358,8 @@ def _value(mean: Mean) -> str:
     return f"{mean.value:.3f}" if math.isfinite(mean.value) else "-"
 
 
-def _short(mean: Mean) -> str:
-    """A mean with two decimals."""
-    if not math.isfinite(mean.value):
-        return "-"
-    between = f" [{mean.low:.2f}, {mean.high:.2f}]" if math.isfinite(mean.low) else ""
-    return f"{mean.value:.2f}{between}"
-
-
 def _signed(mean: Mean) -> str:
     if not math.isfinite(mean.value):
         return "-"
-    return f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}]"
+    between = f" [{mean.low:+.3f}, {mean.high:+.3f}]" if math.isfinite(mean.low) else ""
+    return f"{mean.value:+.3f}{between}"

@@ -6,6 +6,7 @@ over categories, the calibration and the curve of false boxes are of those alone
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -142,6 +143,34 @@ def auroc(scores: Array, there: Flags, draw: Resampling) -> Mean:
         return Mean(value=NAN, low=NAN, high=NAN, n=0)
     low, high = interval(draw.auc(scores, there))
     return Mean(value=auc_of(scores[there], scores[~there]), low=low, high=high, n=len(scores))
+
+
+def presence_rows(presence: Presence) -> list[list[str]]:
+    """Rows for people: a category each, and one of all with present and absent phrases."""
+    rows = dict(presence.categories)
+    if presence.both is not None and len(rows) > 1:
+        rows["categories with both"] = presence.both
+    return [
+        [
+            name,
+            _of(each.found_present, each.missed),
+            _of(each.found_absent, each.clear),
+            *(map(short, (each.sensitivity, each.specificity, each.auroc, each.false_boxes))),
+        ]
+        for name, each in rows.items()
+    ]
+
+
+def _of(found: int, others: int) -> str:
+    return f"{found} of {found + others}" if found + others else "-"
+
+
+def short(mean: Mean) -> str:
+    """A mean with two decimals."""
+    if not math.isfinite(mean.value):
+        return "-"
+    between = f" [{mean.low:.2f}, {mean.high:.2f}]" if math.isfinite(mean.low) else ""
+    return f"{mean.value:.2f}{between}"
 
 
 def _calibration(records: Sequence[Record], seed: int) -> Calibration:
