@@ -315,7 +315,8 @@ class Options:
     )
     absent_below: float | None = knob(
         None,
-        "presence score under which the phrase counts as not found",
+        "presence under which the phrase counts as not found: the calibrated probability, or the "
+        "score where the model has no calibration for the options",
         values="a number from 0 to 1, or none",
         read=_absent_below,
     )

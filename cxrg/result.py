@@ -21,6 +21,7 @@ from cxrg.heatmap.from_attention import attention_by, heatmap_of
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
 from cxrg.latents.route import route_of
+from cxrg.model.calibration import calibration_of
 from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.output.coco import coco
@@ -100,12 +101,16 @@ class Grounding:
         asked: the text that was encoded: the phrase, normalised, with typing errors mended, or what
             it denies or calls normal.
         intent: what the phrase means.
-        status: ``not found`` where the score is below ``options.absent_below``, or where nothing
-            rises above the threshold; ``nothing to mark`` where the phrase denies a finding, calls
-            something normal or only compares; ``unknown phrase`` where it names nothing that is
-            known. There are boxes only for ``found``.
+        status: ``not found`` where presence is below ``options.absent_below`` (or the score, where
+            the model is not calibrated), or where nothing rises above the threshold; ``nothing to
+            mark`` where the phrase denies a finding, calls something normal or only compares;
+            ``unknown phrase`` where it names nothing that is known. There are boxes only for
+            ``found``.
         score: how strongly the phrase is present, the highest attention probability in the image;
             0 to 1, comparable between phrases of one model and one set of options only.
+        presence: the probability that the finding is there, if before it was as likely as not; None
+            where the model has no calibration for the options, and for places, which are always
+            there.
         heatmap: float32 ``(H, W)`` in [0, 1], the source image's pixels; NaN where never seen.
         canonical: float32 ``(S, S)`` in [0, 1], the same on the model's square.
         canonical_attention: float32 ``(S, S)`` in [0, 1], what the heatmap was made of: the mean
@@ -136,6 +141,7 @@ class Grounding:
     intent: Intent
     status: Status
     score: float
+    presence: float | None
     heatmap: NDArray[np.float32]
     canonical: NDArray[np.float32]
     canonical_attention: NDArray[np.float32]
@@ -276,13 +282,21 @@ def make_grounding(
 ) -> Grounding:
     """Make the result for a phrase of its attention maps; ``timings`` is left empty."""
     heat, attention, score = heatmap_of(maps, image.frame, options, free)
-    boxes, inside = boxes_above(heat, score, image.frame, options)
+    calibration = None if model.adapter else calibration_of(model.card.presence, options)
+    calibration = None if plan.intent.kind == "place" else calibration  # places are always there
+    concept = plan.intent.concept
+    least = options.absent_below
+    if calibration is not None and least is not None:
+        least = calibration.score(least, concept)
+    boxes, inside = boxes_above(heat, score, image.frame, options, least=least)
     boxes = boxes if plan.marks else ()
     canonical = mask_background(heat, options.mask)
     places = tuple(map(whereabouts, boxes))
     status: Status = "found" if boxes else "not found"
     route = route_of(options, model.schedule)
-    draws = compare_draws(maps, image.frame, options, boxes, count=route.draws, marks=plan.marks)
+    draws = compare_draws(
+        maps, image.frame, options, boxes, count=route.draws, marks=plan.marks, least=least
+    )
     return Grounding(
         image=image,
         phrase=prompt.text,
@@ -290,6 +304,7 @@ def make_grounding(
         intent=plan.intent,
         status=status if plan.marks else _refusal(plan),
         score=score,
+        presence=calibration.probability(score, concept) if calibration else None,
         heatmap=image.frame.restore(canonical),
         canonical=canonical,
         canonical_attention=attention,
@@ -325,6 +340,7 @@ def make_refusal(image: CxrImage, plan: PhrasePlan, model: Model, options: Optio
         intent=plan.intent,
         status=_refusal(plan),
         score=0.0,
+        presence=None,
         heatmap=np.full(image.frame.source, np.nan, np.float32),
         canonical=nothing,
         canonical_attention=nothing,

@@ -19,6 +19,7 @@ from cxrg.about import __version__
 from cxrg.cli import (
     anatomy,
     bench,
+    calibrate,
     evaluate,
     explain,
     export,
@@ -92,6 +93,7 @@ app.add_typer(models.app, name="models")
 app.command()(phantom.phantom)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
+app.command()(calibrate.calibrate)
 app.command()(train.train)
 app.command()(tune.tune)
 app.command()(anatomy.anatomy)

@@ -90,6 +90,8 @@ def _card_facts(card: Card) -> dict[str, str]:
         elif key in _EXPECTED and not card.shipped:
             values[key] = "unknown"
     values["weights"] = _WEIGHTS[card.weights]
+    if card.presence:
+        values["presence"] = f"calibrated on {card.presence['fitted_on']}"
     if card.reference:
         table = card.reference
         findings = ", ".join(table["scores"])

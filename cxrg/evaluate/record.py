@@ -40,6 +40,7 @@ class Record:
     area: float
     status: str
     score: float
+    presence: float | None
     laterality_hit: float | None
     shuffled_phrase: str | None
     other_image: str | None
@@ -48,6 +49,11 @@ class Record:
     values: dict[str, dict[str, float]]
     sweep: dict[str, list[float]]
     warnings: list[str]
+
+    @property
+    def strength(self) -> float:
+        """Presence, or the score where there is none: what status is decided by."""
+        return self.score if self.presence is None else self.presence
 
     def line(self) -> str:
         """The record as one line of strict JSON; undefined values are null."""
@@ -63,7 +69,8 @@ def parse(line: str) -> Record:
     fields = json.loads(line)
     if "obeys" in fields:  # its former name
         fields["laterality_hit"] = fields.pop("obeys")
-    fields.setdefault("other_image", None)  # of earlier versions
+    for name in ("other_image", "presence"):
+        fields.setdefault(name, None)  # of earlier versions
     fields["shape"] = tuple(fields["shape"])
     fields["values"] = {
         name: {metric: math.nan if value is None else value for metric, value in values.items()}

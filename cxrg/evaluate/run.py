@@ -7,6 +7,7 @@ stopped; with others it is refused.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from cxrg.evaluate.datasets import Dataset
 from cxrg.evaluate.method import GroundingLike, Method
 from cxrg.evaluate.metrics import heatmaps as metrics
 from cxrg.evaluate.other_image import OtherImages
-from cxrg.evaluate.record import METHOD, Record, corners, parse
+from cxrg.evaluate.record import METHOD, Record, corners, load, parse
 from cxrg.evaluate.resume import Run, identify
 from cxrg.evaluate.sample import Sample, without_path
 
@@ -274,6 +275,7 @@ def _record(
         area=area,
         status=found.status,
         score=float(found.score),
+        presence=found.presence,
         laterality_hit=laterality_hit(found.heatmap, sample.phrase) if sample.present else None,
         shuffled_phrase=helper.other.get(sample.id) if helper.settings.controls else None,
         other_image=helper.others.partner(sample.image) if OTHER_IMAGE in maps else None,
@@ -324,3 +326,28 @@ def describe(dataset: Dataset, method: Method, settings: Settings) -> dict[str, 
         "method": method.facts,
         "settings": kept,
     }
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The samples of the run in a folder.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = folder / SAMPLES
+    if not path.is_file():
+        raise InputError(f"{folder} holds no {SAMPLES}; give the --out folder of cxrg evaluate")
+    return load(path)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Data set, method and settings of the run in a folder.
+
+    Raises:
+        InputError: there are none.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder} holds no readable {RUN}; run cxrg evaluate again") from error
+    return facts

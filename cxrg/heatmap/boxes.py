@@ -65,18 +65,19 @@ def boxes_of_regions(
 
 
 def boxes_above(
-    heat: Heat, score: float, frame: Frame, options: Options
+    heat: Heat, score: float, frame: Frame, options: Options, *, least: float | None
 ) -> tuple[tuple[Box, ...], Mask]:
     """The boxes that the options draw, in source pixels, and the regions above the threshold.
 
     Args:
         heat: ``(S, S)`` in [0, 1], background not suppressed.
-        score: the presence score; below ``options.absent_below`` there are no boxes.
+        score: how strongly the phrase is present.
+        least: the score below which there are no boxes.
         frame: where the image is on the square.
         options: all knobs.
     """
     inside = region_mask(heat, options.threshold)
-    if options.absent_below is not None and score < options.absent_below:
+    if least is not None and score < least:
         return (), inside
     whole = options.threshold == "mixture"
     found = boxes_of_regions(heat, inside, whole=whole, min_area=options.min_area)

@@ -88,6 +88,7 @@ def compare_draws(
     *,
     count: int,
     marks: bool,
+    least: float | None,
 ) -> Draws | None:
     """What single draws give; None where there are fewer than `FEWEST`.
 
@@ -98,6 +99,7 @@ def compare_draws(
         boxes: those of the result of all draws, in source pixels.
         count: draws of each timestep.
         marks: whether what is found is marked.
+        least: the score below which nothing is found.
     """
     if count < FEWEST:
         return None
@@ -105,7 +107,7 @@ def compare_draws(
     for draw in range(count):
         heat, _, score = heatmap_of(maps.every(count, draw), frame, options)
         scores.append(score)
-        found.append(boxes_above(heat, score, frame, options)[0] if marks else ())
+        found.append(boxes_above(heat, score, frame, options, least=least)[0] if marks else ())
     return Draws(
         scores=tuple(scores),
         found=sum(map(bool, found)),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxrg.errors import ModelError
+from cxrg.model.calibration import check_calibration
 
 ImageRange = Literal["0..1", "-1..1"]
 Weights = Literal["shipped", "download", "request", "import", "trained"]
@@ -41,6 +42,7 @@ class Card:
         dtype: the precision that was checked against float32 on this checkpoint.
         presets: knobs that replace those of the preset of that name.
         reference: presence scores in healthy chests, see `cxrg.heatmap.reference`.
+        presence: from scores to probabilities, as `cxrg.model.calibration.Calibration` has it.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Card:
     dtype: Literal["float32", "bfloat16"] = "float32"
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reference: Mapping[str, Any] = field(default_factory=dict)
+    presence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shipped(self) -> bool:
@@ -93,6 +96,7 @@ def card_from(facts: Mapping[str, Any], *, origin: str) -> Card:
     for key, value in facts.items():
         if not _has_its_type(key, value):
             raise ModelError(f"{origin}: {key} cannot be {value!r:.40}; correct it")
+    check_calibration(facts.get("presence", {}), origin=origin)
     return Card(**{**facts, "layers": tuple(facts.get("layers", ()))})
 
 
@@ -111,6 +115,8 @@ def _has_its_type(key: str, value: Any) -> bool:
             return named and all(isinstance(knobs, dict) for knobs in value.values())
         case "reference":
             return _is_reference(value)
+        case "presence":
+            return isinstance(value, dict)
     # Facts are shown: control characters would reach the terminal.
     return isinstance(value, str) and value.isprintable()
 

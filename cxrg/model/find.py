@@ -34,7 +34,8 @@ def identity_of(folder: Path, adapter: Path | None) -> str | None:
         ModelError: the adapter is not there or not valid.
     """
     try:
-        identity = fingerprint(folder)
+        card = read_card(folder)
+        identity = fingerprint(folder, card.presence if card else {})
         return with_adapter(identity, adapter_digest(adapter.expanduser())) if adapter else identity
     except OSError:
         return None

@@ -58,7 +58,7 @@ def load(
         second=parts.second,
         schedule=schedule,
         card=card,
-        identity=fingerprint(folder),
+        identity=fingerprint(folder, card.presence),
         device=place,
         dtype=precision,
     )

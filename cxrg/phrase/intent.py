@@ -92,6 +92,12 @@ class Intent:
         return self.kind in ("present", "uncertain", "place")
 
     @property
+    def concept(self) -> str | None:
+        """The one finding, device or place that it is about; None for several, or none known."""
+        names = {each.name for each in self.stated}
+        return names.pop() if len(names) == 1 else None
+
+    @property
     def subject(self) -> str | None:
         """What to look for: the text, or what it denies or calls normal; None for neither."""
         if self.shows:

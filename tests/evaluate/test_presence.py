@@ -119,6 +119,7 @@ def record(
         laterality_hit=None,
         shuffled_phrase=None,
         other_image=None,
+        presence=None,
         truth=[[0, 0, 9, 9]] if present else [],
         boxes={METHOD: drawn},
         values={},

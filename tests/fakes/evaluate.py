@@ -28,6 +28,7 @@ class Answer:
     boxes: tuple[Box, ...]
     status: str
     score: float
+    presence: float | None = None
     warnings: tuple[str, ...] = ()
 
     @property

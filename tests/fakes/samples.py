@@ -71,6 +71,7 @@ def grounding(of: CxrImage, phrase: str = "left basal opacity", **changes: Any) 
         "intent": read_intent(phrase),
         "status": "found",
         "score": 0.42,
+        "presence": None,
         "heatmap": of.frame.restore(canonical),
         "canonical": canonical,
         "canonical_attention": canonical / 2,

@@ -35,7 +35,7 @@ def test_each_draw_gives_a_score_and_each_box_an_interval() -> None:
     # whose score is below the limit.
     several = maps(planted(20, 0.8), planted(24, 0.6), planted(32, 0.5), planted(20, 0.1))
     box = Box(40, 16, 72, 56)  # in source pixels, which are half as large
-    result = compare_draws(several, FRAME, OPTIONS, [box], count=4, marks=True)
+    result = compare_draws(several, FRAME, OPTIONS, [box], count=4, marks=True, least=0.2)
     assert result is not None
     assert result.scores == pytest.approx((0.8, 0.6, 0.5, 0.1), abs=1e-6)
     assert (result.minimum, result.maximum) == pytest.approx((0.1, 0.8), abs=1e-6)
@@ -47,7 +47,9 @@ def test_each_draw_gives_a_score_and_each_box_an_interval() -> None:
 
 def test_a_box_without_a_draw_that_agrees_has_no_interval() -> None:
     three = maps(*[planted(20, 0.8)] * 3)
-    result = compare_draws(three, FRAME, OPTIONS, [Box(0, 90, 20, 120)], count=3, marks=True)
+    result = compare_draws(
+        three, FRAME, OPTIONS, [Box(0, 90, 20, 120)], count=3, marks=True, least=0.2
+    )
     assert result is not None
     assert result.boxes == (BoxDraws(agree=0),)
 
@@ -55,14 +57,14 @@ def test_a_box_without_a_draw_that_agrees_has_no_interval() -> None:
 def test_the_nearest_box_of_a_draw_is_compared() -> None:
     both = planted(4, 0.8) + planted(36, 0.9)
     result = compare_draws(maps(both, both, both), FRAME, OPTIONS, [Box(8, 16, 40, 56)], count=3,
-                           marks=True)  # fmt: skip
+                           marks=True, least=0.2)  # fmt: skip
     assert result is not None
     assert result.boxes[0] == BoxDraws(agree=3, x0=(8, 8), y0=(16, 16), x1=(40, 40), y1=(56, 56))
 
 
 def test_where_nothing_is_marked_no_draw_has_a_box() -> None:
     three = maps(*[planted(20, 0.8)] * 3)
-    result = compare_draws(three, FRAME, OPTIONS, [], count=3, marks=False)
+    result = compare_draws(three, FRAME, OPTIONS, [], count=3, marks=False, least=0.2)
     assert result is not None
     assert (result.found, result.boxes) == (0, ())
 
@@ -70,4 +72,4 @@ def test_where_nothing_is_marked_no_draw_has_a_box() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_draws_give_no_spread(count: int) -> None:
     some = maps(*[planted(20, 0.8)] * count)
-    assert compare_draws(some, FRAME, OPTIONS, [], count=count, marks=True) is None
+    assert compare_draws(some, FRAME, OPTIONS, [], count=count, marks=True, least=0.2) is None

@@ -13,9 +13,9 @@ import numpy as np
 from cxrg.chest.categories import GROUPS
 from cxrg.errors import InputError
 from cxrg.evaluate.metrics.bootstrap import Resampling, Summary, summarise
-from cxrg.evaluate.record import METHOD, Record, load
+from cxrg.evaluate.record import METHOD, Record
 from cxrg.evaluate.report.summary import NAMES, column
-from cxrg.evaluate.run import RUN, SAMPLES
+from cxrg.evaluate.run import read_facts, read_records
 from cxrg.files import json_values
 
 
@@ -41,7 +41,7 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Comparison:
     Raises:
         InputError: a folder holds no run, or they have no sample in common.
     """
-    ours, theirs = ({r.id: r for r in _records(path)} for path in (a, b))
+    ours, theirs = ({r.id: r for r in read_records(path)} for path in (a, b))
     ids = [i for i in ours if i in theirs and ours[i].present and theirs[i].present]
     if not ids:
         raise InputError(
@@ -52,7 +52,7 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Comparison:
     parts = {"all": _differences(pairs, seed)}
     if len(groups) > 1:
         parts |= {g: _differences([p for p in pairs if p[0].group == g], seed) for g in groups}
-    facts = _facts(a), _facts(b)
+    facts = read_facts(a), read_facts(b)
     return Comparison(
         methods=_differing(*(_flat(each["method"]) for each in facts)),
         parts=parts,
@@ -109,21 +109,6 @@ def _same_truth(x: Record, y: Record) -> bool:
     if x.phrase != y.phrase or len(x.truth) != len(y.truth):
         return False
     return all(np.allclose(p, q) for p, q in zip(x.truth, y.truth, strict=True))
-
-
-def _records(folder: Path) -> list[Record]:
-    path = folder / SAMPLES
-    if not path.is_file():
-        raise InputError(f"{folder} holds no {SAMPLES}; give the --out folder of cxrg evaluate")
-    return load(path)
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{folder} holds no readable {RUN}; run cxrg evaluate again") from error
-    return facts
 
 
 def as_json(comparison: Comparison) -> str:

@@ -201,7 +201,7 @@ def _curve(records: Sequence[Record]) -> FreeResponse:
 
 
 def _scores(records: Sequence[Record]) -> Array:
-    return np.array([record.score for record in records], dtype=float)
+    return np.array([record.strength for record in records], dtype=float)
 
 
 def _there(records: Sequence[Record]) -> Flags:

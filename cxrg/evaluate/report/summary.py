@@ -147,7 +147,7 @@ def set_metrics(records: Sequence[Record], presence: Presence, *, seed: int = 0)
     absent = resampling.only(~there)
     found["null_accuracy"] = mean_of((amount[~there] == 0).astype(float), absent)
     found["false_box_rate"] = mean_of(amount[~there], absent)
-    scores = np.array([record.score for record in records])
+    scores = np.array([record.strength for record in records])
     found["presence_auroc"] = auroc(scores, there, resampling)
     none = Mean(value=NAN, low=NAN, high=NAN, n=0)
     found["presence_auroc_same_category"] = presence.both.auroc if presence.both else none

@@ -81,7 +81,8 @@ def make_sampler(pool: Pool, balance: float = 0.0) -> BatchSampler:
     times = Counter(missed)
 
     def by_rarity(chosen: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        return _shares([often[each] ** -balance for each in concepts[chosen]]) if balance else None
+        rare = [max(often[each], 1) ** -balance for each in concepts[chosen]]
+        return _shares(rare) if balance else None
 
     return BatchSampler(
         rows=rows,

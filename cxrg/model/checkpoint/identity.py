@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from cxrg.model.checkpoint.layout import folder_family, part_names
 
@@ -14,8 +17,10 @@ BLOCKS = 64
 COUNTED = (".json", ".txt", ".model", ".safetensors")
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, presence: Mapping[str, Any] = MappingProxyType({})) -> str:
     """``sha256:`` and 16 hex digits over a folder's configuration and weights.
+
+    A card's calibration counts too: it decides what is found.
 
     Of every file the name, the size and at most 64 blocks of 1 MiB, evenly spaced, count: files up
     to 64 MiB entirely, and several gigabytes in a moment.
@@ -31,6 +36,8 @@ def fingerprint(folder: Path) -> str:
             digest.update(f"{name}:{path.stat().st_size}\n".encode())
             for block in _blocks(path):
                 digest.update(block)
+    if presence:
+        digest.update(json.dumps(presence, sort_keys=True).encode())
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

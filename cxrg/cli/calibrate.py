@@ -1,0 +1,62 @@
+"""``cxrg calibrate``: from scores to probabilities that a finding is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrg.cli.knobs import Debug, Quiet
+from cxrg.cli.terminal import table, write
+
+
+def calibrate(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders of cxrg evaluate, of one model.", show_default=False
+        ),
+    ],
+    card: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="The model's cxrg.json, which keeps the result."),
+    ],
+    fitted_on: Annotated[
+        str, typer.Option(metavar="TEXT", help="What the images are, for the card.")
+    ] = "",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Turn a model's scores into probabilities that a finding is there.
+
+    Fits a logistic curve with an offset for each finding to runs of `cxrg evaluate` on data sets
+    with phrases that are there and phrases that are not, and writes it into the model's card.
+    From then on records have presence, and absent_below is compared with it. Never calibrate on
+    the images that you report results of.
+
+    \b
+    Examples:
+    cxrg evaluate phantoms --seed 7 --model DIR --out phantoms7
+    cxrg evaluate normals.csv --model DIR --out normals
+    cxrg calibrate phantoms7 normals --card DIR/cxrg.json --fitted-on "300 phantoms"
+    """
+    from cxrg.evaluate.calibrate import calibrate as fit
+    from cxrg.evaluate.calibrate import counts, write_calibration
+
+    found, samples = fit(runs, fitted_on=fitted_on or ", ".join(run.name for run in runs))
+    write_calibration(found, card)
+    if quiet:
+        return
+    rows = [
+        [
+            concept,
+            *map(str, several),
+            f"{found.offsets[concept]:+.2f}",
+            f"{found.score(0.5, concept):.2f}",
+        ]
+        for concept, several in counts(samples).items()
+    ]
+    table(("finding", "present", "absent", "offset", "score of probability .5"), rows)
+    odds = f"{found.slope} logit(score) {found.intercept:+} + offset"
+    write(f"{card}: presence = 1 / (1 + exp(-({odds})))")

@@ -1,0 +1,158 @@
+"""Fit the curve from scores to probabilities on runs of `cxrg evaluate`; see
+`cxrg.model.calibration`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from cxrg.errors import InputError, UsageError
+from cxrg.evaluate.record import Record
+from cxrg.evaluate.run import read_facts, read_records
+from cxrg.files import atomic_write
+from cxrg.model.calibration import Calibration, logit, score_options
+from cxrg.model.card import card_from
+from cxrg.phrase.intent import read_intent
+
+PENALTY = 1.0
+"""Of the squared slope and offsets, beside the log-likelihood: as in scikit-learn with C = 1."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A score of a finding, and whether it was there."""
+
+    concept: str
+    score: float
+    present: bool
+
+
+def judged(records: Sequence[Record]) -> list[Judged]:
+    """The records of phrases that are about one finding or device."""
+    return [
+        Judged(concept=concept, score=record.score, present=record.present)
+        for record in records
+        if (concept := read_intent(record.phrase).concept) is not None
+    ]
+
+
+def calibrate(runs: Sequence[Path], *, fitted_on: str) -> tuple[Calibration, list[Judged]]:
+    """Fit a calibration on several runs of one model with one set of options.
+
+    Returns:
+        The calibration, and the samples that it was fitted to.
+
+    Raises:
+        InputError: a folder holds no run, or nothing is present, or nothing is absent.
+        UsageError: the runs are of several models, or their scores were made otherwise.
+    """
+    facts = [read_facts(run)["method"] for run in runs]
+    methods = [(each.get("identity"), score_options(each["options"])) for each in facts]
+    for run, method in zip(runs, methods, strict=True):
+        if method != methods[0]:
+            raise UsageError(
+                f"{runs[0]} and {run} are runs of different models or options; see cxrg compare"
+            )
+    samples = [sample for run in runs for sample in judged(read_records(run))]
+    return fit(samples, options=methods[0][1], fitted_on=fitted_on), samples
+
+
+def fit(samples: Sequence[Judged], *, options: dict[str, Any], fitted_on: str) -> Calibration:
+    """The logistic curve with an offset for each finding that fits best.
+
+    Present and absent samples of a finding count the same together, as if half of its images had
+    it. A finding of which all samples are absent is drawn towards "absent", and towards the others.
+
+    Args:
+        samples: at least one present and one absent.
+        options: see `cxrg.model.calibration.score_options`.
+        fitted_on: what the samples are, for the card.
+
+    Raises:
+        InputError: nothing is present, or nothing is absent.
+    """
+    there = np.array([sample.present for sample in samples], bool)
+    if there.all() or not there.any():
+        raise InputError(
+            "calibration needs findings that are there and findings that are not, with phrases of "
+            "one finding each; add a run with the others"
+        )
+    concepts = sorted({sample.concept for sample in samples})
+    column = np.array([concepts.index(sample.concept) for sample in samples])
+    odds = np.array([logit(sample.score) for sample in samples])
+    weight = _weights(column, there)
+    sign = np.where(there, 1.0, -1.0)
+
+    def loss(values: Array) -> tuple[float, Array]:
+        slope, intercept, offsets = values[0], values[1], values[2:]
+        margin = sign * (slope * odds + intercept + offsets[column])
+        lost = float((weight * np.logaddexp(0, -margin)).sum())
+        drawn = -weight * sign * expit(-margin)
+        each = np.bincount(column, drawn, minlength=len(concepts))
+        gradient = np.concatenate(([drawn @ odds, drawn.sum()], each))
+        kept = np.concatenate(([slope, 0.0], offsets)) * PENALTY
+        return lost + float((kept**2).sum()) / (2 * PENALTY), gradient + kept
+
+    start = np.zeros(2 + len(concepts))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 10_000})
+    slope, intercept, *offsets = (round(float(value), 4) for value in found.x)
+    if slope <= 0:
+        raise InputError("scores are no higher where the finding is there: nothing to calibrate")
+    return Calibration(
+        slope=slope,
+        intercept=intercept,
+        offsets=dict(zip(concepts, offsets, strict=True)),
+        options=options,
+        fitted_on=fitted_on,
+    )
+
+
+def _weights(column: NDArray[np.int_], there: NDArray[np.bool_]) -> Array:
+    """Weights of mean 1 by which present and absent samples of each finding count the same."""
+    groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+    for index, key in enumerate(zip(column.tolist(), there.tolist(), strict=True)):
+        groups[key].append(index)
+    weight = np.ones(len(column))
+    for (concept, present), rows in groups.items():
+        others = len(groups.get((concept, not present), ()))
+        if others:
+            weight[rows] = (len(rows) + others) / (2 * len(rows))
+    return weight
+
+
+def counts(samples: Sequence[Judged]) -> dict[str, tuple[int, int]]:
+    """How many samples of each finding are present, and absent."""
+    there = Counter((sample.concept, sample.present) for sample in samples)
+    concepts = sorted({sample.concept for sample in samples})
+    return {concept: (there[concept, True], there[concept, False]) for concept in concepts}
+
+
+def write_calibration(calibration: Calibration, card: Path) -> None:
+    """Write a calibration into a model's card, in place of a former one.
+
+    Raises:
+        InputError: the file is no card.
+        WriteError: it cannot be written.
+    """
+    try:
+        facts = json.loads(card.read_text(encoding="utf-8"))
+        card_from({**facts, "presence": asdict(calibration)}, origin=str(card))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{card}: no model card ({type(error).__name__}); give a model's cxrg.json"
+        ) from error
+    facts["presence"] = asdict(calibration)
+    with atomic_write(card) as file:
+        file.write(json.dumps(facts, indent=2).encode() + b"\n")
