@@ -190,9 +190,9 @@ class Worker:
                 if result.last:
                     write_png(result.sheet.render(), result.task.sheet)
             return Row(phrase=grounding.phrase, stem=name, record=record(grounding))
-        except CxrgError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as in `read`
+        except Exception as error:
+            if isinstance(error, CxrgError) and not isinstance(error, ImageError):
+                raise
             return self._failure(result.task, error)
 
     def _failure(self, task: Task, error: Exception) -> Failure:

@@ -91,9 +91,10 @@ def cr(bits: int = 10, **elements: Any) -> Dataset:
     return ds
 
 
-def with_voi_lut(ds: Dataset) -> Dataset:
-    """The same with a lookup table in the place of its window."""
-    del ds.WindowCenter, ds.WindowWidth
+def with_voi_lut(ds: Dataset, *, keep_window: bool = False) -> Dataset:
+    """The same with a lookup table, in the place of its window or beside it."""
+    if not keep_window:
+        del ds.WindowCenter, ds.WindowWidth
     item = Dataset()
     item.LUTDescriptor = [4096, 0, 12]
     item.add_new("LUTData", "OW", np.arange(4096, dtype="<u2").tobytes())
@@ -138,6 +139,8 @@ SOURCES: dict[str, Callable[[], Dataset]] = {
         PatientOrientation=["H", "L"], ImagerPixelSpacing=["0.2", "0.1"]
     ),
     "voi lut": lambda: with_voi_lut(stored()),
+    "voi lut and window": lambda: with_voi_lut(stored(), keep_window=True),
+    "two windows": lambda: stored(WindowCenter=["2048", "900"], WindowWidth=["4096", "500"]),
     "frame of reference": lambda: stored(FrameOfReferenceUID="1.2.3"),
     "latin letters": lambda: stored(SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Zoë"),
     "kanji": lambda: stored(
@@ -479,11 +482,13 @@ def test_a_picture_without_study_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
-def test_an_object_without_study_or_series_is_refused(tmp_path: Path, keyword: str) -> None:
-    ds = stored()
-    del ds[keyword]
+@pytest.mark.parametrize("value", ["", "1.2.abc"])
+def test_an_object_without_study_or_series_is_refused(
+    tmp_path: Path, keyword: str, value: str
+) -> None:
+    ds = stored(**{keyword: value})  # type: ignore[arg-type]
     path = save(ds, tmp_path / "source.dcm")
-    with pytest.raises(ImageError, match=f"lacks its {keyword}.*; export it again"):
+    with pytest.raises(ImageError, match=f"lacks a valid {keyword}.*; export it again"):
         formats.check_image(read_image(path, side=64), DICOM)
 
 
@@ -678,3 +683,20 @@ def test_boxes_of_a_mended_picture_lead_back_to_stored_pixels(
     box = Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     corners = read_source(mended).outline(box)
     assert (*corners.min(0), *corners.max(0)) == (PLANTED.x0, PLANTED.y0, PLANTED.x1, PLANTED.y1)
+
+
+def test_in_a_run_a_header_that_cannot_be_copied_fails_alone(tmp_path: Path, cxrg: Any) -> None:
+    """A presentation state in grey is none for a picture in colour."""
+    grey = chest(1, (96, 80))
+    coloured = stored(8)
+    coloured.SamplesPerPixel, coloured.PlanarConfiguration = 3, 0
+    coloured.PhotometricInterpretation = "RGB"
+    coloured.PixelData = np.repeat(grey[..., None], 3, 2).tobytes()
+    save(coloured, tmp_path / "a.dcm")
+    write_dx(tmp_path / "b.dcm", (grey * 16).astype(np.uint16), seed=1)
+    asked = ("a.dcm", "b.dcm", "-p", "opacity", "--format", "dicom-gsps", "--out", "out")
+    code, _, err = cxrg(*asked)
+    assert code == 1
+    assert "a.dcm: has a header that no DICOM result can be derived from" in err
+    assert "1 of 2 inputs failed" in err
+    assert len(list(Path("out").glob("*.gsps.dcm"))) == 1

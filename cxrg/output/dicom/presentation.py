@@ -30,7 +30,7 @@ def write(grounding: Grounding, image: CxrImage, path: Path) -> None:
 def _presentation(grounding: Grounding, source: Source) -> Dataset:
     from highdicom import PresentationLUTTransformation, pr
 
-    header = source.header
+    header = _with_one_window(source.header)
     layer = pr.GraphicLayer("CXRG", order=1, description=short(NOTICE))
     outlines, labels = _marks(grounding, source)
     annotation = pr.GraphicAnnotation(
@@ -56,6 +56,18 @@ def _presentation(grounding: Grounding, source: Source) -> Dataset:
     _stretch_tables(ds)
     _keep_aspect(ds, header)
     return ds
+
+
+def _with_one_window(header: Dataset) -> Dataset:
+    """Return the header with tables or windows, not both: tables come first, as for reading."""
+    if "VOILUTSequence" not in header:
+        return header
+    windows = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction")
+    kept = Dataset()
+    for element in header:
+        if element.keyword not in windows:
+            kept.add(element)
+    return kept
 
 
 def _marks(grounding: Grounding, source: Source) -> tuple[list[Any], list[Any]]:

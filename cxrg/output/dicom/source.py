@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from cxrg.image.orientation import Turn, from_patient
 if TYPE_CHECKING:
     from cxrg.image.read import CxrImage
 
+_UID = re.compile(r"[0-9.]{1,64}")
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _EMPTY_IF_MISSING = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
@@ -67,10 +69,10 @@ def read_source(image: CxrImage) -> Source:
     given = _header(image)
     with quiet():
         for keyword in (*_UIDS, "SOPClassUID"):
-            if not text(given, keyword):
+            if not _UID.fullmatch(text(given, keyword)):
                 raise image_error(
                     image.path,
-                    f"lacks its {keyword}, without which no DICOM result can refer to it",
+                    f"lacks a valid {keyword}, without which no DICOM result can refer to it",
                     "export it again, or leave out the formats dicom-...",
                 )
         turn = from_patient(directions(given))
