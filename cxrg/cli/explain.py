@@ -107,7 +107,7 @@ def explain(
         settings=settings,
         controls=others,
     )
-    files = write_explanation(made, out)
+    files = write_explanation(made, out, force_ground=settings.force_ground)
     for sentence in sentences(made):
         write(sentence)
     for file in files.values():

@@ -136,6 +136,8 @@ def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:
     parts = [_part(part) for part in record.get("parts", ())]
     phrase = [row.phrase, *filter(None, [meaning]), *parts]
     score = "" if record["evaluations"] == 0 else f"{record['score']:.2f}"
+    if draws := record.get("draws"):
+        score += f"\n{draws['minimum']:.2f} to {draws['maximum']:.2f}"
     picture = files.get("png") or next(iter(files.values()), "")
     cells = ["\n".join(phrase), record["status"], score]
     return [path.name, *cells, "\n".join(boxes), "\n".join(words), str(picture)]

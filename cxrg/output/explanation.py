@@ -64,10 +64,17 @@ class Row:
     tiles: tuple[Tile, ...]
 
 
-def write_explanation(explanation: Explanation, folder: Path) -> dict[str, Path]:
+def write_explanation(
+    explanation: Explanation, folder: Path, *, force_ground: bool = False
+) -> dict[str, Path]:
     """Write ``STEM-explained.html`` and ``.png``; the stem is that of the result's other files.
 
     Neither holds the image's name nor anything of a DICOM header.
+
+    Args:
+        explanation: what to write.
+        folder: is made where it is missing.
+        force_ground: whether the phrase was grounded whatever it means.
 
     Returns:
         The file of each format.
@@ -75,7 +82,7 @@ def write_explanation(explanation: Explanation, folder: Path) -> dict[str, Path]
     Raises:
         WriteError: a file cannot be written.
     """
-    name = f"{stem_of(explanation.grounding)}-explained"
+    name = f"{stem_of(explanation.grounding, force_ground=force_ground)}-explained"
     files = {kind: folder / f"{name}.{kind}" for kind in ("html", "png")}
     result = render(explanation.grounding, explanation.grounding.image)
     why, rows = list(sentences(explanation)), list(_rows(explanation))

@@ -18,6 +18,7 @@ import pytest
 
 from cxrg.cli import main
 from cxrg.errors import ModelError, PhraseError
+from cxrg.heatmap.draws import BoxDraws, Draws
 from cxrg.model.card import Card
 from cxrg.options import Options, resolve
 from cxrg.output.arrays import read_heatmap
@@ -50,6 +51,7 @@ class Library:
     grounds: list[dict[str, Any]] = field(default_factory=list)
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    draws: Draws | None = None
     invalid: dict[str, PhraseError] = field(default_factory=dict)
 
     def load(self, name: str, **keywords: Any) -> SimpleNamespace:
@@ -72,7 +74,7 @@ class Library:
     ) -> list[Any]:
         call = {"path": image.path, "phrases": phrases, "options": options, "settings": settings}
         self.grounds.append(call)
-        changes = {"options": options, "warnings": self.warnings}
+        changes = {"options": options, "warnings": self.warnings, "draws": self.draws}
         return [samples.grounding(image, phrase, **changes) for phrase in phrases]
 
 
@@ -438,6 +440,14 @@ def test_the_table_says_what_a_phrase_means_and_flags_sides(
     run("ground", "DOE^JANE.png", "left mass", "--force-ground")
     assert library.grounds[-1]["settings"].force_ground
     assert not library.grounds[-1]["settings"].mend
+
+
+def test_the_table_shows_the_range_of_the_score(run: Run, library: Library, place: Path) -> None:
+    _, out, _ = run("ground", "DOE^JANE.png", "opacity", "--format", "none")
+    assert "0.25 to 0.75" not in out
+    library.draws = Draws(scores=(0.5, 0.25, 0.75), found=3, boxes=(BoxDraws(agree=0),))
+    _, out, _ = run("ground", "DOE^JANE.png", "opacity", "--format", "none")
+    assert "0.25 to 0.75" in out
 
 
 def test_a_mended_picture_is_computed_anew(run: Run, library: Library, place: Path) -> None:
