@@ -34,7 +34,7 @@ from cxrg.options import Options, RunSettings
 from cxrg.phantom.sample import render
 from cxrg.phrase.encode import Prompt, encode_phrase
 from cxrg.phrase.intent import Intent, read_intent
-from cxrg.result import Grounding
+from cxrg.result import Grounding, least_score
 
 PHANTOMS = 4
 """Synthetic healthy chests that the phrase is read in where no others are given."""
@@ -102,12 +102,13 @@ class OtherChests:
 class Explanation:
     """Why a phrase was found in an image, or not.
 
-    Where the phrase says nothing that can be looked for, there are only the first three.
+    Where the phrase says nothing that can be looked for, there are only the first three of these.
 
     Attributes:
         grounding: the result.
         view: what kind of picture the image is taken for.
         view_square: float32 ``(64, 64)``, the picture that this was judged by.
+        least: the score from which on the phrase counts as found; None where any score does.
         peak: the mean of the map of attention over its strongest pixels.
         where: bool ``(S, S)``, those pixels.
         tokens: what each token of the phrase gives; those that count add up to ``peak``.
@@ -121,6 +122,7 @@ class Explanation:
     grounding: Grounding
     view: View
     view_square: Heat
+    least: float | None = None
     peak: float = 0.0
     where: NDArray[np.bool_] | None = None
     tokens: tuple[Share, ...] = ()
@@ -168,9 +170,9 @@ def explain(
     whole = attention_of(counted(found.maps, options).layers, image.frame, options)
     where = peak_pixels(whole)
     prompt = encode_phrase(model, found.asked, options.tokens)
-    finding = next((each.name for each in intent.stated), None)
     return replace(
         facts,
+        least=least_score(model, found.intent, options),
         peak=float(whole[where].mean()),
         where=where,
         tokens=tuple(_tokens(found, prompt, where, model.tokenizer)),
@@ -184,7 +186,7 @@ def explain(
         chests=_other_chests(
             found, list(islice(controls, MOST_CONTROLS)), model, options, settings
         ),
-        reference=reference_of(model, options, finding),
+        reference=reference_of(model, options, found.intent.concept),
     )
 
 

@@ -21,7 +21,7 @@ from cxrg.heatmap.from_attention import attention_by, heatmap_of
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
 from cxrg.latents.route import route_of
-from cxrg.model.calibration import calibration_of
+from cxrg.model.calibration import Calibration, calibration_of
 from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.output.coco import coco
@@ -282,12 +282,8 @@ def make_grounding(
 ) -> Grounding:
     """Make the result for a phrase of its attention maps; ``timings`` is left empty."""
     heat, attention, score = heatmap_of(maps, image.frame, options, free)
-    calibration = None if model.adapter else calibration_of(model.card.presence, options)
-    calibration = None if plan.intent.kind == "place" else calibration  # places are always there
-    concept = plan.intent.concept
-    least = options.absent_below
-    if calibration is not None and least is not None:
-        least = calibration.score(least, concept)
+    calibration, concept = _calibration(model, plan.intent, options), plan.intent.concept
+    least = least_score(model, plan.intent, options)
     boxes, inside = boxes_above(heat, score, image.frame, options, least=least)
     boxes = boxes if plan.marks else ()
     canonical = mask_background(heat, options.mask)
@@ -327,6 +323,21 @@ def make_grounding(
         ),
         timings={},
     )
+
+
+def least_score(model: Model, intent: Intent, options: Options) -> float | None:
+    """The score below which a phrase counts as not found; None where any score will do."""
+    calibration, least = _calibration(model, intent, options), options.absent_below
+    if calibration is None or least is None:
+        return least
+    return calibration.score(least, intent.concept)
+
+
+def _calibration(model: Model, intent: Intent, options: Options) -> Calibration | None:
+    """From the score to a probability; None for places, which are always there."""
+    if model.adapter or intent.kind == "place":
+        return None
+    return calibration_of(model.card.presence, options)
 
 
 def make_refusal(image: CxrImage, plan: PhrasePlan, model: Model, options: Options) -> Grounding:

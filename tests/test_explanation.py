@@ -196,3 +196,14 @@ def test_images_of_any_shape_are_drawn(
             made.grounding.canonical
         ), boxes=(), places=(), status="not found", edge=None)  # fmt: skip
         write_explanation(replace(made, grounding=found), tmp_path / fit)
+
+
+def test_the_verdict_is_by_what_the_status_was_decided_by(made: Explanation) -> None:
+    without = replace(made.grounding, status="not found", boxes=(), places=())
+    low = next(sentences(replace(made, grounding=without, least=1.0)))
+    assert low.startswith("NOT FOUND")
+    assert low.endswith("found is from 1.00 on.")
+    flat = next(sentences(replace(made, grounding=without, least=0.0)))
+    assert flat.endswith("no region of the map rises above the threshold.")
+    likely = replace(made, grounding=replace(made.grounding, presence=0.25))
+    assert "(probability that it is there: 0.25)" in next(sentences(likely))

@@ -3,7 +3,7 @@
 In ``cxrg.json``::
 
     "reference": {
-      "identity": "sha256:0123456789abcdef",
+      "weights": "sha256:0123456789abcdef",
       "preset": "fast",
       "images": 150,
       "of": "which healthy chests",
@@ -12,17 +12,18 @@ In ``cxrg.json``::
     }
 
 ``scores`` holds, by the finding's concept in `cxrg.chest`, the score at each quantile. They are of
-one set of weights and of what one preset reads, and mean nothing for another.
+the weights with that fingerprint, and of what one preset reads, and mean nothing for others: a
+model whose weights have another fingerprint is loaded without the table.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from cxrg.errors import UsageError
+from cxrg.model.calibration import score_options
 from cxrg.model.model import Model
 from cxrg.options import Options, resolve
 
@@ -54,36 +55,23 @@ def reference_of(model: Model, options: Options, finding: str | None) -> Referen
     """The scores of a finding in healthy chests; None where the model's card has none for it.
 
     Args:
-        model: the model.
+        model: the model; one with an adapter gives other scores.
         options: all knobs; they must read what the table's preset reads.
         finding: the concept.
     """
     table = model.card.reference
-    if finding is None or table.get("identity") != model.identity:
+    if not table or model.adapter or finding is None or finding not in table["scores"]:
         return None
-    scores = table["scores"].get(finding)
-    if scores is None or _read(options) != _read(_preset(model, table["preset"])):
+    try:
+        preset = resolve(table["preset"], model.card.presets)
+    except UsageError:
+        return None
+    if score_options(asdict(options)) != score_options(asdict(preset)):
         return None
     return Reference(
         finding=finding,
         images=table["images"],
         of=table["of"],
         quantiles=tuple(table["quantiles"]),
-        scores=tuple(scores),
+        scores=tuple(table["scores"][finding]),
     )
-
-
-def _preset(model: Model, name: str) -> Options | None:
-    try:
-        return resolve(name, model.card.presets)
-    except UsageError:
-        return None
-
-
-def _read(options: Options | None) -> Any:
-    """Options without those that leave the score as it is, or change it by noise only."""
-    if options is None:
-        return None
-    same: dict[str, Any] = {"draws": 2, "seed": 0, "mask": "none", "threshold": 0.5}
-    same |= {"normalise": "none", "min_area": 0.0, "absent_below": None}
-    return replace(options, **same)

@@ -127,7 +127,7 @@ def _is_reference(value: Any) -> bool:
         return False
     if not value:
         return True
-    texts = [value.get(key) for key in ("identity", "preset", "of")]
+    texts = [value.get(key) for key in ("weights", "preset", "of")]
     images, at, scores = (value.get(key) for key in ("images", "quantiles", "scores"))
     if not (all(isinstance(text, str) and text.isprintable() for text in texts)):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ def load(
         tokenizer=parts.tokenizer,
         second=parts.second,
         schedule=schedule,
-        card=card,
+        card=_of_these_weights(card, folder),
         identity=fingerprint(folder, card.presence),
         device=place,
         dtype=precision,
@@ -67,6 +68,12 @@ def load(
     from cxrg.model.adapters.attach import attach
 
     return attach(model, Path(adapter))
+
+
+def _of_these_weights(card: Card, folder: Path) -> Card:
+    """The card without scores of healthy chests that are of other weights."""
+    stale = card.reference and card.reference["weights"] != fingerprint(folder)
+    return replace(card, reference={}) if stale else card
 
 
 def choose_device(device: str) -> torch.device:

@@ -27,7 +27,6 @@ from cxrg.output.text import BOLD, DIM, TEXT, Colour, Line, Pixels, band, fold, 
 if TYPE_CHECKING:
     from cxrg.explanation import Explanation, Share
     from cxrg.geometry import Frame
-    from cxrg.result import Grounding
 
 Map = NDArray[np.float32]
 
@@ -111,7 +110,7 @@ def write_explanation(
 def sentences(explanation: Explanation) -> Iterator[str]:
     """Why the answer is what it is, a sentence each, the most important first."""
     found = explanation.grounding
-    yield _verdict(found)
+    yield _verdict(explanation)
     yield from _of_healthy(explanation)
     yield from _of_controls(explanation)
     yield from _of_shares(explanation)
@@ -125,17 +124,19 @@ def sentences(explanation: Explanation) -> Iterator[str]:
     yield from (f"Note: {warning}." for warning in found.warnings)
 
 
-def _verdict(found: Grounding) -> str:
-    limit = found.options.absent_below
+def _verdict(explanation: Explanation) -> str:
+    found, least = explanation.grounding, explanation.least
+    score = f"the score is {found.score:.2f}"
+    if found.presence is not None:
+        score += f" (probability that it is there: {found.presence:.2f})"
     match found.status:
         case "found":
-            where = ", ".join(found.places)
-            enough = f", and found is from {limit:.2f} on" if limit is not None else ""
-            return f"FOUND ({where}): the score is {found.score:.2f}{enough}."
-        case "not found" if limit is not None and found.score < limit:
-            return f"NOT FOUND: the score is {found.score:.2f}, and found is from {limit:.2f} on."
+            enough = f", and found is from {least:.2f} on" if least is not None else ""
+            return f"FOUND ({', '.join(found.places)}): {score}{enough}."
+        case "not found" if least is not None and found.score < least:
+            return f"NOT FOUND: {score}, and found is from {least:.2f} on."
         case "not found":
-            return "NOT FOUND: no region of the map rises above the threshold."
+            return f"NOT FOUND: {score}, but no region of the map rises above the threshold."
         case "nothing to mark":
             return f"NOTHING TO MARK: the phrase {found.intent.summary}."
         case "unknown phrase":
@@ -384,7 +385,7 @@ def _ruler(explanation: Explanation) -> Pixels:
     for tick in np.linspace(0, 1, 6):
         cv2.line(canvas, (x(tick), head), (x(tick), bottom), (60, 62, 68), 1)
         write_text(canvas, f"{tick:.1f}", (x(tick) - 10, bottom + 20), _SMALL, DIM)
-    limit = found.options.absent_below
+    limit = explanation.least
     if limit is not None:
         cv2.line(canvas, (x(limit), head), (x(limit), bottom), _LIMIT, 2)
         write_text(canvas, f"found from {limit:.2f}", (x(limit) - 45, head - 7), _SMALL, _LIMIT)

@@ -22,11 +22,11 @@ QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 
 
 def table_of(
-    scores: Mapping[str, Sequence[float]], *, identity: str, preset: str, of: str
+    scores: Mapping[str, Sequence[float]], *, weights: str, preset: str, of: str
 ) -> dict[str, Any]:
     """The table of scores by finding, all of the same images."""
     return {
-        "identity": identity,
+        "weights": weights,
         "preset": preset,
         "images": len(next(iter(scores.values()))),
         "of": of,
@@ -40,6 +40,8 @@ def table_of(
 
 def main() -> None:
     from cxrg import ground, load
+    from cxrg.model.card import WEIGHTS
+    from cxrg.model.checkpoint.identity import fingerprint
     from cxrg.phrase.intent import read_intent
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -56,7 +58,13 @@ def main() -> None:
             finding = read_intent(found.phrase).stated[0].name
             assert finding is not None
             scores.setdefault(finding, []).append(found.score)
-    print(json.dumps(table_of(scores, identity=model.identity, preset="fast", of=given.of)))
+    print(
+        json.dumps(
+            table_of(
+                scores, weights=fingerprint(WEIGHTS / model.card.name), preset="fast", of=given.of
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

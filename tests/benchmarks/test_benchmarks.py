@@ -136,7 +136,7 @@ def test_a_table_of_healthy_chests_is_a_fact_of_a_card() -> None:
     from tests.benchmarks.reference import table_of
 
     scores = {"opacity": [i / 100 for i in range(101)], "nodule": [0.5] * 101}
-    table = table_of(scores, identity="sha256:01", preset="fast", of="somewhere")
+    table = table_of(scores, weights="sha256:01", preset="fast", of="somewhere")
     assert table["scores"]["opacity"] == table["quantiles"]
     assert table["images"] == 101
     assert card_from({"name": "x", "reference": table}, origin="here").reference == table

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from cxrg.heatmap.reference import Reference, reference_of
-from cxrg.model.card import Card
+from cxrg.model.card import WEIGHTS, Card, known_cards
+from cxrg.model.checkpoint.identity import fingerprint
+from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import resolve
+from tests.fakes import tiny_models
 
 TABLE = {
-    "identity": "sha256:0123",
+    "weights": "sha256:0123",
     "preset": "fast",
     "images": 40,
     "of": "held-out normals",
@@ -25,7 +30,7 @@ OPTIONS = resolve("fast")
 
 
 def model(**changes: Any) -> Model:
-    facts = {"card": Card(name="tiny", reference=TABLE), "identity": "sha256:0123", **changes}
+    facts = {"card": Card(name="tiny", reference=TABLE), "adapter": None, **changes}
     return cast(Model, SimpleNamespace(**facts))
 
 
@@ -46,8 +51,7 @@ def test_scores_are_those_of_the_finding() -> None:
         ({}, OPTIONS, "nodule"),
         ({}, OPTIONS, None),
         ({"card": Card(name="tiny")}, OPTIONS, "opacity"),
-        ({"identity": "sha256:4567"}, OPTIONS, "opacity"),
-        ({"identity": "sha256:0123+89"}, OPTIONS, "opacity"),  # with an adapter
+        ({"adapter": object()}, OPTIONS, "opacity"),
         ({}, replace(OPTIONS, timesteps=(100,)), "opacity"),
         ({}, resolve("paper"), "opacity"),
     ],
@@ -74,3 +78,20 @@ def test_beyond_the_last_quantile_all_score_lower_as_far_as_is_known() -> None:
     found = reference_of(model(), OPTIONS, "opacity")
     assert found is not None
     assert found.share_below(0.51) == 1.0
+
+
+def test_a_table_of_other_weights_is_left_out(tmp_path: Path) -> None:
+    folder = tiny_models.compact(tmp_path / "tiny")
+    card = folder / "cxrg.json"
+    facts = json.loads(card.read_text()) if card.exists() else {"name": "tiny"}
+    table = {**TABLE, "weights": fingerprint(folder)}
+    card.write_text(json.dumps({**facts, "reference": table}))
+    assert load(folder, device="cpu").card.reference == table
+    card.write_text(json.dumps({**facts, "reference": TABLE}))
+    assert load(folder, device="cpu").card.reference == {}
+
+
+def test_the_shipped_table_is_of_the_shipped_weights() -> None:
+    table = known_cards()["compact"].reference
+    assert table["weights"] == fingerprint(WEIGHTS / "compact")
+    assert table["scores"].keys() >= {"opacity", "pneumothorax", "pleural effusion"}

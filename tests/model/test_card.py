@@ -12,7 +12,7 @@ from cxrg.model import card
 from cxrg.model.card import Card, card_from, known_cards, read_card
 
 REFERENCE = {
-    "identity": "sha256:0123",
+    "weights": "sha256:0123",
     "preset": "fast",
     "images": 40,
     "of": "held-out normals",
