@@ -117,7 +117,9 @@ def against_diagonal(
         for at, each in zip(x, estimates, strict=True):
             if math.isfinite(each.low):
                 axes.vlines(at, each.low, each.high, color="black", linewidth=1.2)
-        axes.plot(x, [each.value for each in estimates], color=_BAR, lw=1.4, marker="o")
+        axes.plot(
+            x, [each.value for each in estimates], color=_BAR, lw=1.4, marker="o", clip_on=False
+        )
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=labels[0], ylabel=labels[1])
         axes.grid(color="#dddddd")
 
