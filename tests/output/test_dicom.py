@@ -286,6 +286,7 @@ def test_the_segmentation_is_the_heatmap(written: Written) -> None:
     ds = hd.seg.segread(written.files["dicom-seg"])
     frame = ds.pixel_array / ds.MaximumFractionalValue
     assert frame.shape == SHAPE
+    assert "FrameOfReferenceUID" not in ds  # a projection has no place in one
     lit = frame > 0
     rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
     assert (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) == (10, 20, 34, 60)
