@@ -65,7 +65,7 @@ class Job:
         knobs: values that replace those of the preset, by name.
         formats: the formats to write, some of `cxrg.output.formats.FORMATS`.
         out: the folder to write to.
-        deidentify: replace DICOM UIDs in results by hashes, and copy no patient data into DICOM files.
+        deidentify: replace DICOM UIDs by hashes, and copy no patient data into DICOM files.
         debug: report unexpected errors with their traceback, which may hold file names.
     """
 
