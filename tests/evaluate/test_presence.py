@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,6 +177,21 @@ def test_scores_against_scikit_learn() -> None:
     assert found.calibration.error.value == pytest.approx(abs(np.mean(scores) - 2 / 6))
     assert found.curve.sensitivity == pytest.approx([0.5] * 6)
     assert found.curve.false_boxes[-1] == 0.5
+
+
+def test_probabilities_are_used_where_a_model_is_calibrated() -> None:
+    raw, made = presence_of(records()), records()
+    sure = [replace(r, presence=0.99 if r.present else 0.01) for r in made]
+    found = presence_of(sure)
+    assert raw.calibration is not None
+    assert found.calibration is not None
+    assert (raw.calibration.calibrated, found.calibration.calibrated) == (False, True)
+    assert found.calibration.brier.value == pytest.approx(0.01**2)
+    assert found.both is not None
+    assert found.both.auroc.value == 1
+    mixed = presence_of([sure[0], *made[1:]]).calibration
+    assert mixed is not None
+    assert not mixed.calibrated
 
 
 def test_without_absent_phrases_nothing_is_pretended() -> None:

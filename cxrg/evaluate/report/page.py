@@ -37,6 +37,13 @@ from cxrg.output.plots import against_diagonal, bars, lines, trade_off
 T = TypeVar("T")
 CASE_SIDE = 280
 _SIZE_METRICS = (*HEADLINE, "box_iou")
+_EXPLAINED = {
+    False: "Phrases in bins of equal counts by the model's raw score. On the dashed line, the "
+    "score would be the chance that a phrase of this data set is present.",
+    True: "Phrases in bins of equal counts by the calibrated probability, for which a finding is "
+    "as likely as not before. Where fewer are present, points are below the dashed line.",
+}
+"""Of the plot of calibration, by whether the model is calibrated."""
 _SHORT = 24
 
 
@@ -260,11 +267,10 @@ def _presence_plots(presence: Presence) -> list[tuple[Markup, str]]:
             against_diagonal(
                 calibration.scores,
                 calibration.shares,
-                title="score against share present",
-                labels=("mean score", "share present"),
+                title=f"{_score_name(calibration)} against share present",
+                labels=(f"mean {_score_name(calibration)}", "share present"),
             ),
-            "Phrases in bins of equal counts by score. On the dashed line, the score is the chance "
-            "that a phrase of this data set is present.",
+            _EXPLAINED[calibration.calibrated],
         )
     ]
     if curve.thresholds:
@@ -280,6 +286,10 @@ def _presence_plots(presence: Presence) -> list[tuple[Markup, str]]:
     return [*plots, (found, text)]
 
 
+def _score_name(calibration: Calibration) -> str:
+    return "probability" if calibration.calibrated else "score"
+
+
 def _false_alarms(specificity: Mean) -> Mean:
     low, high = 1 - specificity.high, 1 - specificity.low
     return replace(specificity, value=1 - specificity.value, low=low, high=high)
@@ -289,10 +299,10 @@ def _calibration(calibration: Calibration | None) -> str:
     if calibration is None:
         return ""
     return (
-        f"Over {calibration.error.n} phrases of categories with both, score and share present "
-        f"differ by {calibration.error.value:.3f} on average (expected calibration error, "
-        f"{len(calibration.scores)} bins). Brier score {calibration.brier}; a fixed score would "
-        f"reach {calibration.brier_of_share:.3f}."
+        f"Over {calibration.error.n} phrases of categories with both, {_score_name(calibration)} "
+        f"and share present differ by {calibration.error.value:.3f} on average (expected "
+        f"calibration error, {len(calibration.scores)} bins). Brier score {calibration.brier}; a "
+        f"fixed score would reach {calibration.brier_of_share:.3f}."
     )
 
 

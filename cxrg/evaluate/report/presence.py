@@ -64,6 +64,8 @@ class Calibration:
     """Score against the share of phrases that are present.
 
     Attributes:
+        calibrated: whether scores are the probabilities of a calibrated model, for findings that
+            were as likely as not before; else they are its raw scores.
         scores: the mean score of each bin, ascending.
         shares: the share present in each bin.
         error: the expected calibration error.
@@ -71,6 +73,7 @@ class Calibration:
         brier_of_share: what one fixed score, the share of all that are present, would reach.
     """
 
+    calibrated: bool
     scores: list[float]
     shares: list[Mean]
     error: Mean
@@ -179,6 +182,7 @@ def _calibration(records: Sequence[Record], seed: int) -> Calibration:
     bins = reliability(scores, there, max(min(_MOST_BINS, len(records) // _FEWEST_IN_BIN), 1))
     share = float(there.mean())
     return Calibration(
+        calibrated=all(record.presence is not None for record in records),
         scores=[each.score for each in bins],
         shares=[share_of(there[m], patients[m].tolist()) for _, _, m in bins],
         error=Mean(value=calibration_error(bins), low=NAN, high=NAN, n=len(records)),
