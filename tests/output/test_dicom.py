@@ -404,6 +404,7 @@ def test_objects_and_settings_have_uids_of_their_own(plain: Path, tmp_path: Path
         "model": replace(grounding, model=replace(grounding.model, identity="sha256:4567")),
         "status": not_found(grounding),
         "deidentified": replace(grounding, image=deidentify(grounding.image)),
+        "mended": replace(grounding, image=replace(grounding.image, mended=Mending(inverted=True))),
     }
     instances = [
         pydicom.dcmread(path)[keyword].value
@@ -684,6 +685,15 @@ def test_boxes_of_a_mended_picture_lead_back_to_stored_pixels(
     box = Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     corners = read_source(mended).outline(box)
     assert (*corners.min(0), *corners.max(0)) == (PLANTED.x0, PLANTED.y0, PLANTED.x1, PLANTED.y1)
+
+
+def test_the_report_says_that_the_picture_was_mended(plain: Path, tmp_path: Path) -> None:
+    grounding = ground(plain)
+    mended = mended_by(grounding.image, Mending(clockwise=180, inverted=True))
+    ds = pydicom.dcmread(write(replace(grounding, image=mended), tmp_path)["dicom-sr"])
+    texts = [item.TextValue for item in items(ds) if item.ValueType == "TEXT"]
+    said = "The picture was turned by 180 degrees and inverted before it was read."
+    assert said in texts
 
 
 def test_in_a_run_a_header_that_cannot_be_copied_fails_alone(tmp_path: Path, cxrg: Any) -> None:

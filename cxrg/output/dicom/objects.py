@@ -64,12 +64,12 @@ def uid_of(grounding: Grounding, source: Source, *parts: object) -> str:
 
     What depends on rounding, such as scores, is left out: another device would make other UIDs.
     """
-    model = grounding.model
+    model, image = grounding.model, grounding.image
     facts = [
-        *("cxrg", __version__, text(source.header, "SOPInstanceUID"), grounding.image.sha256),
+        *("cxrg", __version__, text(source.header, "SOPInstanceUID"), image.sha256),
         *(grounding.phrase, grounding.asked, grounding.status, len(grounding.boxes)),
         *(model.identity, model.precision, asdict(grounding.options)),
-        *(grounding.image.deidentified, parts),
+        *(image.deidentified, image.mended and asdict(image.mended), parts),
     ]
     return hashed_uid(json.dumps(facts, sort_keys=True))
 

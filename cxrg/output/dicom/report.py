@@ -159,6 +159,8 @@ def _comments(grounding: Grounding) -> Iterator[str]:
         yield "No box: see the status of the phrase. This does not say that the finding is absent."
     if grounding.intent.summary:
         yield f"The phrase as it was read: {grounding.intent.summary}"
+    if grounding.image.mended:
+        yield f"The picture was {grounding.image.mended.description} before it was read."
     # What concerns the file alone is left out: it speaks of the upright picture.
     yield from (each for each in grounding.warnings if each not in grounding.image.warnings)
     yield NOTICE
