@@ -153,7 +153,7 @@ def test_page_and_picture_name_nobody_and_need_no_other_file(
 
 
 def test_the_score_is_set_beside_those_of_healthy_chests(made: Explanation) -> None:
-    none = "There is no reference distribution of healthy chests for this model and finding."
+    none = "No reference distribution of healthy chests for this model, finding and options."
     assert none in sentences(made)
     score = made.grounding.score
     reference = Reference(

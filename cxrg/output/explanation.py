@@ -148,7 +148,7 @@ def _of_healthy(explanation: Explanation) -> Iterator[str]:
     if not explanation.tokens:
         return
     if reference is None:
-        yield "There is no reference distribution of healthy chests for this model and finding."
+        yield "No reference distribution of healthy chests for this model, finding and options."
         return
     share = reference.share_below(score)
     many = "all" if share == 1 else "none" if share == 0 else f"{share:.0%}"
