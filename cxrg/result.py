@@ -160,6 +160,11 @@ class Grounding:
     parts: tuple[Grounding, ...] = ()
 
     @property
+    def strength(self) -> float:
+        """What status is decided by: presence, or the score where there is none."""
+        return self.score if self.presence is None else self.presence
+
+    @property
     def laterality(self) -> Laterality:
         """Whether boxes are on the side that the phrase names."""
         return laterality_of(self.intent, self.places)

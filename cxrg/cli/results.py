@@ -135,11 +135,11 @@ def _cells(row: Row, path: Path, files: Mapping[str, Path]) -> list[str]:
     meaning = record.get("meaning", {"summary": ""})["summary"]
     parts = [_part(part) for part in record.get("parts", ())]
     phrase = [row.phrase, *filter(None, [meaning]), *parts]
-    score = "" if record["evaluations"] == 0 else f"{record['score']:.2f}"
+    presence = "" if record["evaluations"] == 0 else f"{_strength(record):.2f}"
     if draws := record.get("draws"):
-        score += f"\n{draws['minimum']:.2f} to {draws['maximum']:.2f}"
+        presence += f"\nscore {draws['minimum']:.2f} to {draws['maximum']:.2f}"
     picture = files.get("png") or next(iter(files.values()), "")
-    cells = ["\n".join(phrase), record["status"], score]
+    cells = ["\n".join(phrase), record["status"], presence]
     return [path.name, *cells, "\n".join(boxes), "\n".join(words), str(picture)]
 
 
@@ -148,18 +148,24 @@ def _part(part: Mapping[str, Any]) -> str:
     words = ", ".join(box["where"] for box in part["boxes"])
     if part["laterality"]["agrees"] is False:
         words += f" ! phrase: {part['laterality']['phrase']}"
-    return f"- {part['phrase']}: {part['status']} {part['score']:.2f} {words}".rstrip()
+    return f"- {part['phrase']}: {part['status']} {_strength(part):.2f} {words}".rstrip()
+
+
+def _strength(record: Mapping[str, Any]) -> float:
+    """The probability that the finding is there, or the score where there is none."""
+    presence: float | None = record.get("presence")
+    return record["score"] if presence is None else presence
 
 
 def _show(rows: Sequence[Sequence[str]]) -> None:
     """Print the table, then the paths, which are too long for a column."""
-    head = ["", "image", "phrase", "status", "score", "x0 y0 x1 y1", "where"]
+    head = ["", "image", "phrase", "status", "presence", "x0 y0 x1 y1", "where"]
     numbered = [[str(number), *row[:-1]] for number, row in enumerate(rows, 1)]
     if len({row[0] for row in rows}) == 1:
         head, numbered = [head[0], *head[2:]], [[row[0], *row[2:]] for row in numbered]
     if len(rows) == 1:
         head, numbered = head[1:], [row[1:] for row in numbered]
-    table(head, numbered, firm=("status", "score", "x0 y0 x1 y1", "where"))
+    table(head, numbered, firm=("status", "presence", "x0 y0 x1 y1", "where"))
     for number, row in enumerate(rows, 1):
         if row[-1]:
             write(f"{number}  {row[-1]}" if len(rows) > 1 else row[-1])

@@ -85,7 +85,8 @@ def render(grounding: Grounding, image: CxrImage) -> Pixels:
 def status_text(grounding: Grounding) -> str:
     """The status, the presence score and what is unusual about the phrase."""
     limit = grounding.options.absent_below
-    score = f"presence score {grounding.score:.2f}"
+    name = "presence score" if grounding.presence is None else "presence probability"
+    score = f"{name} {grounding.strength:.2f}"
     if limit is not None:
         score += f" (found from {limit:.2f} on)"
     meaning = f" · phrase: {grounding.intent.summary}" if grounding.intent.summary else ""
@@ -153,7 +154,7 @@ def box_texts(grounding: Grounding, *, score: str = "box score ") -> list[str]:
     return [*texts, f"and {rest} more"] if rest > 0 else texts
 
 
-def part_texts(grounding: Grounding, *, score: str = "presence score ") -> list[str]:
+def part_texts(grounding: Grounding, *, score: str = "presence ") -> list[str]:
     """A text for each finding of a phrase that names several."""
     texts = []
     for part in grounding.parts[:_LISTED]:
@@ -161,7 +162,7 @@ def part_texts(grounding: Grounding, *, score: str = "presence score ") -> list[
         if part.laterality.agrees is False:
             places += f" (NOT {part.laterality.phrase})".upper()
         where = f", {places}" if places else ""
-        texts.append(f"{part.phrase}: {part.status}{where} · {score}{part.score:.2f}")
+        texts.append(f"{part.phrase}: {part.status}{where} · {score}{part.strength:.2f}")
     return texts
 
 

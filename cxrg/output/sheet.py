@@ -86,7 +86,7 @@ class Sheet:
             f"Colour: attention to the phrase{'' if same else ', from 0 to its highest'}. "
             "Faint: too weak to count as found, or only where to look. "
             "Outline: threshold of the boxes. "
-            f"Number beside a status: presence score{found}; beside a place: box score."
+            f"Number beside a status: presence{found}; beside a place: box score."
         )
         rest = self._phrases - MOST
         lines = [
@@ -118,7 +118,7 @@ def _head(grounding: Grounding) -> Pixels:
     """The phrase, its status and its presence score."""
     title = " ".join(grounding.phrase.split())
     decided = grounding.status in ("found", "not found")
-    text = f"{grounding.status} · {grounding.score:.2f}" if decided else grounding.status
+    text = f"{grounding.status} · {grounding.strength:.2f}" if decided else grounding.status
     colour = status_colour(grounding)
     return np.vstack([_text(title, bold=True), _text(text, bold=True, colour=colour)])
 
