@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import shutil
@@ -11,11 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
@@ -91,15 +94,17 @@ def cr(bits: int = 10, **elements: Any) -> Dataset:
     return ds
 
 
-def with_voi_lut(ds: Dataset, *, keep_window: bool = False) -> Dataset:
-    """The same with a lookup table, in the place of its window or beside it."""
+def with_voi_lut(ds: Dataset, *, keep_window: bool = False, tables: int = 1) -> Dataset:
+    """The same with lookup tables, in the place of its window or beside it; one is straight."""
     if not keep_window:
         del ds.WindowCenter, ds.WindowWidth
     item = Dataset()
     item.LUTDescriptor = [4096, 0, 12]
     item.add_new("LUTData", "OW", np.arange(4096, dtype="<u2").tobytes())
     item.LUTExplanation = "straight"
-    ds.VOILUTSequence = [item]
+    negative = copy.deepcopy(item)
+    negative.LUTData = np.arange(4096, dtype="<u2")[::-1].tobytes()
+    ds.VOILUTSequence = [item, negative][:tables]
     return ds
 
 
@@ -140,7 +145,12 @@ SOURCES: dict[str, Callable[[], Dataset]] = {
     ),
     "voi lut": lambda: with_voi_lut(stored()),
     "voi lut and window": lambda: with_voi_lut(stored(), keep_window=True),
-    "two windows": lambda: stored(WindowCenter=["2048", "900"], WindowWidth=["4096", "500"]),
+    "two windows": lambda: stored(
+        WindowCenter=["2048", "900"],
+        WindowWidth=["4096", "500"],
+        WindowCenterWidthExplanation=["WIDE", "NARROW"],
+    ),
+    "two voi luts": lambda: with_voi_lut(stored(), tables=2),
     "frame of reference": lambda: stored(FrameOfReferenceUID="1.2.3"),
     "latin letters": lambda: stored(SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Zoë"),
     "kanji": lambda: stored(
@@ -310,6 +320,27 @@ def test_the_presentation_state_outlines_the_rectangle(written: Written) -> None
     shown = image.frame.crop.width / image.frame.crop.height
     turned = read_source(image).turn.transpose
     assert vertical / horizontal == pytest.approx(1 / shown if turned else shown)
+
+
+# dcmp2pgm reads no compressed pixels, and no image without a patient's name.
+RENDERED = [name for name in SOURCES if name not in ("jpeg 2000", "jpeg-ls", "rle", "no patient")]
+
+
+@pytest.mark.parametrize("written", RENDERED, indirect=True)
+def test_dcmtk_shows_the_presentation_state_in_the_grey_that_is_read(
+    written: Written, tmp_path: Path
+) -> None:
+    """A renderer of other authors; it stretches pixels that are not square."""
+    shown = tmp_path / "shown.pgm"
+    done = run("dcmp2pgm", "--pstate", written.files["dicom-gsps"], written.file, shown)
+    assert done.returncode == 0, done.stderr
+    grey = np.asarray(Image.open(shown), np.float64) / 255
+    image = written.grounding.image
+    expected = read_source(image).turn.inverse.array(image.grey)
+    if image.frame.crop.width == image.frame.crop.height:
+        assert grey.shape == expected.shape
+    grey = cv2.resize(grey, expected.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_allclose(grey, expected, atol=1.01 / 255)
 
 
 def test_the_capture_is_the_picture_and_says_that_text_is_burned_in(

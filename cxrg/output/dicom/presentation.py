@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 
 from cxrg.about import NOTICE
-from cxrg.image.grayscale import pixel_aspect, text
+from cxrg.image.grayscale import items, pixel_aspect, text
 from cxrg.output.dicom.objects import identity_of, short, write_object
 from cxrg.output.dicom.source import Source
 
@@ -30,7 +31,7 @@ def write(grounding: Grounding, image: CxrImage, path: Path) -> None:
 def _presentation(grounding: Grounding, source: Source) -> Dataset:
     from highdicom import PresentationLUTTransformation, pr
 
-    header = _with_one_window(source.header)
+    header = _with_one_view(source.header)
     layer = pr.GraphicLayer("CXRG", order=1, description=short(NOTICE))
     outlines, labels = _marks(grounding, source)
     annotation = pr.GraphicAnnotation(
@@ -58,15 +59,24 @@ def _presentation(grounding: Grounding, source: Source) -> Dataset:
     return ds
 
 
-def _with_one_window(header: Dataset) -> Dataset:
-    """Return the header with tables or windows, not both: tables come first, as for reading."""
-    if "VOILUTSequence" not in header:
-        return header
-    windows = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction")
+_WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
+
+
+def _with_one_view(header: Dataset) -> Dataset:
+    """Return the header with its first table or window only, as a state has one (PS3.3 C.11.8).
+
+    A table comes before a window, as it does where the image is read.
+    """
     kept = Dataset()
     for element in header:
-        if element.keyword not in windows:
-            kept.add(element)
+        kept.add(element)
+    if tables := items(header, "VOILUTSequence"):
+        kept.VOILUTSequence = tables[:1]
+        for keyword in (*_WINDOW, "VOILUTFunction"):
+            kept.pop(keyword, None)
+    for keyword in _WINDOW:
+        if (value := kept.get(keyword)) and isinstance(value, MultiValue):
+            setattr(kept, keyword, value[0])
     return kept
 
 
