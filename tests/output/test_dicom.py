@@ -339,8 +339,8 @@ def test_dcmtk_shows_the_presentation_state_in_the_grey_that_is_read(
     expected = read_source(image).turn.inverse.array(image.grey)
     if image.frame.crop.width == image.frame.crop.height:
         assert grey.shape == expected.shape
-    grey = cv2.resize(grey, expected.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    np.testing.assert_allclose(grey, expected, atol=1.01 / 255)
+    square = cv2.resize(grey, expected.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_allclose(square, expected, atol=1.01 / 255)
 
 
 def test_the_capture_is_the_picture_and_says_that_text_is_burned_in(
