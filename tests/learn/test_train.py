@@ -25,7 +25,6 @@ from cxrg.learn.train.pool import (
     ABSENT,
     ANATOMY,
     DEVICE,
-    LABELLED,
     PRESENT,
     Background,
     Pool,
@@ -331,8 +330,7 @@ def test_presence_loss_equals_a_loop_and_counts_each_phrase_once() -> None:
     target[1, 3, 3] = 0.9  # there, in one position
     target[3, 1, 1] = 0.3  # neither
     weight[0, 2] = 0  # unknown
-    known = torch.zeros_like(target)
-    loss = diffusion.presence_loss(maps, target, weight, known, ("a", "b"))
+    loss = diffusion.presence_loss(maps, target, weight, ("a", "b"))
     large = functional.interpolate(maps["b"][:, None], (8, 8), mode="bilinear")[:, 0]
     mean = (maps["a"] + large) / 2
     scores = [
@@ -343,15 +341,7 @@ def test_presence_loss_equals_a_loop_and_counts_each_phrase_once() -> None:
     score = [sum(values) / len(values) for values in scores]
     expected = -(math.log(score[0]) + math.log(score[1]) + math.log(1 - score[2])) / 3
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert (
-        diffusion.presence_loss(maps, target, torch.zeros_like(weight), known, ("a",)).item() == 0
-    )
-    # A label says of the second phrase that it is somewhere in the left half.
-    somewhere, nothing = torch.zeros_like(target), torch.zeros_like(target)
-    somewhere[1, :, :4] = 1
-    loss = diffusion.presence_loss(maps, nothing, somewhere * 0, somewhere, ("a", "b"))
-    highest = sorted(mean[1, :, :4].flatten().tolist())[-4:]
-    assert loss.item() == pytest.approx(-math.log(sum(highest) / 4), rel=1e-5)
+    assert diffusion.presence_loss(maps, target, torch.zeros_like(weight), ("a",)).item() == 0
 
 
 @pytest.mark.parametrize(("share", "there"), [(1e-9, True), (0.99, False)])
@@ -361,8 +351,7 @@ def test_presence_loss_moves_words_that_are_always_or_never_found(
     logit = torch.full((1, 32, 32), math.log(share / (1 - share)), requires_grad=True)
     target = torch.zeros(1, 32, 32)
     target[0, 4:6, 4:6] = float(there)
-    every, known = torch.ones_like(target), torch.zeros_like(target)
-    loss = diffusion.presence_loss({"a": logit.sigmoid()}, target, every, known, ("a",))
+    loss = diffusion.presence_loss({"a": logit.sigmoid()}, target, torch.ones_like(target), ("a",))
     loss.backward()
     assert logit.grad is not None
     assert abs(logit.grad.sum().item()) > 0.9
@@ -458,7 +447,7 @@ def test_backgrounds_without_two_plausible_lungs_are_left_out(
     monkeypatch.setattr(backgrounds, "segment", two_lungs)
     with (tmp_path / "index.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerows([["file", "labels"], ["0.png", "No Finding"], ["1.png", "Mass|Fibrosis"]])
+        rows.writerows([["file", "labels"], ["0.png", "No Finding"], ["1.png", "Mass"]])
         rows.writerow(["2.png", "No Finding"])
     for index, corner in enumerate((10, 10, 240)):
         image = np.full((40, 40), 128, np.uint8)
@@ -467,19 +456,10 @@ def test_backgrounds_without_two_plausible_lungs_are_left_out(
     net = new_segmenter(32, (8, 8))
     kept = backgrounds.read_backgrounds(tmp_path, 64, net, lambda *_: None)
     assert [b.healthy for b in kept] == [True, False]
-    assert [b.findings for b in kept] == [(), ("mass",)]
     assert kept[0].image.max() == pytest.approx(128 / 255, abs=1e-6)
     fewer = backgrounds.read_backgrounds(tmp_path, 64, net, lambda *_: None, held_out=2)
     assert [b.healthy for b in fewer] == [True]
     assert kept[0].image.shape == kept[0].masks["left lung"].shape == (64, 64)
-
-
-def test_labels_name_the_findings_that_phrases_know_and_opacities_twice() -> None:
-    from cxrg.learn.train.backgrounds import findings_of
-
-    labels = "Infiltration|Effusion|Emphysema|Pleural_Thickening"
-    assert findings_of(labels) == ("infiltrate", "pleural effusion", "opacity")
-    assert findings_of("No Finding") == findings_of("") == ()
 
 
 class Interrupted(Exception):  # noqa: N818 - what a user does
@@ -580,8 +560,8 @@ def test_lungs_must_be_level_compact_and_as_tall_as_each_other() -> None:
 SCENES = read_config("scenes").diffusion
 
 
-def real_pool(folder: Path, *labels: str, **changes: Any) -> Pool:
-    """A few pictures over a made-up healthy chest, or one with findings by its labels."""
+def real_pool(folder: Path, **changes: Any) -> Pool:
+    """A few pictures over a made-up healthy chest."""
     y, x = (np.mgrid[:64, :64] + 0.5) / 64
     outlines = {
         name: ((x - middle) / 0.16) ** 2 + ((y - 0.45) / 0.32) ** 2 < 1
@@ -591,7 +571,7 @@ def real_pool(folder: Path, *labels: str, **changes: Any) -> Pool:
     outlines["heart and mediastinum"] = (np.abs(x - 0.5) < 0.1) & (y > 0.3) & (y < 0.75) & ~lungs
     pixels = np.where(lungs, 60, 190).astype(np.uint8)
     pixels += np.random.default_rng(0).integers(0, 20, pixels.shape).astype(np.uint8)
-    chest = Background(pixels=pixels, outlines=outlines, healthy=not labels, findings=labels)
+    chest = Background(pixels=pixels, outlines=outlines, healthy=True)
     data = replace(
         read_config("scenes").data, side=64, grid=8, phantoms=0, drawn_on_real=24, **changes
     )
@@ -631,31 +611,6 @@ def test_what_is_asked_over_healthy_chests_is_absent_as_often_as_present(tmp_pat
 def test_a_blank_share_of_one_leaves_nothing_to_find(tmp_path: Path) -> None:
     made = real_pool(tmp_path / "pool", blank=1.0)
     assert not (made.kind == PRESENT).any()
-
-
-@pytest.mark.slow
-def test_what_a_label_says_is_there_is_asked_of_its_picture_without_a_place(
-    tmp_path: Path,
-) -> None:
-    made = real_pool(tmp_path / "pool", "edema", blank=1.0)
-    labelled = made.kind == LABELLED
-    assert labelled.sum() == len(made.images)
-    assert set(made.query[labelled]) == {"edema||"}
-    assert not made.mask[labelled].any()
-    sampler = batches.make_sampler(made, SCENES.balance)
-    how: dict[str, Any] = {"size": 200, "caption_drop": 0.1, "box_share": 0.9}
-    rng = np.random.default_rng(0)
-    batch = batches.draw(made, sampler, rng, Random(0), label_share=0.5, **how)
-    somewhere = batch.somewhere.amax((1, 2)) > 0
-    assert 0.3 < somewhere.float().mean() < 0.6
-    assert batch.weight[somewhere].max() == batch.target[somewhere].max() == 0
-    words = {p for p, there in zip(batch.phrases, somewhere, strict=True) if there}
-    assert len(words) > 5
-    assert not any("opacity" in phrase or "effusion" in phrase for phrase in words)
-    lungs = torch.from_numpy(made.lungs[batch.index] > 64)
-    assert not batch.somewhere[~lungs].any()
-    other = batches.draw(made, sampler, np.random.default_rng(0), Random(0), **how)
-    assert not other.somewhere.any()
 
 
 def test_an_opacity_is_not_denied_where_something_dense_lies() -> None:

@@ -8,16 +8,12 @@ from pathlib import Path
 import numpy as np
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from cxrg.chest.findings import labelled
-from cxrg.chest.names import plain
 from cxrg.errors import InputError
 from cxrg.image.read import read_image
 from cxrg.learn.index import read_index
 from cxrg.learn.log import Report
 from cxrg.learn.train.pool import Background
 from cxrg.learn.train.segmenter import plausible, segment, upright
-from cxrg.phantom.findings import OPACITIES
-from cxrg.phantom.language import concepts as sayable
 
 
 def read_backgrounds(
@@ -33,8 +29,7 @@ def read_backgrounds(
 
     The last ``held_out`` rows are not read; with ``strict``, lungs must also be upright.
 
-    The columns used are ``file`` and ``labels``, of which ``|`` separates several; ``No Finding``
-    marks a healthy one.
+    The columns used are ``file`` and ``labels``; ``No Finding`` marks a healthy one.
 
     Raises:
         InputError: there is no valid index, or no image could be used.
@@ -48,23 +43,8 @@ def read_backgrounds(
         if plausible(masks) and (upright(masks) or not strict):
             pixels = np.round(image.pixels * 255).astype(np.uint8)
             healthy = row["labels"] == "No Finding"
-            findings = findings_of(row["labels"])
-            kept.append(
-                Background(pixels=pixels, outlines=masks, healthy=healthy, findings=findings)
-            )
+            kept.append(Background(pixels=pixels, outlines=masks, healthy=healthy))
         report("backgrounds", done, len(rows), len(kept) / done)
     if not kept:
         raise InputError(f"{folder}: no image with two plausible lungs; give frontal chest X-rays")
     return tuple(kept)
-
-
-def findings_of(labels: str) -> tuple[str, ...]:
-    """The findings that phantoms' phrases know, of an image's labels; opacities are also *opacity*.
-
-    Args:
-        labels: names of label files, separated by ``|``.
-    """
-    named = (labelled().get(plain(label)) for label in labels.split("|"))
-    concepts = [each.concept for each in named if each and each.concept in sayable("finding")]
-    wider = ["opacity" for concept in concepts if concept in OPACITIES]
-    return tuple(dict.fromkeys([*concepts, *wider]))

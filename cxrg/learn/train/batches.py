@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrg.learn.train.config import DEFAULT_SHARES
-from cxrg.learn.train.pool import ABSENT, ANATOMY, DEVICE, LABELLED, PRESENT, Pool, from_words
+from cxrg.learn.train.pool import ABSENT, ANATOMY, DEVICE, PRESENT, Pool, from_words
 from cxrg.phantom.language import Query, negate, normal, say
 from cxrg.phantom.language import sentence as full_sentence
 
@@ -27,15 +27,13 @@ class Batch:
     """``index`` (B,) pictures; ``phrases`` B strings (empty where dropped); ``target`` float
     (B, grid, grid) in [0, 1]; ``weight`` float (B, grid, grid), 0 where the truth is not known;
     ``described`` float (B,), 1 where the phrase is true of the picture, so that it may guide
-    denoising; ``somewhere`` float (B, grid, grid), 1 where a finding may be of which only a label
-    of the whole image is known, 0 for all other phrases."""
+    denoising."""
 
     index: NDArray[np.int64]
     phrases: list[str]
     target: Tensor
     weight: Tensor
     described: Tensor
-    somewhere: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -65,7 +63,7 @@ def make_sampler(pool: Pool, balance: float = 0.0) -> BatchSampler:
         balance: 0 draws findings as often as the pool has them, 1 draws all findings equally often.
             Above 0, devices are also asked of pictures without them.
     """
-    rows = {kind: np.flatnonzero(pool.kind == kind) for kind in (*KINDS, LABELLED)}
+    rows = {kind: np.flatnonzero(pool.kind == kind) for kind in KINDS}
     present = rows[PRESENT]
     blank = np.setdiff1d(np.flatnonzero(pool.complete), pool.owner[present])
     concepts = np.array([from_words(str(words)).concept for words in pool.query])
@@ -91,7 +89,6 @@ def make_sampler(pool: Pool, balance: float = 0.0) -> BatchSampler:
             ABSENT: _shares([said.get(form, 0.0) / times[form] for form in missed]),
             ANATOMY: None,
             DEVICE: None,
-            LABELLED: by_rarity(rows[LABELLED]),
         },
         missing=missing,
         missing_odds=by_rarity(missing),
@@ -145,13 +142,11 @@ def draw(
     box_share: float,
     shares: tuple[float, ...] = DEFAULT_SHARES,
     normal_share: float = 0.0,
-    label_share: float = 0.0,
 ) -> Batch:
     """Draw ``size`` answers by the ``shares`` of ``KINDS`` and word their phrases.
 
     In a picture without findings, a part ``normal_share`` of the absent ones become sentences such
-    as "The lungs are clear". A part ``label_share`` of all are instead findings that a label says
-    are somewhere in the picture.
+    as "The lungs are clear".
 
     The target of a cell is its share of the finding's mask, or ``box_share`` of its share of the
     finding's bounding boxes where that is more: readers draw boxes around, not along. Thin findings
@@ -160,8 +155,6 @@ def draw(
     present = [k for k in KINDS if sampler.rows[k].size]
     share = np.array([shares[k] for k in present])
     of_kind = rng.choice(present, size=size, p=share / share.sum())
-    if label_share and sampler.rows[LABELLED].size:
-        of_kind = np.where(rng.random(size) < label_share, LABELLED, of_kind)
     rows, owner = np.array([_pick(sampler, pool, int(k), rng) for k in of_kind]).T
     boxed = np.array(
         [_boxed(int(k), str(pool.query[row])) for k, row in zip(of_kind, rows, strict=False)]
@@ -170,7 +163,6 @@ def draw(
     target = np.maximum(pool.mask[rows], boxes).astype(np.float32) / 255
     target[of_kind == ABSENT] = 0
     weight = np.ones_like(target)
-    somewhere = np.zeros_like(target)
     described = np.ones(size, np.float32)
     phrases: list[str] = []
     blank = set(sampler.blank.tolist()) if normal_share else set()
@@ -188,9 +180,6 @@ def draw(
         else:
             phrases.append(_word(query, words))
             described[i] = float(kind != ABSENT)
-        if kind == LABELLED and phrases[i]:
-            weight[i] = 0
-            somewhere[i] = pool.lungs[owner[i]] > 64
         if kind == PRESENT and not pool.complete[owner[i]]:
             # Disease that nobody labelled may lie elsewhere in these lungs.
             unknown = (pool.lungs[owner[i]] > 64) & (target[i] < 0.05)
@@ -201,7 +190,6 @@ def draw(
         target=torch.from_numpy(target),
         weight=torch.from_numpy(weight),
         described=torch.from_numpy(described),
-        somewhere=torch.from_numpy(somewhere),
     )
 
 

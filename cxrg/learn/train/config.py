@@ -93,8 +93,6 @@ class DiffusionConfig:
     that quality can be measured against the images seen.
     ``shares`` are those of findings present and absent, anatomy and devices in a batch, and
     ``normal_share`` of absent ones in a picture without findings become "The lungs are clear".
-    ``label_share`` of a batch are findings that a label of a real image says are somewhere in it;
-    they count in the presence term only.
     ``balance`` above 0 draws rare findings more often, and asks devices of pictures without them
     (see `cxrg.learn.train.batches.make_sampler`).
     ``start`` is the folder of a model whose denoiser and text encoder are trained further; its
@@ -122,7 +120,6 @@ class DiffusionConfig:
     snapshots: tuple[int, ...]
     shares: tuple[float, ...] = DEFAULT_SHARES
     normal_share: float = 0.0
-    label_share: float = 0.0
     balance: float = 0.0
     start: str = ""
 

@@ -142,34 +142,23 @@ def share_loss(maps: dict[str, Tensor], target: Tensor, weight: Tensor) -> Tenso
 
 
 def presence_loss(
-    maps: dict[str, Tensor],
-    target: Tensor,
-    weight: Tensor,
-    somewhere: Tensor,
-    read: tuple[str, ...],
+    maps: dict[str, Tensor], target: Tensor, weight: Tensor, read: tuple[str, ...]
 ) -> Tensor:
     """Cross-entropy of the score that grounding gives with whether the finding is there.
 
     The terms by area hardly reach what is small: a rim or a nodule covers few of the positions, and
     its word stays at full attention in every picture, or at none. Here each phrase counts as one.
     The score is the mean of the layers ``read``, at its `_PEAK` highest positions: in the target if
-    there is one, anywhere if there is none, and ``somewhere`` if no more than that is known.
+    there is one, anywhere if there is none.
 
-    Arguments as of `attention_loss`, and:
-
-    Args:
-        somewhere: ``(B, grid, grid)``, above 0 where a finding may be that is there; 0 for a
-            phrase of which the target is known.
-        read: the names of the layers that the preset reads.
+    Arguments as of `attention_loss`, and the names of the layers that the preset reads.
     """
     whole = [
         F.interpolate(maps[name][:, None], target.shape[-2:], mode="bilinear") for name in read
     ]
     mean = torch.cat(whole, 1).mean(1).flatten(1)
-    known = target.flatten(1).amax(1, keepdim=True)
-    labelled = somewhere.flatten(1) > 0
-    present = torch.where(labelled.any(1, keepdim=True), 1.0, known)
-    inside = (target.flatten(1) >= 0.5 * known) & (weight.flatten(1) > 0) | labelled
+    present = target.flatten(1).amax(1, keepdim=True)
+    inside = (target.flatten(1) >= 0.5 * present) & (weight.flatten(1) > 0)
     highest = mean.masked_fill(~inside, 0).topk(_PEAK, 1).values
     count = inside.sum(1).clamp(1, _PEAK)
     score = (highest.sum(1) / count).clamp(_LEAST, 1 - 1e-5)
@@ -219,8 +208,7 @@ class Objective:
         if share_weight:
             look = look + share_weight * share_loss(maps, batch.target, counts)
         if self.config.presence_weight:
-            labelled = batch.somewhere * readable
-            there = presence_loss(maps, batch.target, counts, labelled, self.read)
+            there = presence_loss(maps, batch.target, counts, self.read)
             look = look + self.config.presence_weight * there
         return denoise, look
 
@@ -273,7 +261,6 @@ def train_diffusion(
             box_share=config.box_share,
             shares=config.shares,
             normal_share=config.normal_share,
-            label_share=config.label_share,
         )
         z0 = torch.from_numpy(latents[batch.index].astype(np.float32))
         share = config.share_weight if step >= config.share_from else 0.0

@@ -28,20 +28,18 @@ from cxrg.phantom.findings import OPACITIES, bounding
 from cxrg.phantom.language import Query
 from cxrg.phantom.nodules import Crop
 
-PRESENT, ABSENT, ANATOMY, DEVICE, LABELLED = range(5)
+PRESENT, ABSENT, ANATOMY, DEVICE = range(4)
 SHARD = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Background:
-    """A real chest to draw into: 8-bit grey ``(side, side)``, small primary masks, whether the
-    absence of disease in it is known well enough to say that something is *not* there, and the
-    findings that its labels say are somewhere in it."""
+    """A real chest to draw into: 8-bit grey ``(side, side)``, small primary masks, and whether the
+    absence of disease in it is known well enough to say that something is *not* there."""
 
     pixels: NDArray[np.uint8]
     outlines: dict[str, Mask]
     healthy: bool
-    findings: tuple[str, ...] = ()
 
     @property
     def image(self) -> NDArray[np.float32]:
@@ -71,8 +69,7 @@ class Pool:
     lungs; ``complete`` bool (N,), whether all disease in the picture is known; ``owner`` int32
     (M,), the picture of an answer; ``query`` (M,) strings ``concept|side|zone``; ``kind`` uint8
     (M,); ``mask`` and ``box`` uint8 (M, grid, grid), share of each cell (0..255) in the answer
-    and in the bounding boxes of its parts, all 0 for what is absent, and for what a label of the
-    whole image says is somewhere in it.
+    and in the bounding boxes of its parts.
     """
 
     images: NDArray[np.uint8]
@@ -97,12 +94,9 @@ def from_words(words: str) -> Query:
 
 
 def _choose(
-    rng: np.random.Generator, phantom: sample.Phantom, chest: Background | None, config: DataConfig
+    rng: np.random.Generator, phantom: sample.Phantom, complete: bool, config: DataConfig
 ) -> Iterator[tuple[int, queries.Answer]]:
-    """Up to ``count`` answers of one picture: mostly findings, some anatomy, some absences.
-
-    What the labels of the chest say comes in addition.
-    """
+    """Up to ``count`` answers of one picture: mostly findings, some anatomy, some absences."""
     from cxrg.phantom.devices import DEVICES
 
     count = config.answers
@@ -110,7 +104,7 @@ def _choose(
     findings = [a for a in here if a.query.concept not in DEVICES]
     devices = [a for a in here if a.query.concept in DEVICES]
     body = queries.anatomy(phantom)
-    if _is_complete(chest):
+    if complete:
         wanted = count * 2 // 5 if config.lifelike else count // 4
         missing = queries.absent(phantom, rng, max(wanted, 1))
         yield from (
@@ -123,14 +117,6 @@ def _choose(
     ):
         for index in rng.permutation(len(answers))[:share]:
             yield kind, answers[index]
-    for concept in chest.findings if chest and config.lifelike else ():
-        nowhere = np.zeros(phantom.image.shape, bool)
-        yield LABELLED, queries.Answer(query=Query(concept), mask=nowhere)
-
-
-def _is_complete(chest: Background | None) -> bool:
-    """Whether all disease in a picture over this chest, or over none, is known."""
-    return chest is None or chest.healthy
 
 
 _DENSE = ("atelectasis", "edema", "mass", "nodule")
@@ -160,20 +146,18 @@ def peaked(mask: Mask, grid: int, least: int = 230) -> NDArray[np.uint8]:
     return np.asarray(np.maximum(np.round(total), coarse(mask, grid)), np.uint8)
 
 
-def _picture(
-    seed: int, config: DataConfig, sources: Sources
-) -> tuple[sample.Phantom, Background | None]:
+def _picture(seed: int, config: DataConfig, sources: Sources) -> tuple[sample.Phantom, bool]:
     """The picture of a seed: a phantom, or findings drawn into one of the real chests."""
     if not sources.chests:
-        return sample.render(seed, side=config.side), None
+        return sample.render(seed, side=config.side), True
     rng = np.random.default_rng([seed, 2])
     normal = sources.normals and rng.random() < config.normals_share
     chests = sources.normals if normal else sources.chests
     chosen = chests[int(rng.integers(len(chests)))]
     if not config.lifelike:
-        return sample.onto(rng, chosen.image, chosen.masks), chosen
+        return sample.onto(rng, chosen.image, chosen.masks), chosen.healthy
     odds = scene.Odds(blank=config.blank)
-    return scene.compose(rng, chosen.image, chosen.masks, sources.crops, odds), chosen
+    return scene.compose(rng, chosen.image, chosen.masks, sources.crops, odds), chosen.healthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +181,12 @@ def _render(shard: _Shard, sources: Sources, *, config: DataConfig, folder: Path
     total = config.drawn_on_real if real else config.phantoms
     for index in range(first, min(first + SHARD, total)):
         seed = config.seed * 10_000_000 + index
-        phantom, chest = _picture(seed, config, sources if real else Sources())
+        phantom, known = _picture(seed, config, sources if real else Sources())
         images.append(np.round(phantom.image * 255).astype(np.uint8))
         lungs.append(coarse(phantom.regions["lungs"], config.grid))
-        complete.append(_is_complete(chest))
+        complete.append(known)
         rng = np.random.default_rng([seed, 3])
-        for kind, found in _choose(rng, phantom, chest, config):
+        for kind, found in _choose(rng, phantom, known, config):
             rows["owner"].append(index - first)
             rows["query"].append(to_words(found.query))
             rows["kind"].append(kind)
