@@ -108,9 +108,9 @@ class Grounding:
             ``found``.
         score: how strongly the phrase is present, the highest attention probability in the image;
             0 to 1, comparable between phrases of one model and one set of options only.
-        presence: the probability that the finding is there, if before it was as likely as not; None
-            where the model has no calibration for the options, and for places, which are always
-            there.
+        presence: the probability that the finding is there, if before that was as likely as a
+            healthy chest; None where the model has no calibration for the options, and for places,
+            which are always there.
         heatmap: float32 ``(H, W)`` in [0, 1], the source image's pixels; NaN where never seen.
         canonical: float32 ``(S, S)`` in [0, 1], the same on the model's square.
         canonical_attention: float32 ``(S, S)`` in [0, 1], what the heatmap was made of: the mean

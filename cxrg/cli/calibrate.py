@@ -30,10 +30,10 @@ def calibrate(
 ) -> None:
     """Turn a model's scores into probabilities that a finding is there.
 
-    Fits a logistic curve with an offset for each finding to runs of `cxrg evaluate` on data sets
-    with phrases that are there and phrases that are not, and writes it into the model's card.
-    From then on records have presence, and absent_below is compared with it. Never calibrate on
-    the images that you report results of.
+    Fits a logistic curve with an offset for each finding to runs of `cxrg evaluate`: findings
+    that are there, and the same ones in images without any. Writes it into the model's card; from
+    then on records have presence, and absent_below is compared with it. Never calibrate on the
+    images that you report results of.
 
     \b
     Examples:

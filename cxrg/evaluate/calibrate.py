@@ -40,10 +40,16 @@ class Judged:
 
 
 def judged(records: Sequence[Record]) -> list[Judged]:
-    """The records of phrases that are about one finding or device."""
+    """The records of phrases that are about one finding or device.
+
+    An absent one counts only in an image where nothing is found: beside another finding, or on its
+    other side, the score answers where rather than whether.
+    """
+    ill = {r.image for r in records if r.present and read_intent(r.phrase).concept is not None}
     return [
         Judged(concept=concept, score=record.score, present=record.present)
         for record in records
+        if record.present or record.image not in ill
         if (concept := read_intent(record.phrase).concept) is not None
     ]
 

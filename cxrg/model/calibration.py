@@ -43,7 +43,7 @@ class Calibration:
     fitted_on: str = ""
 
     def probability(self, score: float, concept: str | None) -> float:
-        """The probability that a finding is there, if before it was as likely as not.
+        """The probability that a finding is there, if before it was as likely as a healthy chest.
 
         Args:
             score: in [0, 1].

@@ -78,10 +78,17 @@ def write_run(folder: Path, some: list[Judged], **options: object) -> Path:
     blank: dict[str, object] = {
         "side": None, "zone": None, "shape": [8, 8], "area": 0.0, "status": "found", "truth": [],
         "laterality_hit": None, "shuffled_phrase": None, "boxes": {"method": []}, "values": {},
-        "sweep": {}, "warnings": [], "group": "finding", "image": "a", "patient": "p",
+        "sweep": {}, "warnings": [], "group": "finding",
+        "patient": "p",
     }  # fmt: skip
     lines = [
-        {"id": str(i), "phrase": f"left {each.concept}", "category": each.concept, **blank}
+        {
+            "id": str(i),
+            "image": f"{i}",
+            "phrase": f"left {each.concept}",
+            "category": each.concept,
+            **blank,
+        }
         | {"present": each.present, "score": each.score}
         for i, each in enumerate(some)
     ]
@@ -131,3 +138,25 @@ def test_an_evaluation_judges_by_presence_where_it_is_calibrated(tmp_path: Path)
     assert before.both is not None
     assert after.both is not None
     assert before.both.auroc.value < 0.9 < 1.0 == after.both.auroc.value
+
+
+def test_what_is_absent_counts_only_where_nothing_is_present(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from cxrg.evaluate.calibrate import judged
+    from cxrg.evaluate.run import read_records
+
+    there, elsewhere, healthy = (
+        replace(record, image=image, phrase=phrase, present=present)
+        for record, image, phrase, present in zip(
+            read_records(write_run(tmp_path / "run", samples(3))),
+            ("ill", "ill", "well"),
+            ("left edema", "right edema", "right edema"),
+            (True, False, False),
+            strict=True,
+        )
+    )
+    heart = replace(there, image="well", phrase="heart")  # no finding, and always there
+    counted = judged([there, elsewhere, healthy, heart])
+    assert [each.present for each in counted] == [True, False]
+    assert [each.score for each in counted] == [there.score, healthy.score]
