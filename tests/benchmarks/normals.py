@@ -27,6 +27,12 @@ PHRASES = (
     "endotracheal tube",
     "nasogastric tube",
     "central venous line",
+    "pneumonia",
+    "infiltrate",
+    "ground-glass opacity",
+    "emphysema",
+    "hiatal hernia",
+    "hilar enlargement",
 )
 
 
