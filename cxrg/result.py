@@ -45,7 +45,7 @@ from cxrg.phrase.intent import Intent
 from cxrg.phrase.plan import PhrasePlan
 
 _NOTEBOOK = 1000  # width of the picture in a notebook, at most
-Status = Literal["found", "not found", "nothing to mark", "unknown phrase"]
+Status = Literal["found", "not found", "uncalibrated", "nothing to mark", "unknown phrase"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,10 +102,11 @@ class Grounding:
             it denies or calls normal.
         intent: what the phrase means.
         status: ``not found`` where presence is below ``options.absent_below`` (or the score, where
-            the model is not calibrated), or where nothing rises above the threshold; ``nothing to
-            mark`` where the phrase denies a finding, calls something normal or only compares;
-            ``unknown phrase`` where it names nothing that is known. There are boxes only for
-            ``found``.
+            the model is not calibrated), or where nothing rises above the threshold;
+            ``uncalibrated`` where there is no such limit: boxes show where attention is highest,
+            and whether a finding is there is not judged; ``nothing to mark`` where the phrase
+            denies a finding, calls something normal or only compares; ``unknown phrase`` where it
+            names nothing that is known. There are boxes only for ``found`` and ``uncalibrated``.
         score: how strongly the phrase is present, the highest attention probability in the image;
             0 to 1, comparable between phrases of one model and one set of options only.
         presence: the probability that the finding is there, if before that was as likely as a
@@ -293,7 +294,6 @@ def make_grounding(
     boxes = boxes if plan.marks else ()
     canonical = mask_background(heat, options.mask)
     places = tuple(map(whereabouts, boxes))
-    status: Status = "found" if boxes else "not found"
     route = route_of(options, model.schedule)
     draws = compare_draws(
         maps, image.frame, options, boxes, count=route.draws, marks=plan.marks, least=least
@@ -303,7 +303,7 @@ def make_grounding(
         phrase=prompt.text,
         asked=prompt.asked,
         intent=plan.intent,
-        status=status if plan.marks else _refusal(plan),
+        status=_status(plan, boxes, least),
         score=score,
         presence=calibration.probability(score, concept) if calibration else None,
         heatmap=image.frame.restore(canonical),
@@ -328,6 +328,16 @@ def make_grounding(
         ),
         timings={},
     )
+
+
+def _status(plan: PhrasePlan, boxes: Sequence[Box], least: float | None) -> Status:
+    """What is said of a phrase that was looked for."""
+    if not plan.marks:
+        return _refusal(plan)
+    if not boxes:
+        return "not found"
+    judged = least is not None or plan.intent.kind == "place"  # places are always there
+    return "found" if judged else "uncalibrated"
 
 
 def least_score(model: Model, intent: Intent, options: Options) -> float | None:

@@ -218,6 +218,10 @@ def test_a_phrase_below_the_presence_threshold_is_not_found(models) -> None:
     score = ground(image, PHRASE, model=model).score
     found = ground(image, PHRASE, model=model, absent_below=score * 0.99)
     absent = ground(image, PHRASE, model=model, absent_below=score * 1.01)
+    unjudged, place = ground(image, [PHRASE, "heart"], model=model, absent_below=None)
+    assert unjudged.status == "uncalibrated"
+    assert unjudged.boxes == found.boxes
+    assert place.status == "found"  # a place is always there
     assert found.status == "found"
     assert found.boxes
     assert absent.status == "not found"

@@ -137,6 +137,8 @@ def _verdict(explanation: Explanation) -> str:
             return f"NOT FOUND: {score}, and found is from {least:.2f} on."
         case "not found":
             return f"NOT FOUND: {score}, but no region of the map rises above the threshold."
+        case "uncalibrated":
+            return f"UNCALIBRATED: {score}; whether it is there is not judged with these options."
         case "nothing to mark":
             return f"NOTHING TO MARK: the phrase {found.intent.summary}."
         case "unknown phrase":

@@ -56,7 +56,7 @@ def draw_overlay(grounding: Grounding, image: CxrImage, size: tuple[int, int], m
         size: height and width.
         mark: size of the boxes' numbers in pixels; lines are made to fit.
     """
-    found = grounding.status == "found"
+    found = grounding.status in ("found", "uncalibrated")
     heatmap = grounding.heatmap
     if not looked_for(grounding):
         return draw_xray(image, size)

@@ -96,6 +96,8 @@ def status_text(grounding: Grounding) -> str:
             return f"found · {count} box{'' if count == 1 else 'es'} · {score}{meaning}"
         case "not found":
             return f"NOT FOUND · nothing is marked · {score}{meaning}"
+        case "uncalibrated":
+            return f"UNCALIBRATED · whether it is there is not judged · {score}{meaning}"
         case "nothing to mark":
             return f"NOTHING TO MARK{meaning}"
         case "unknown phrase":
@@ -108,7 +110,7 @@ def _key(grounding: Grounding) -> str:
         looked_for(grounding) and np.isnan(grounding.heatmap).any()
     )
     match grounding.status:
-        case "found":
+        case "found" | "uncalibrated":
             edge = grounding.edge
             line = "" if edge is None else f" Outline: threshold of the boxes, {edge:.2f}."
             return f"Colour: attention to the phrase.{line}{dark}"

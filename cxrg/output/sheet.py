@@ -117,8 +117,8 @@ def _columns(cells: int) -> int:
 def _head(grounding: Grounding) -> Pixels:
     """The phrase, its status and its presence score."""
     title = " ".join(grounding.phrase.split())
-    decided = grounding.status in ("found", "not found")
-    text = f"{grounding.status} · {grounding.strength:.2f}" if decided else grounding.status
+    looked = grounding.status in ("found", "not found", "uncalibrated")
+    text = f"{grounding.status} · {grounding.strength:.2f}" if looked else grounding.status
     colour = status_colour(grounding)
     return np.vstack([_text(title, bold=True), _text(text, bold=True, colour=colour)])
 

@@ -367,6 +367,7 @@ def test_objects_belong_to_patient_and_study(written: Written) -> None:
     [
         ("left basal opacity", None, "found"),
         ("left basal opacity", not_found, "not-found"),
+        ("left basal opacity", lambda g: replace(g, status="uncalibrated"), "uncalibrated"),
         ("no pneumothorax", lambda g: not_found(g, "nothing to mark"), "nothing-to-mark"),
         ("blue banana", refused, "unknown-phrase"),
     ],
@@ -387,7 +388,8 @@ def test_the_report_states_what_became_of_the_phrase(
     assert phrase in texts
     assert named["Status of the phrase"] == status
     assert ("Finding" in named) == (status == "found")
-    assert any(item.ValueType == "SCOORD" for item in found) == (status == "found")
+    boxes = any(item.ValueType == "SCOORD" for item in found)
+    assert boxes == (status in ("found", "uncalibrated"))
     numbers = [item for item in found if item.ValueType == "NUM"]
     assert bool(numbers) == (grounding.evaluations > 0)
     assert f"fingerprint={grounding.model.identity}" in texts

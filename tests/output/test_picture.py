@@ -227,15 +227,24 @@ def test_texts_name_each_score_and_flag_the_wrong_side() -> None:
     grounding = samples.grounding(image, "right basal opacity", options=Options(absent_below=0.5))
     assert box_texts(grounding) == ["1: left lower zone · box score 0.90 · NOT ON THE RIGHT SIDE"]
     assert status_text(grounding) == "found · 1 box · presence score 0.42 (found from 0.50 on)"
+    unjudged = replace(grounding, status="uncalibrated", options=Options())
+    assert status_text(unjudged) == (
+        "UNCALIBRATED · whether it is there is not judged · presence score 0.42"
+    )
+    assert box_texts(unjudged)
     refused = replace(grounding, status="nothing to mark", intent=read_intent("no effusion"))
     assert status_text(refused).startswith("NOTHING TO MARK · phrase: ")
     assert "presence" not in status_text(refused)
 
 
-@pytest.mark.parametrize("status", ["found", "not found", "nothing to mark", "unknown phrase"])
+STATUSES = ["found", "not found", "uncalibrated", "nothing to mark", "unknown phrase"]
+
+
+@pytest.mark.parametrize("status", STATUSES)
 def test_only_an_unknown_phrase_has_no_colours(status) -> None:
     image = samples.image()
-    changes = {} if status == "found" else {**NOT_FOUND, "status": status}
+    marks = status in ("found", "uncalibrated")
+    changes = {"status": status} if marks else {**NOT_FOUND, "status": status}
     grounding = samples.grounding(image, **changes)
     if status == "unknown phrase":
         grounding = replace(grounding, heatmap=np.full_like(grounding.heatmap, np.nan))

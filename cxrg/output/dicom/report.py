@@ -36,6 +36,7 @@ _STATUS = Code("status", SCHEME, "Status of the phrase")
 _STATUSES = {
     "found": Code("found", SCHEME, "Found"),
     "not found": Code("not-found", SCHEME, "Not found"),
+    "uncalibrated": Code("uncalibrated", SCHEME, "Presence was not judged"),
     "nothing to mark": Code("nothing-to-mark", SCHEME, "Nothing to mark"),
     "unknown phrase": Code("unknown-phrase", SCHEME, "Unknown phrase"),
 }
@@ -144,7 +145,7 @@ def _box_group(grounding: Grounding, source: Source, number: int, box_number: in
             graphic_data=source.outline(box),
             source_image=sr.SourceImageForRegion.from_source_image(source.header),
         ),
-        finding_type=finding_code(grounding),
+        finding_type=finding_code(grounding) if grounding.status == "found" else None,
         algorithm_id=_algorithm(grounding),
         finding_sites=sites or None,
         measurements=None if box.score is None else [_score(_BOX_SCORE, box.score)],
@@ -155,7 +156,7 @@ def _box_group(grounding: Grounding, source: Source, number: int, box_number: in
 
 def _comments(grounding: Grounding) -> Iterator[str]:
     """Yield what a reader should know of a phrase, beside its status."""
-    if grounding.status != "found":
+    if not grounding.boxes:
         yield "No box: see the status of the phrase. This does not say that the finding is absent."
     if grounding.intent.summary:
         yield f"The phrase as it was read: {grounding.intent.summary}"
