@@ -50,7 +50,7 @@ class Calibration:
             concept: the finding, if it is one that is known.
         """
         odds = self.slope * logit(score) + self._intercept(concept)
-        return 1 / (1 + math.exp(-odds))
+        return _expit(odds)
 
     def score(self, probability: float, concept: str | None) -> float:
         """The score at which the probability is reached: 0 or 1 where every score, or none, does.
@@ -60,7 +60,7 @@ class Calibration:
         if not 0 < probability < 1:
             return probability
         odds = (math.log(probability / (1 - probability)) - self._intercept(concept)) / self.slope
-        return 1 / (1 + math.exp(-odds)) if abs(odds) < -math.log(LEAST) else float(odds > 0)
+        return _expit(odds) if abs(odds) < -math.log(LEAST) else float(odds > 0)
 
     def _intercept(self, concept: str | None) -> float:
         return self.intercept + (self.offsets.get(concept, 0.0) if concept else 0.0)
@@ -70,6 +70,11 @@ def logit(score: float) -> float:
     """The logarithm of a score's odds, finite for 0 and 1 too."""
     kept = min(max(score, LEAST), 1 - LEAST)
     return math.log(kept / (1 - kept))
+
+
+def _expit(odds: float) -> float:
+    """The inverse of `logit`; it does not overflow where the odds are extreme."""
+    return (1 + math.tanh(odds / 2)) / 2
 
 
 def score_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,11 @@ def test_a_probability_is_the_logistic_curve_of_the_scores_odds() -> None:
     assert 1 - 1e-9 < CALIBRATION.probability(1.0, None) <= 1
 
 
+def test_a_steep_curve_does_not_overflow() -> None:
+    steep = replace(CALIBRATION, slope=1000.0)
+    assert (steep.probability(0.0, None), steep.probability(1.0, None)) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize("probability", [0.05, 0.5, 0.9])
 def test_the_score_of_a_probability_has_that_probability(probability: float) -> None:
     for concept in (None, "nodule"):
