@@ -59,4 +59,5 @@ def mended_by(image: CxrImage, mending: Mending) -> CxrImage:
     source = image.frame.source
     frame = Frame(turn.shape(source), turn.box(image.frame.crop, source), image.frame.side)
     pixels = np.clip(frame.sample(grey), 0.0, 1.0)
-    return replace(image, grey=grey, frame=frame, pixels=pixels, mended=mending)
+    spacing = image.spacing[::-1] if image.spacing and turn.transpose else image.spacing
+    return replace(image, grey=grey, frame=frame, pixels=pixels, spacing=spacing, mended=mending)

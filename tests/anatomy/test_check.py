@@ -148,8 +148,10 @@ def test_boxes_follow_the_turn_into_the_mended_picture(clockwise, quarters: int,
 
 
 def test_pixels_that_are_not_square_turn_too() -> None:
-    image = samples.image(60, 40, aspect=2.0)
+    image = replace(samples.image(60, 40, aspect=2.0), spacing=(0.4, 0.2))
     mended = mended_by(image, Mending(clockwise=90))
+    assert mended.spacing == (0.2, 0.4)
+    assert mended_by(image, Mending(clockwise=180)).spacing == (0.4, 0.2)
     crop = mended.frame.crop
     assert crop.width / crop.height == pytest.approx(0.5)
     box = mended.frame.to_source(Box(0, 0, image.frame.side, image.frame.side))
