@@ -163,7 +163,7 @@ def test_the_score_is_set_beside_those_of_healthy_chests(made: Explanation) -> N
         quantiles=(0.0, 1.0),
         scores=(score - 0.02, score + 0.02),
     )
-    line = "Of 40 healthy chests (held-out normals) that were asked for pneumothorax, 50% score"
+    line = "Of 40 healthy chests (held-out normals) searched for pneumothorax, 50% score"
     assert any(each.startswith(line) for each in sentences(replace(made, reference=reference)))
 
 
@@ -207,3 +207,9 @@ def test_the_verdict_is_by_what_the_status_was_decided_by(made: Explanation) -> 
     assert flat.endswith("no region of the map rises above the threshold.")
     likely = replace(made, grounding=replace(made.grounding, presence=0.25))
     assert "(probability that it is there: 0.25)" in next(sentences(likely))
+
+
+def test_a_phrase_that_leaves_no_other_to_compare_with_is_explained(made: Explanation) -> None:
+    nothing = tuple(each for each in made.others if each.phrase is None)
+    assert nothing
+    assert not any("other phrases" in each for each in sentences(replace(made, others=nothing)))

@@ -155,7 +155,7 @@ def _of_healthy(explanation: Explanation) -> Iterator[str]:
     share = reference.share_below(score)
     many = "all" if share == 1 else "none" if share == 0 else f"{share:.0%}"
     yield (
-        f"Of {reference.images} healthy chests ({reference.of}) that were asked for "
+        f"Of {reference.images} healthy chests ({reference.of}) searched for "
         f"{reference.finding}, {many} score lower."
     )
 
@@ -177,17 +177,18 @@ def _of_controls(explanation: Explanation) -> Iterator[str]:
         shape = (
             "the place is that which the words have anyway"
             if chests.alike > 0.8
-            else ("the place owes something to this image")
+            else "the place owes something to this image"
         )
         yield f"Their mean map and this map correlate by {chests.alike:.2f}: {shape}."
         if chests.unused:
             yield f"{chests.unused} given images could not be used as controls."
-    higher = [each for each in explanation.others if each.phrase and each.score >= score]
+    others = [each for each in explanation.others if each.phrase]
+    higher = [each for each in others if each.score >= score]
     if higher:
         names = ", ".join(f"{each.phrase!r} ({each.score:.2f})" for each in higher)
         yield f"Beware: in this image other phrases score no less: {names}."
-    elif explanation.others:
-        top = max(each.score for each in explanation.others if each.phrase)
+    elif others:
+        top = max(each.score for each in others)
         yield f"In this image the other phrases tried score {top:.2f} at most."
 
 
