@@ -62,9 +62,16 @@ def calibrate(runs: Sequence[Path], *, fitted_on: str) -> tuple[Calibration, lis
 
     Raises:
         InputError: a folder holds no run, or nothing is present, or nothing is absent.
-        UsageError: the runs are of several models, or their scores were made otherwise.
+        UsageError: the runs are of several models, or their scores were made with other options
+            or with an adapter.
     """
     facts = [read_facts(run)["method"] for run in runs]
+    for run, each in zip(runs, facts, strict=True):
+        if "adapter" in each:
+            raise UsageError(
+                f"{run} is a run with an adapter, whose scores are not those of the model; give "
+                "runs without --adapter"
+            )
     methods = [(each.get("identity"), score_options(each["options"])) for each in facts]
     for run, method in zip(runs, methods, strict=True):
         if method != methods[0]:

@@ -107,6 +107,15 @@ def test_runs_of_other_scores_are_not_joined(tmp_path: Path) -> None:
         calibrate([a, c], fitted_on="")
 
 
+def test_a_run_with_an_adapter_does_not_calibrate_the_model(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", samples())
+    facts = json.loads((run / "run.json").read_text("utf-8"))
+    facts["method"]["adapter"] = "lora"
+    (run / "run.json").write_text(json.dumps(facts), "utf-8")
+    with pytest.raises(UsageError, match="give runs without --adapter"):
+        calibrate([run], fitted_on="")
+
+
 def test_the_command_writes_the_card_and_keeps_its_other_facts(tmp_path: Path) -> None:
     from cxrg.model.card import read_card
 
