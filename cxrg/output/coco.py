@@ -2,9 +2,10 @@
 
 A phrase is a category, a box an annotation. ``bbox`` is x, y, width and height in pixels of the
 original file, as in COCO from the upper left corner of the first pixel. ``score`` is the box's
-score, as in COCO's results; ``presence_score`` is the phrase's. Images have no names here: their
-``file_name`` is the SHA-256 of the file, because names may tell who the patient is. A phrase that
-was not found has a category and no annotation.
+score, as in COCO's results; ``presence_score`` is the phrase's, and ``presence`` its calibrated
+probability, null where the model has none. Images have no names here: their ``file_name`` is the
+SHA-256 of the file, because names may tell who the patient is. A phrase that was not found has a
+category and no annotation.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ def _annotations(
                     "iscrowd": 0,
                     "score": box["score"],
                     "where": box["where"],
+                    "presence": facts.get("presence"),  # results of earlier versions have none
                     "presence_score": facts["score"],
                     "model": facts["model"]["name"],
                     "preset": facts["options"]["preset"],

@@ -15,11 +15,14 @@ from cxrg.files import atomic_write
 
 COLUMNS = (
     *("image_sha256", "image_uid", "width", "height"),
-    *("phrase", "status", "presence_score"),
+    *("phrase", "status", "presence", "presence_score"),
     *("box", "x0", "y0", "x1", "y1", "box_score", "where"),
     *("model", "preset", "file", "warnings"),
 )
-"""Pixels are those of the original file; ``file`` is the name of a result's files, less suffix."""
+"""``presence`` is a probability, empty where the model is not calibrated; ``presence_score`` is the
+raw score. Pixels are those of the original file; ``file`` is the name of a result's files, less
+suffix.
+"""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -48,6 +51,7 @@ def _rows(stem: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "height": image["height"],
         "phrase": facts["phrase"],
         "status": facts["status"],
+        "presence": facts.get("presence"),  # results of earlier versions have none
         "presence_score": facts["score"],
         "model": facts["model"]["name"],
         "preset": facts["options"]["preset"],

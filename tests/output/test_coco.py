@@ -39,7 +39,7 @@ def some() -> Some:
         [
             record(samples.grounding(one, "opacity", boxes=boxes, places=places)),
             record(samples.grounding(one, "=nodule", **NOT_FOUND)),
-            record(samples.grounding(other, "opacity")),
+            record(samples.grounding(other, "opacity", presence=0.75)),
         ]
     )
 
@@ -65,6 +65,7 @@ def test_a_run_is_read_by_cocos_tools(tmp_path: Path) -> None:
             assert annotation["area"] == width * height
             assert (annotation["score"], annotation["where"]) == (box["score"], box["where"])
             assert annotation["presence_score"] == facts["score"]
+            assert annotation["presence"] == facts["presence"]
 
 
 def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:

@@ -291,6 +291,18 @@ def test_boxes_of_the_report_are_the_planted_rectangle(written: Written) -> None
     assert score.value == box["score"]
 
 
+@pytest.mark.parametrize("presence", [None, 0.75])
+def test_the_report_has_the_score_and_the_probability_if_calibrated(
+    plain: Path, tmp_path: Path, presence: float | None
+) -> None:
+    grounding = replace(ground(plain), presence=presence)
+    content = report(write(grounding, tmp_path)["dicom-sr"])
+    (group,) = content.get_image_measurement_groups()
+    found = {each.name.meaning: each.value for each in group.get_measurements()}
+    expected = {"Presence score": grounding.score, "Probability of presence": presence}
+    assert found == {name: value for name, value in expected.items() if value is not None}
+
+
 def test_the_segmentation_is_the_heatmap(written: Written) -> None:
     grounding = written.grounding
     ds = hd.seg.segread(written.files["dicom-seg"])

@@ -24,7 +24,8 @@ def table(path: Path, *groundings: Any) -> list[dict[str, str]]:
 def test_a_box_is_a_row_and_so_is_a_phrase_without_boxes(tmp_path: Path) -> None:
     image = samples.image()
     boxes = (Box(10.5, 20, 110, 70.25, 0.9), Box(300, 0, 640, 480, 0.5))
-    found = samples.grounding(image, boxes=boxes, places=("left lower zone", "right lung"))
+    places = ("left lower zone", "right lung")
+    found = samples.grounding(image, boxes=boxes, places=places, presence=0.75)
     missing = samples.grounding(
         image, "épanchement, 左", **NOT_FOUND, warnings=("one", "two\nthree")
     )
@@ -41,6 +42,7 @@ def test_a_box_is_a_row_and_so_is_a_phrase_without_boxes(tmp_path: Path) -> None
     assert rows[2]["warnings"] == "one; two\nthree"
     assert not any(rows[2][name] for name in ("x0", "y1", "box_score", "where"))
     assert float(rows[2]["presence_score"]) == 0.01
+    assert [row["presence"] for row in rows] == ["0.75", "0.75", ""]
     assert tuple(rows[0]) == COLUMNS
 
 

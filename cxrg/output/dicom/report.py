@@ -1,8 +1,8 @@
 """A result as structured report: Comprehensive 3D SR by TID 1500 (PS3.16), with boxes as SCOORD.
 
-The report has a group for the phrase (TID 1501), with what became of it and its score, and one for
-each box (TID 1410). Where nothing was found or looked for, the first group says so and there is no
-other. Reports are preliminary and unverified.
+The report has a group for the phrase (TID 1501), with its status, its score and, where the model is
+calibrated, its probability, and one for each box (TID 1410). Where nothing was found or looked for,
+the first group says so and there is no other. Reports are preliminary and unverified.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _STATUSES = {
 }
 _SOUGHT = Code("sought", SCHEME, "Finding looked for")
 _PHRASE = Code("phrase", SCHEME, "Phrase")
-_PRESENCE = Code("presence-score", SCHEME, "Presence score")
+_PRESENCE = Code("presence", SCHEME, "Probability of presence")
+_SCORE = Code("presence-score", SCHEME, "Presence score")
 _BOX_SCORE = Code("box-score", SCHEME, "Box score")
 _SIDES = {
     "left": Code("7771000", "SCT", "Left"),
@@ -109,14 +110,16 @@ def _phrase_group(grounding: Grounding, source: Source, number: int) -> Any:
     if code and not found:
         # Not as finding: who does not know the status would read that it is there.
         evaluations.append(sr.QualitativeEvaluation(name=_SOUGHT, value=code))
-    looked = grounding.evaluations > 0
+    measurements = [_score(_SCORE, grounding.score)]
+    if grounding.presence is not None:
+        measurements.append(_score(_PRESENCE, grounding.presence))
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=uid_of(grounding, source, "SR", number), identifier=grounding.phrase
         ),
         finding_type=code if found else None,
         algorithm_id=_algorithm(grounding, knobs=True),
-        measurements=[_score(_PRESENCE, grounding.score)] if looked else None,
+        measurements=measurements if grounding.evaluations > 0 else None,
         qualitative_evaluations=evaluations,
         source_images=[sr.SourceImageForMeasurementGroup.from_source_image(source.header)],
     )
