@@ -9,12 +9,16 @@ import typer
 
 from cxrg.cli.knobs import (
     Adapter,
+    AnyImage,
     Batch,
     Debug,
     Device,
     Dtype,
+    ForceGround,
+    Mend,
     Model,
     Offline,
+    OutFolder,
     Preset,
     Revision,
     SetKnobs,
@@ -52,18 +56,10 @@ def explain(
     dtype: Dtype = "auto",
     batch: Batch = "auto",
     threads: Threads = "auto",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = Path(
-        "cxrg-out"
-    ),
-    any_image: Annotated[
-        bool, typer.Option("--any-image", help="Warn of images that are no chest X-ray.")
-    ] = False,
-    mend: Annotated[
-        bool, typer.Option("--mend", help="Turn or invert images first that look so.")
-    ] = False,
-    force_ground: Annotated[
-        bool, typer.Option("--force-ground", help="Ground phrases as written, whatever they mean.")
-    ] = False,
+    out: OutFolder = Path("cxrg-out"),
+    any_image: AnyImage = False,
+    mend: Mend = False,
+    force_ground: ForceGround = False,
     debug: Debug = False,
 ) -> None:
     """Explain why a phrase was found in an image, or not: a page (HTML) and a picture (PNG).

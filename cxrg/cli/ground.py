@@ -29,11 +29,15 @@ from cxrg.cli.inputs import (
 )
 from cxrg.cli.knobs import (
     Adapter,
+    AnyImage,
     Batch,
     Debug,
     Dtype,
+    ForceGround,
+    Mend,
     Model,
     Offline,
+    OutFolder,
     Preset,
     Quiet,
     Revision,
@@ -115,9 +119,7 @@ def ground(
     ray_address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster, or auto.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = Path(
-        "cxrg-out"
-    ),
+    out: OutFolder = Path("cxrg-out"),
     formats: Annotated[
         str,
         typer.Option(
@@ -134,15 +136,9 @@ def ground(
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON line per image and phrase on stdout.")
     ] = False,
-    any_image: Annotated[
-        bool, typer.Option("--any-image", help="Warn of images that are no chest X-ray.")
-    ] = False,
-    mend: Annotated[
-        bool, typer.Option("--mend", help="Turn or invert images first that look so.")
-    ] = False,
-    force_ground: Annotated[
-        bool, typer.Option("--force-ground", help="Ground phrases as written, whatever they mean.")
-    ] = False,
+    any_image: AnyImage = False,
+    mend: Mend = False,
+    force_ground: ForceGround = False,
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Results as they come, not in input order.")
     ] = False,

@@ -76,6 +76,14 @@ Threads = Annotated[
     str,
     typer.Option(metavar="N", help="CPU threads of one operation, or auto.", show_default=False),
 ]
+AnyImage = Annotated[
+    bool, typer.Option("--any-image", help="Warn of images that are no chest X-ray.")
+]
+Mend = Annotated[bool, typer.Option("--mend", help="Turn or invert images first that look so.")]
+ForceGround = Annotated[
+    bool, typer.Option("--force-ground", help="Ground phrases as written, whatever they mean.")
+]
+OutFolder = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")]
 Quiet = Annotated[
     bool,
     typer.Option(
