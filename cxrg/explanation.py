@@ -163,7 +163,7 @@ def explain(
     (found, *compared), start = ground_with_start_token(
         image, [phrase, *others], model=model, options=options, settings=settings, tokens=True
     )
-    image = found.image  # mended, where that was asked for
+    image = found.image  # mended, where the settings say so
     facts = Explanation(grounding=found, view=judge_view(image), view_square=view_square(image))
     if not found.maps.layers:
         return facts

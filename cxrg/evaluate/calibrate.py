@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class LabelledScore:
     """A score of a finding, and whether it was there."""
 
     concept: str
@@ -39,7 +39,7 @@ class Judged:
     present: bool
 
 
-def judged(records: Sequence[Record]) -> list[Judged]:
+def labelled_scores(records: Sequence[Record]) -> list[LabelledScore]:
     """The records of phrases that are about one finding or device.
 
     An absent one counts only in an image where nothing is found: beside another finding, or on its
@@ -47,14 +47,14 @@ def judged(records: Sequence[Record]) -> list[Judged]:
     """
     ill = {r.image for r in records if r.present and read_intent(r.phrase).concept is not None}
     return [
-        Judged(concept=concept, score=record.score, present=record.present)
+        LabelledScore(concept=concept, score=record.score, present=record.present)
         for record in records
         if record.present or record.image not in ill
         if (concept := read_intent(record.phrase).concept) is not None
     ]
 
 
-def calibrate(runs: Sequence[Path], *, fitted_on: str) -> tuple[Calibration, list[Judged]]:
+def calibrate(runs: Sequence[Path], *, fitted_on: str) -> tuple[Calibration, list[LabelledScore]]:
     """Fit a calibration on several runs of one model with one set of options.
 
     Returns:
@@ -78,11 +78,13 @@ def calibrate(runs: Sequence[Path], *, fitted_on: str) -> tuple[Calibration, lis
             raise UsageError(
                 f"{runs[0]} and {run} are runs of different models or options; see cxrg compare"
             )
-    samples = [sample for run in runs for sample in judged(read_records(run))]
+    samples = [sample for run in runs for sample in labelled_scores(read_records(run))]
     return fit(samples, options=methods[0][1], fitted_on=fitted_on), samples
 
 
-def fit(samples: Sequence[Judged], *, options: dict[str, Any], fitted_on: str) -> Calibration:
+def fit(
+    samples: Sequence[LabelledScore], *, options: dict[str, Any], fitted_on: str
+) -> Calibration:
     """The logistic curve with an offset for each finding that fits best.
 
     Present and absent samples of a finding count the same together, as if half of its images had
@@ -145,7 +147,7 @@ def _weights(column: NDArray[np.int_], there: NDArray[np.bool_]) -> Array:
     return weight
 
 
-def counts(samples: Sequence[Judged]) -> dict[str, tuple[int, int]]:
+def counts(samples: Sequence[LabelledScore]) -> dict[str, tuple[int, int]]:
     """How many samples of each finding are present, and absent."""
     there = Counter((sample.concept, sample.present) for sample in samples)
     concepts = sorted({sample.concept for sample in samples})

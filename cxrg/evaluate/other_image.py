@@ -1,10 +1,10 @@
 """The control that shows whether a method sees the image: the same phrase on another patient's.
 
 Images are taken in the order in which a limit draws them. Each is paired with the nearest one of
-another patient before it, and the phrases of both are asked there in one call. So an image is
+another patient before it, and the phrases of both are grounded there in one call. So an image is
 encoded once, for its own phrases and for those of the next; one more is encoded where a run starts
-or goes on, as nothing was asked before. The pairs depend on the seed and the data set alone, so a
-run that is made longer keeps its records.
+or continues, as nothing was grounded before. The pairs depend on the seed and the data set alone, so
+a run that is made longer keeps its records.
 
 Maps are kept on the model's square and restored in the frame of the image that is scored: both
 patients are seen as the model sees them, undistorted. Where the other picture does not reach, the
@@ -52,7 +52,7 @@ def partners(patients: Sequence[str]) -> list[int | None]:
 
 
 class OtherImages:
-    """The maps of phrases on other patients' images, asked for as those images are grounded.
+    """The maps of phrases on other patients' images, made as those images are grounded.
 
     Args:
         groups: the samples of each image of the data set, in the order in which they are scored.
@@ -70,7 +70,7 @@ class OtherImages:
     ) -> None:
         self._method, self._open_image = method, open_image
         self._partners: dict[Path, Sample] = {}
-        self._askers: dict[Path, list[Path]] = {}
+        self._dependents: dict[Path, list[Path]] = {}
         self._waiting: dict[Path, list[str]] = {}
         self._squares: dict[Path, dict[str, Heat]] = {}
         pairs = partners([group[0].patient for group in groups])
@@ -80,18 +80,18 @@ class OtherImages:
                 image, partner = group[0].image, groups[index][0]
                 self._waiting[image] = list(dict.fromkeys(phrases))
                 self._partners[image] = partner
-                self._askers.setdefault(partner.image, []).append(image)
+                self._dependents.setdefault(partner.image, []).append(image)
 
-    def asked_on(self, image: Path) -> list[str]:
-        """The phrases of all images that are paired with this one, and not answered yet."""
-        askers = self._askers.get(image, ())
-        return [text for asker in askers for text in self._waiting.get(asker, ())]
+    def wanted_on(self, image: Path) -> list[str]:
+        """The phrases of all images that are paired with this one, and not grounded there yet."""
+        dependents = self._dependents.get(image, ())
+        return [text for dependent in dependents for text in self._waiting.get(dependent, ())]
 
     def keep(self, image: Path, frame: Frame, found: Mapping[str, GroundingLike]) -> None:
-        """Keep the maps of what was `asked_on` an image, on the model's square."""
-        for asker in self._askers.get(image, ()):
-            if asker in self._waiting:
-                self._keep(asker, frame, found)
+        """Keep the maps of what was `wanted_on` an image, on the model's square."""
+        for dependent in self._dependents.get(image, ()):
+            if dependent in self._waiting:
+                self._keep(dependent, frame, found)
 
     def maps(self, image: Path, frame: Frame) -> dict[str, Heat]:
         """The maps (H, W) of an image's phrases on its partner, in this image's own pixels.
@@ -108,10 +108,10 @@ class OtherImages:
         sample = self._partners.get(image)
         return (sample.image_id or sample.image.name) if sample else None
 
-    def _keep(self, asker: Path, frame: Frame, found: Mapping[str, GroundingLike]) -> None:
-        self._squares[asker] = {
+    def _keep(self, dependent: Path, frame: Frame, found: Mapping[str, GroundingLike]) -> None:
+        self._squares[dependent] = {
             text: frame.sample(np.nan_to_num(found[text].heatmap))
-            for text in self._waiting.pop(asker)
+            for text in self._waiting.pop(dependent)
         }
 
     def _ground_partner(self, image: Path) -> None:

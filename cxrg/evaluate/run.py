@@ -172,7 +172,7 @@ def _image(
     ground = _ground_with_control if swapped else _ground_alone
     try:
         image = method.read(opened(samples[0]))
-        more = list(dict.fromkeys([*phrases, *helper.others.asked_on(path)]))
+        more = list(dict.fromkeys([*phrases, *helper.others.wanted_on(path)]))
         try:
             found, bare = ground(method, image, more)
             helper.others.keep(path, image.frame, found)

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from cxrg.cli import app
 from cxrg.errors import InputError, UsageError
-from cxrg.evaluate.calibrate import Judged, calibrate, fit
+from cxrg.evaluate.calibrate import LabelledScore, calibrate, fit
 from cxrg.model.calibration import logit
 
 OPTIONS = {"timesteps": [100], "sigma": 0.03, "threshold": 0.4}
 
 
-def samples(count: int = 400) -> list[Judged]:
+def samples(count: int = 400) -> list[LabelledScore]:
     """Two findings with different scores, and one that is never there."""
     rng = np.random.default_rng(0)
     found = []
@@ -27,7 +27,7 @@ def samples(count: int = 400) -> list[Judged]:
         present = bool(rng.random() < {"edema": 0.5, "mass": 0.2, "emphysema": 0.0}[concept])
         middle = {"edema": 0.3, "mass": 0.6, "emphysema": 0.8}[concept]
         score = float(np.clip(rng.normal(middle + 0.15 * present, 0.15), 0, 1))
-        found.append(Judged(concept=concept, score=score, present=present))
+        found.append(LabelledScore(concept=concept, score=score, present=present))
     return found
 
 
@@ -63,14 +63,14 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(InputError, match="findings that are there and findings that are not"):
         fit(there, options={}, fitted_on="")
     upside_down = [
-        Judged(concept="mass", score=0.7 - 0.4 * each.present, present=each.present)
+        LabelledScore(concept="mass", score=0.7 - 0.4 * each.present, present=each.present)
         for each in samples()
     ]
     with pytest.raises(InputError, match="nothing to calibrate"):
         fit(upside_down, options={}, fitted_on="")
 
 
-def write_run(folder: Path, some: list[Judged], **options: object) -> Path:
+def write_run(folder: Path, some: list[LabelledScore], **options: object) -> Path:
     """A run's folder with these samples, in `cxrg evaluate`'s layout."""
     folder.mkdir()
     method = {"identity": "sha256:0", "options": {**OPTIONS, **options}}
@@ -152,7 +152,7 @@ def test_an_evaluation_judges_by_presence_where_it_is_calibrated(tmp_path: Path)
 def test_what_is_absent_counts_only_where_nothing_is_present(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from cxrg.evaluate.calibrate import judged
+    from cxrg.evaluate.calibrate import labelled_scores
     from cxrg.evaluate.run import read_records
 
     there, elsewhere, healthy = (
@@ -166,6 +166,6 @@ def test_what_is_absent_counts_only_where_nothing_is_present(tmp_path: Path) -> 
         )
     )
     heart = replace(there, image="well", phrase="heart")  # no finding, and always there
-    counted = judged([there, elsewhere, healthy, heart])
+    counted = labelled_scores([there, elsewhere, healthy, heart])
     assert [each.present for each in counted] == [True, False]
     assert [each.score for each in counted] == [there.score, healthy.score]

@@ -165,7 +165,7 @@ def test_a_phrase_that_fails_elsewhere_spoils_no_other_image(data: Dataset, tmp_
     assert len(alone) == 5
     others = [s for s in long.samples if s.id != last.id]
     pairs = OtherImages([[s] for s in long.samples], {last.id}, Refuses(), lambda s: s.image)
-    assert pairs.asked_on(others[-1].image) == ["too long"]
+    assert pairs.wanted_on(others[-1].image) == ["too long"]
     assert pairs.maps(last.image, Refuses().read(last.image).frame) == {}
     with pytest.raises(InputError):
         Refuses().ground(Refuses().read(last.image), ["too long"])
