@@ -120,7 +120,7 @@ def evaluate(
 
     Measures: grounding scores heatmaps and boxes; leakage finds attention outside the named
     anatomy; classification tells findings by attention in their anatomy; anatomy scores outlines;
-    gate asks which images would be refused as no upright chest X-ray, as they are and changed.
+    gate counts images that would be refused as no upright chest X-ray, as they are and changed.
     Grounding writes report.json, report.csv, report.html and samples.jsonl; another measure
     writes MEASURE.json, MEASURE.jsonl and MEASURE.html.
 
