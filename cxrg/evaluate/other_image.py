@@ -3,8 +3,8 @@
 Images are taken in the order in which a limit draws them. Each is paired with the nearest one of
 another patient before it, and the phrases of both are grounded there in one call. So an image is
 encoded once, for its own phrases and for those of the next; one more is encoded where a run starts
-or continues, as nothing was grounded before. The pairs depend on the seed and the data set alone, so
-a run that is made longer keeps its records.
+or continues, as nothing was grounded before. The pairs depend on the seed and the data set alone,
+so a run that is made longer keeps its records.
 
 Maps are kept on the model's square and restored in the frame of the image that is scored: both
 patients are seen as the model sees them, undistorted. Where the other picture does not reach, the
