@@ -120,5 +120,5 @@ def _images(folder: Path) -> list[Path]:
 
     found = [path for path in sorted(folder.iterdir()) if is_image(path)] if folder.is_dir() else []
     if not found:
-        raise InputError(f"{folder}: no folder with images; give one for --controls, or leave it")
+        raise InputError(f"{folder}: no folder with images; give one to --controls, or omit it")
     return found

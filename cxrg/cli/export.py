@@ -52,7 +52,7 @@ def export(
             write_table(((row.stem, row.record) for row in results.rows()), path)
         if results.damaged and not quiet:
             complain(
-                f"{results.damaged} results are damaged and left out; the same cxrg ground "
-                "computes them again"
+                f"{results.damaged} results are damaged and left out; run the same cxrg ground "
+                "command again, which computes them"
             )
     write(str(path))

@@ -124,7 +124,10 @@ def fit(
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 10_000})
     slope, intercept, *offsets = (round(float(value), 4) for value in found.x)
     if slope <= 0:
-        raise InputError("scores are no higher where the finding is there: nothing to calibrate")
+        raise InputError(
+            "scores are no higher where the finding is there: nothing to calibrate; check the "
+            "labels of the runs, or evaluate with other options"
+        )
     return Calibration(
         slope=slope,
         intercept=intercept,

@@ -48,7 +48,7 @@ def write_object(path: Path, image: CxrImage, build: Callable[[Source], Dataset]
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Turn whatever the libraries raise on a header into one line that repeats none of it."""
+    """Turn errors of the libraries about a header into one line that repeats none of it."""
     try:
         yield
     except (ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
