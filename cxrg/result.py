@@ -288,7 +288,7 @@ def make_grounding(
 ) -> Grounding:
     """Make the result for a phrase of its attention maps; ``timings`` is left empty."""
     heat, attention, score = heatmap_of(maps, image.frame, options, free)
-    calibration, concept = _calibration(model, plan.intent, options), plan.intent.concept
+    calibration = _calibration(model, plan.intent, options)
     least = least_score(model, plan.intent, options)
     boxes, inside = boxes_above(heat, score, image.frame, options, least=least)
     boxes = boxes if plan.marks else ()
@@ -305,7 +305,7 @@ def make_grounding(
         intent=plan.intent,
         status=_status(plan, boxes, least),
         score=score,
-        presence=calibration.probability(score, concept) if calibration else None,
+        presence=calibration.probability(score, plan.intent.terms) if calibration else None,
         heatmap=image.frame.restore(canonical),
         canonical=canonical,
         canonical_attention=attention,
@@ -345,7 +345,7 @@ def least_score(model: Model, intent: Intent, options: Options) -> float | None:
     calibration, least = _calibration(model, intent, options), options.absent_below
     if calibration is None or least is None:
         return least
-    return calibration.score(least, intent.concept)
+    return calibration.score(least, intent.terms)
 
 
 def _calibration(model: Model, intent: Intent, options: Options) -> Calibration | None:

@@ -30,10 +30,10 @@ def calibrate(
 ) -> None:
     """Turn a model's scores into probabilities that a finding is there.
 
-    Fits a logistic curve with an offset for each finding to runs of `cxrg evaluate`: findings
-    that are there, and the same ones in images without any. Writes it into the model's card; from
-    then on records have presence, and absent_below is compared with it. Never calibrate on the
-    images that you report results of.
+    Fits a logistic curve with offsets for findings and their zones to runs of `cxrg evaluate`:
+    findings that are there, and the same ones in images without any. Writes it into the model's
+    card; from then on records have presence, and absent_below is compared with it. Never
+    calibrate on the images that you report results of.
 
     \b
     Examples:
@@ -49,14 +49,10 @@ def calibrate(
     if quiet:
         return
     rows = [
-        [
-            concept,
-            *map(str, several),
-            f"{found.offsets[concept]:+.2f}",
-            f"{found.score(0.5, concept):.2f}",
-        ]
-        for concept, several in counts(samples).items()
+        [term, *map(str, several), f"{found.offsets[term]:+.2f}", f"{found.score(0.5, [term]):.2f}"]
+        for term, several in counts(samples).items()
+        if term in found.offsets
     ]
     table(("finding", "present", "absent", "offset", "score of probability .5"), rows)
-    odds = f"{found.slope} logit(score) {found.intercept:+} + offset"
+    odds = f"{found.slope} logit(score) {found.intercept:+} + offsets"
     write(f"{card}: presence = 1 / (1 + exp(-({odds})))")

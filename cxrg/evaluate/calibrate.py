@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,23 @@ from cxrg.evaluate.run import read_facts, read_records
 from cxrg.files import atomic_write
 from cxrg.model.calibration import Calibration, logit, score_options
 from cxrg.model.card import card_from
+from cxrg.model.checkpoint.identity import without_calibration
 from cxrg.phrase.intent import read_intent
 
 PENALTY = 1.0
 """Of the squared slope and offsets, beside the log-likelihood: as in scikit-learn with C = 1."""
+
+FEWEST_ABSENT = 10
+"""A term that was asked less often of images without the finding has no offset of its own."""
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledScore:
-    """A score of a finding, and whether it was there."""
+    """A score of a finding, and whether it was there; ``terms`` begin with the finding."""
 
-    concept: str
+    terms: tuple[str, ...]
     score: float
     present: bool
 
@@ -47,10 +51,10 @@ def labelled_scores(records: Sequence[Record]) -> list[LabelledScore]:
     """
     ill = {r.image for r in records if r.present and read_intent(r.phrase).concept is not None}
     return [
-        LabelledScore(concept=concept, score=record.score, present=record.present)
+        LabelledScore(terms=intent.terms, score=record.score, present=record.present)
         for record in records
         if record.present or record.image not in ill
-        if (concept := read_intent(record.phrase).concept) is not None
+        if (intent := read_intent(record.phrase)).concept is not None
     ]
 
 
@@ -72,7 +76,8 @@ def calibrate(runs: Sequence[Path], *, fitted_on: str) -> tuple[Calibration, lis
                 f"{run} is a run with an adapter, whose scores are not those of the model; give "
                 "runs without --adapter"
             )
-    methods = [(each.get("identity"), score_options(each["options"])) for each in facts]
+    models = [without_calibration(str(each.get("identity"))) for each in facts]
+    methods = list(zip(models, (score_options(each["options"]) for each in facts), strict=True))
     for run, method in zip(runs, methods, strict=True):
         if method != methods[0]:
             raise UsageError(
@@ -85,7 +90,7 @@ def calibrate(runs: Sequence[Path], *, fitted_on: str) -> tuple[Calibration, lis
 def fit(
     samples: Sequence[LabelledScore], *, options: dict[str, Any], fitted_on: str
 ) -> Calibration:
-    """The logistic curve with an offset for each finding that fits best.
+    """The logistic curve with an offset for each term that fits best.
 
     Present and absent samples of a finding count the same together, as if half of its images had
     it. A finding of which all samples are absent is drawn towards "absent", and towards the others.
@@ -104,23 +109,22 @@ def fit(
             "calibration needs findings that are there and findings that are not, with phrases of "
             "one finding each; add a run with the others"
         )
-    concepts = sorted({sample.concept for sample in samples})
-    column = np.array([concepts.index(sample.concept) for sample in samples])
+    terms = [term for term, (_, absent) in counts(samples).items() if absent >= FEWEST_ABSENT]
+    has = np.array([[term in sample.terms for term in terms] for sample in samples], float)
     odds = np.array([logit(sample.score) for sample in samples])
-    weight = _weights(column, there)
+    weight = _weights(samples)
     sign = np.where(there, 1.0, -1.0)
 
     def loss(values: Array) -> tuple[float, Array]:
         slope, intercept, offsets = values[0], values[1], values[2:]
-        margin = sign * (slope * odds + intercept + offsets[column])
+        margin = sign * (slope * odds + intercept + has @ offsets)
         lost = float((weight * np.logaddexp(0, -margin)).sum())
         drawn = -weight * sign * expit(-margin)
-        each = np.bincount(column, drawn, minlength=len(concepts))
-        gradient = np.concatenate(([drawn @ odds, drawn.sum()], each))
+        gradient = np.concatenate(([drawn @ odds, drawn.sum()], drawn @ has))
         kept = np.concatenate(([slope, 0.0], offsets)) * PENALTY
         return lost + float((kept**2).sum()) / (2 * PENALTY), gradient + kept
 
-    start = np.zeros(2 + len(concepts))
+    start = np.zeros(2 + len(terms))
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 10_000})
     slope, intercept, *offsets = (round(float(value), 4) for value in found.x)
     if slope <= 0:
@@ -131,30 +135,28 @@ def fit(
     return Calibration(
         slope=slope,
         intercept=intercept,
-        offsets=dict(zip(concepts, offsets, strict=True)),
+        offsets=dict(zip(terms, offsets, strict=True)),
         options=options,
         fitted_on=fitted_on,
     )
 
 
-def _weights(column: NDArray[np.int_], there: NDArray[np.bool_]) -> Array:
+def _weights(samples: Sequence[LabelledScore]) -> Array:
     """Weights of mean 1 by which present and absent samples of each finding count the same."""
-    groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
-    for index, key in enumerate(zip(column.tolist(), there.tolist(), strict=True)):
-        groups[key].append(index)
-    weight = np.ones(len(column))
-    for (concept, present), rows in groups.items():
-        others = len(groups.get((concept, not present), ()))
-        if others:
-            weight[rows] = (len(rows) + others) / (2 * len(rows))
-    return weight
+    count = Counter((sample.terms[0], sample.present) for sample in samples)
+    return np.array([_weight(count, sample.terms[0], sample.present) for sample in samples])
+
+
+def _weight(count: Mapping[tuple[str, bool], int], finding: str, present: bool) -> float:
+    own, others = count[finding, present], count[finding, not present]
+    return (own + others) / (2 * own) if others else 1.0
 
 
 def counts(samples: Sequence[LabelledScore]) -> dict[str, tuple[int, int]]:
-    """How many samples of each finding are present, and absent."""
-    there = Counter((sample.concept, sample.present) for sample in samples)
-    concepts = sorted({sample.concept for sample in samples})
-    return {concept: (there[concept, True], there[concept, False]) for concept in concepts}
+    """How many samples with each term are present, and absent."""
+    there = Counter((term, sample.present) for sample in samples for term in sample.terms)
+    terms = sorted({term for term, _ in there})
+    return {term: (there[term, True], there[term, False]) for term in terms}
 
 
 def write_calibration(calibration: Calibration, card: Path) -> None:

@@ -3,13 +3,14 @@
 The score is the peak of a phrase's attention. It ranks images, but 0.5 means another thing for each
 finding: the attention to words that name what a model has never learnt is high in every image. A
 logistic curve (Platt, 1999) with an offset for each finding, fitted to images in which it is known
-what is there, turns it into a probability.
+what is there, turns it into a probability. A phrase that names a zone has another offset in
+addition: words such as "apical" light up wherever they are said.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,12 +27,12 @@ _CHANCE = ("seed", "draws")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """The probability is ``1 / (1 + exp(-(slope * logit(score) + intercept + offset)))``.
+    """The probability is ``1 / (1 + exp(-(slope * logit(score) + intercept + offsets)))``.
 
     Attributes:
         slope: of the logarithm of the score's odds.
-        intercept: of findings without an offset.
-        offsets: by concept of ``chest/findings.toml`` or ``places.toml``.
+        intercept: without any offset.
+        offsets: by term, see `cxrg.phrase.intent.Intent.terms`; those of a phrase's terms add up.
         options: those that the score was made with; with others it is another score.
         fitted_on: the images it was fitted to.
     """
@@ -42,28 +43,28 @@ class Calibration:
     options: Mapping[str, Any] = field(default_factory=dict)
     fitted_on: str = ""
 
-    def probability(self, score: float, concept: str | None) -> float:
+    def probability(self, score: float, terms: Iterable[str]) -> float:
         """The probability that a finding is there, if before it was as likely as a healthy chest.
 
         Args:
             score: in [0, 1].
-            concept: the finding, if it is one that is known.
+            terms: the phrase's.
         """
-        odds = self.slope * logit(score) + self._intercept(concept)
+        odds = self.slope * logit(score) + self._intercept(terms)
         return _expit(odds)
 
-    def score(self, probability: float, concept: str | None) -> float:
+    def score(self, probability: float, terms: Iterable[str]) -> float:
         """The score at which the probability is reached: 0 or 1 where every score, or none, does.
 
         The inverse of `probability`.
         """
         if not 0 < probability < 1:
             return probability
-        odds = (math.log(probability / (1 - probability)) - self._intercept(concept)) / self.slope
+        odds = (math.log(probability / (1 - probability)) - self._intercept(terms)) / self.slope
         return _expit(odds) if abs(odds) < -math.log(LEAST) else float(odds > 0)
 
-    def _intercept(self, concept: str | None) -> float:
-        return self.intercept + (self.offsets.get(concept, 0.0) if concept else 0.0)
+    def _intercept(self, terms: Iterable[str]) -> float:
+        return self.intercept + sum(self.offsets.get(term, 0.0) for term in terms)
 
 
 def logit(score: float) -> float:

@@ -9,7 +9,7 @@ from cxrg.errors import ModelError
 from cxrg.model.adapters.file import adapter_digest
 from cxrg.model.card import WEIGHTS, Card, known_cards, read_card
 from cxrg.model.checkpoint.hub import fetch
-from cxrg.model.checkpoint.identity import fingerprint, with_adapter
+from cxrg.model.checkpoint.identity import fingerprint, with_adapter, with_calibration
 from cxrg.model.checkpoint.layout import check_entries
 
 
@@ -35,7 +35,7 @@ def identity_of(folder: Path, adapter: Path | None) -> str | None:
     """
     try:
         card = read_card(folder)
-        identity = fingerprint(folder, card.presence if card else {})
+        identity = with_calibration(fingerprint(folder), card.presence if card else {})
         return with_adapter(identity, adapter_digest(adapter.expanduser())) if adapter else identity
     except OSError:
         return None

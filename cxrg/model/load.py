@@ -10,7 +10,7 @@ import torch
 from cxrg.errors import UsageError
 from cxrg.model.card import Card
 from cxrg.model.checkpoint.folder import read_folder
-from cxrg.model.checkpoint.identity import fingerprint
+from cxrg.model.checkpoint.identity import fingerprint, with_calibration
 from cxrg.model.find import find
 from cxrg.model.model import Model
 from cxrg.model.schedule import read_schedule
@@ -59,7 +59,7 @@ def load(
         second=parts.second,
         schedule=schedule,
         card=_of_these_weights(card, folder),
-        identity=fingerprint(folder, card.presence),
+        identity=with_calibration(fingerprint(folder), card.presence),
         device=place,
         dtype=precision,
     )

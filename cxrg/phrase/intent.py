@@ -98,6 +98,14 @@ class Intent:
         return names.pop() if len(names) == 1 else None
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """What its calibration depends on: ``pneumothorax``, and ``apical pneumothorax``."""
+        if self.concept is None:
+            return ()
+        placed = f"{self.zone} {self.concept}"
+        return (self.concept, placed) if self.zone else (self.concept,)
+
+    @property
     def subject(self) -> str | None:
         """What to look for: the text, or what it denies or calls normal; None for neither."""
         if self.shows:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
+from random import Random
 
 PHRASES = (
     "lung opacity",
@@ -35,18 +36,48 @@ PHRASES = (
     "hilar enlargement",
 )
 
+LUNG = (
+    "opacity",
+    "consolidation",
+    "atelectasis",
+    "nodule",
+    "mass",
+    "pneumonia",
+    "infiltrate",
+    "ground-glass opacity",
+)
+PLEURA = ("pleural effusion", "pneumothorax")
 
-def write_manifest(folder: Path, out: Path, count: int) -> int:
-    """Ask for every one of ``PHRASES`` in the last ``count`` images; returns the rows written."""
+
+def placed(seed: int) -> list[str]:
+    """Findings of lung and pleura, each on a side by chance, and half of them in a zone."""
+    rng = Random(seed)
+    lung = [_place(rng, "upper", "mid", "lower") + f" lung {finding}" for finding in LUNG]
+    return [*lung, *(f"{_place(rng, 'apical', 'basal')} {finding}" for finding in PLEURA)]
+
+
+def _place(rng: Random, *zones: str) -> str:
+    side = rng.choice(("left", "right"))
+    return f"{side} {rng.choice(zones)}" if rng.random() < 0.5 else side
+
+
+def write_manifest(folder: Path, out: Path, count: int, *, places: bool = False) -> int:
+    """Ask for findings in the last ``count`` images; returns the rows written.
+
+    Every one of ``PHRASES``, or, with ``places``, what `placed` gives for the image's number.
+    """
     with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
         files = [row["file"] for row in csv.DictReader(file)][-count:]
     with out.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["image", "phrase", "category", "boxes", "patient"])
-        for name in files:
-            for phrase in PHRASES:
-                table.writerow([name, phrase, f"{phrase.title()} absent", "[]", Path(name).stem])
-    return len(files) * len(PHRASES)
+        rows = [
+            [name, phrase, f"{phrase.title()} absent", "[]", Path(name).stem]
+            for number, name in enumerate(files)
+            for phrase in (placed(number) if places else PHRASES)
+        ]
+        table.writerows(rows)
+    return len(rows)
 
 
 def main() -> None:
@@ -54,8 +85,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="images with an index.csv")
     parser.add_argument("out", type=Path, help="the manifest to write")
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--placed", action="store_true", help="findings on a side, in a zone")
     given = parser.parse_args()
-    print(write_manifest(given.folder, given.out, given.count), "rows")
+    rows = write_manifest(given.folder, given.out, given.count, places=given.placed)
+    print(rows, "rows")
 
 
 if __name__ == "__main__":

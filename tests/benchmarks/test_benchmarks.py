@@ -140,3 +140,15 @@ def test_a_table_of_healthy_chests_is_a_fact_of_a_card() -> None:
     assert table["scores"]["opacity"] == table["quantiles"]
     assert table["images"] == 101
     assert card_from({"name": "x", "reference": table}, origin="here").reference == table
+
+
+def test_placed_phrases_name_a_side_and_are_the_same_for_the_same_number() -> None:
+    from cxrg.phrase.intent import read_intent
+    from tests.benchmarks.normals import LUNG, PLEURA, placed
+
+    meant = [read_intent(phrase) for number in range(20) for phrase in placed(number)]
+    assert len(meant) == 20 * len(LUNG + PLEURA)
+    assert {intent.side for intent in meant} == {"left", "right"}
+    assert all(intent.kind == "present" and intent.concept for intent in meant)
+    assert 0.3 < sum(intent.zone is not None for intent in meant) / len(meant) < 0.7
+    assert placed(3) == placed(3) != placed(4)

@@ -14,6 +14,7 @@ from cxrg.cli import app
 from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.calibrate import LabelledScore, calibrate, fit
 from cxrg.model.calibration import logit
+from cxrg.model.checkpoint.identity import with_calibration
 
 OPTIONS = {"timesteps": [100], "sigma": 0.03, "threshold": 0.4}
 
@@ -27,35 +28,46 @@ def samples(count: int = 400) -> list[LabelledScore]:
         present = bool(rng.random() < {"edema": 0.5, "mass": 0.2, "emphysema": 0.0}[concept])
         middle = {"edema": 0.3, "mass": 0.6, "emphysema": 0.8}[concept]
         score = float(np.clip(rng.normal(middle + 0.15 * present, 0.15), 0, 1))
-        found.append(LabelledScore(concept=concept, score=score, present=present))
+        terms = (concept, f"upper {concept}") if index % 2 else (concept,)
+        found.append(LabelledScore(terms=terms, score=score, present=present))
     return found
 
 
 def test_the_fit_equals_a_weighted_logistic_regression() -> None:
     some = samples()
     found = fit(some, options={}, fitted_on="")
-    concepts = sorted({each.concept for each in some})
+    terms = sorted({term for each in some for term in each.terms})
     features = np.array(
-        [[logit(each.score), *(each.concept == name for name in concepts)] for each in some]
+        [[logit(each.score), *(name in each.terms for name in terms)] for each in some]
     )
     there = np.array([each.present for each in some])
     weights = np.ones(len(some))
     for name in ("edema", "mass"):
-        own = np.array([each.concept == name for each in some])
+        own = np.array([each.terms[0] == name for each in some])
         for present in (True, False):
             rows = own & (there == present)
             weights[rows] = own.sum() / (2 * rows.sum())
     theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000)
     theirs.fit(features, there, sample_weight=weights)
     expected = theirs.predict_proba(features)[:, 1]
-    ours = [found.probability(each.score, each.concept) for each in some]
+    ours = [found.probability(each.score, each.terms) for each in some]
     assert np.abs(expected - ours).max() < 1e-3
 
 
 def test_a_finding_that_is_never_there_needs_a_higher_score() -> None:
     found = fit(samples(), options={}, fitted_on="")
-    needed = {name: found.score(0.5, name) for name in found.offsets}
+    needed = {name: found.score(0.5, [name]) for name in found.offsets}
     assert needed["emphysema"] > needed["mass"] > needed["edema"]
+
+
+def test_a_term_that_healthy_images_were_hardly_asked_has_no_offset() -> None:
+    rare = [LabelledScore(terms=("mass", "perihilar mass"), score=0.9, present=True)] * 3
+    few = [LabelledScore(terms=("mass", "perihilar mass"), score=0.1, present=False)] * 9
+    found = fit([*samples(), *rare, *few], options={}, fitted_on="")
+    assert "perihilar mass" not in found.offsets
+    assert "upper mass" in found.offsets
+    enough = fit([*samples(), *rare, *few, few[0]], options={}, fitted_on="")
+    assert "perihilar mass" in enough.offsets
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
@@ -63,7 +75,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(InputError, match="findings that are there and findings that are not"):
         fit(there, options={}, fitted_on="")
     upside_down = [
-        LabelledScore(concept="mass", score=0.7 - 0.4 * each.present, present=each.present)
+        LabelledScore(terms=("mass",), score=0.7 - 0.4 * each.present, present=each.present)
         for each in samples()
     ]
     with pytest.raises(InputError, match="nothing to calibrate"):
@@ -85,8 +97,8 @@ def write_run(folder: Path, some: list[LabelledScore], **options: object) -> Pat
         {
             "id": str(i),
             "image": f"{i}",
-            "phrase": f"left {each.concept}",
-            "category": each.concept,
+            "phrase": f"left {each.terms[-1]}",
+            "category": each.terms[0],
             **blank,
         }
         | {"present": each.present, "score": each.score}
@@ -94,6 +106,16 @@ def write_run(folder: Path, some: list[LabelledScore], **options: object) -> Pat
     ]
     (folder / "samples.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", "utf-8")
     return folder
+
+
+def test_a_calibrated_model_can_be_calibrated_again(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", samples()[:200])
+    b = write_run(tmp_path / "b", samples()[200:])
+    facts = json.loads((b / "run.json").read_text("utf-8"))
+    facts["method"]["identity"] = with_calibration("sha256:0", {"slope": 1.0})
+    (b / "run.json").write_text(json.dumps(facts), "utf-8")
+    assert facts["method"]["identity"] != "sha256:0"
+    assert len(calibrate([a, b], fitted_on="")[1]) == 400
 
 
 def test_runs_of_other_scores_are_not_joined(tmp_path: Path) -> None:
@@ -141,7 +163,9 @@ def test_an_evaluation_judges_by_presence_where_it_is_calibrated(tmp_path: Path)
     from cxrg.evaluate.report.presence import presence_of
     from cxrg.evaluate.run import read_records
 
-    plain = read_records(write_run(tmp_path / "run", [s for s in samples() if s.concept == "mass"]))
+    plain = read_records(
+        write_run(tmp_path / "run", [s for s in samples() if s.terms[0] == "mass"])
+    )
     certain = [replace(record, presence=float(record.present)) for record in plain]
     before, after = presence_of(plain), presence_of(certain)
     assert before.both is not None

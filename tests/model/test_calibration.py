@@ -16,32 +16,35 @@ from cxrg.model.card import card_from
 from cxrg.options import Options
 from tests.fakes.tiny_models import compact
 
-CALIBRATION = Calibration(slope=2.0, intercept=-1.0, offsets={"nodule": 3.0})
+CALIBRATION = Calibration(slope=2.0, intercept=-1.0, offsets={"nodule": 3.0, "upper nodule": -1.5})
 
 
 def test_a_probability_is_the_logistic_curve_of_the_scores_odds() -> None:
-    assert CALIBRATION.probability(0.5, None) == pytest.approx(1 / (1 + math.e))
-    assert CALIBRATION.probability(0.5, "mass") == CALIBRATION.probability(0.5, None)
-    assert CALIBRATION.probability(0.5, "nodule") == pytest.approx(1 / (1 + math.exp(-2)))
+    assert CALIBRATION.probability(0.5, ()) == pytest.approx(1 / (1 + math.e))
+    assert CALIBRATION.probability(0.5, ["mass"]) == CALIBRATION.probability(0.5, ())
+    assert CALIBRATION.probability(0.5, ["nodule"]) == pytest.approx(1 / (1 + math.exp(-2)))
+    assert CALIBRATION.probability(0.5, ["nodule", "upper nodule"]) == pytest.approx(
+        1 / (1 + math.exp(-0.5))
+    )
     # 2 ln(0.8 / 0.2) - 1
-    assert CALIBRATION.probability(0.8, None) == pytest.approx(1 / (1 + math.exp(-1.7726)), 1e-4)
-    assert 0 <= CALIBRATION.probability(0.0, None) < 1e-9
-    assert 1 - 1e-9 < CALIBRATION.probability(1.0, None) <= 1
+    assert CALIBRATION.probability(0.8, ()) == pytest.approx(1 / (1 + math.exp(-1.7726)), 1e-4)
+    assert 0 <= CALIBRATION.probability(0.0, ()) < 1e-9
+    assert 1 - 1e-9 < CALIBRATION.probability(1.0, ()) <= 1
 
 
 def test_a_steep_curve_does_not_overflow() -> None:
     steep = replace(CALIBRATION, slope=1000.0)
-    assert (steep.probability(0.0, None), steep.probability(1.0, None)) == (0.0, 1.0)
+    assert (steep.probability(0.0, ()), steep.probability(1.0, ())) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("probability", [0.05, 0.5, 0.9])
 def test_the_score_of_a_probability_has_that_probability(probability: float) -> None:
-    for concept in (None, "nodule"):
-        score = CALIBRATION.score(probability, concept)
-        assert CALIBRATION.probability(score, concept) == pytest.approx(probability)
-    assert (CALIBRATION.score(0.0, None), CALIBRATION.score(1.0, None)) == (0.0, 1.0)
+    for terms in ((), ("nodule",), ("nodule", "upper nodule")):
+        score = CALIBRATION.score(probability, terms)
+        assert CALIBRATION.probability(score, terms) == pytest.approx(probability)
+    assert (CALIBRATION.score(0.0, ()), CALIBRATION.score(1.0, ())) == (0.0, 1.0)
     never = replace(CALIBRATION, intercept=-90.0)
-    assert never.score(probability, None) == 1.0
+    assert never.score(probability, ()) == 1.0
 
 
 def test_a_calibration_is_for_the_options_that_it_was_fitted_with() -> None:
@@ -92,18 +95,22 @@ def test_a_calibrated_model_judges_presence_and_is_another_model(tmp_path: Path)
     image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     options = resolve("fast", plain.card.presets, timesteps="100", absent_below="0.5")
     how: dict[str, Any] = {"options": options, "any_image": True}
-    before = ground(image, ["left nodule", "heart"], model=plain, **how)
+    before = ground(image, ["left upper nodule", "heart"], model=plain, **how)
     assert [each.presence for each in before] == [None, None]
 
     card = folder / "cxrg.json"
     facts = json.loads(card.read_text("utf-8")) if card.exists() else {"name": "tiny"}
     middle = math.log(before[0].score / (1 - before[0].score))
     for offset, status in ((2.0, "found"), (-2.0, "not found")):
-        presence = {"slope": 1.0, "intercept": -middle, "offsets": {"nodule": offset}}
+        presence = {
+            "slope": 1.0,
+            "intercept": -middle,
+            "offsets": {"nodule": offset + 3, "upper nodule": -3.0},
+        }
         presence |= {"options": score_options(asdict(options)), "fitted_on": "nothing"}
         card.write_text(json.dumps({**facts, "presence": presence}), "utf-8")
         model = load(folder, device="cpu")
-        nodule, heart = ground(image, ["left nodule", "heart"], model=model, **how)
+        nodule, heart = ground(image, ["left upper nodule", "heart"], model=model, **how)
         assert nodule.score == before[0].score
         assert nodule.presence == pytest.approx(1 / (1 + math.exp(-offset)))
         assert nodule.status == status
@@ -112,5 +119,5 @@ def test_a_calibrated_model_judges_presence_and_is_another_model(tmp_path: Path)
         assert nodule.to_dict()["presence"] == nodule.presence
         assert model.identity != plain.identity
         how["options"] = replace(options, sigma=0.1)
-        assert ground(image, "left nodule", model=model, **how).presence is None
+        assert ground(image, "left upper nodule", model=model, **how).presence is None
         how["options"] = options

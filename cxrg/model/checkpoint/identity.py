@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from cxrg.model.checkpoint.layout import folder_family, part_names
@@ -17,10 +17,8 @@ BLOCKS = 64
 COUNTED = (".json", ".txt", ".model", ".safetensors")
 
 
-def fingerprint(folder: Path, presence: Mapping[str, Any] = MappingProxyType({})) -> str:
+def fingerprint(folder: Path) -> str:
     """``sha256:`` and 16 hex digits over a folder's configuration and weights.
-
-    A card's calibration counts too: it decides what is found.
 
     Of every file the name, the size and at most 64 blocks of 1 MiB, evenly spaced, count: files up
     to 64 MiB entirely, and several gigabytes in a moment.
@@ -36,9 +34,20 @@ def fingerprint(folder: Path, presence: Mapping[str, Any] = MappingProxyType({})
             digest.update(f"{name}:{path.stat().st_size}\n".encode())
             for block in _blocks(path):
                 digest.update(block)
-    if presence:
-        digest.update(json.dumps(presence, sort_keys=True).encode())
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def with_calibration(identity: str, presence: Mapping[str, Any]) -> str:
+    """The identity of a model whose card has that calibration, which decides what is found."""
+    if not presence:
+        return identity
+    digest = hashlib.sha256(json.dumps(presence, sort_keys=True).encode()).hexdigest()
+    return f"{identity}~{digest[:8]}"
+
+
+def without_calibration(identity: str) -> str:
+    """The identity of the same model, and the same adapter, without a calibration."""
+    return re.sub("~[0-9a-f]{8}", "", identity)
 
 
 def with_adapter(identity: str, digest: str) -> str:
