@@ -424,6 +424,20 @@ def test_the_report_answers_each_finding_of_a_phrase(plain: Path, tmp_path: Path
     assert sum(item.ValueType == "SCOORD" for item in items(ds)) == 2
 
 
+@pytest.mark.parametrize("name", DICOM)
+def test_a_phrase_of_any_characters_and_length_is_written(
+    plain: Path, tmp_path: Path, name: str
+) -> None:
+    """Control characters become spaces: text of DICOM may hold none, escape sequences least."""
+    phrase = "left\x1b[31m opacity\x07\\\n\x00=x" + " and more" * 200
+    hostile = replace(ground(plain), phrase=phrase)
+    ds = pydicom.dcmread(write(hostile, tmp_path)[name])
+    ds.walk(lambda parent, element: None)  # decodes all text
+    written = str(ds)
+    assert "left [31m opacity" in written
+    assert not any(code in written for code in ("\x1b", "\\x1b", "\x07", "\\x07", "\x00"))
+
+
 # --- UIDs -----------------------------------------------------------------------------------------
 
 

@@ -109,7 +109,12 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def printable(words: str) -> str:
+    """Return text with spaces in the place of control characters, which DICOM text may not hold."""
+    return "".join(each if each.isprintable() else " " for each in words)
+
+
 def short(words: str, most: int = 64) -> str:
     """Return text on one line as a Long String holds it: 64 characters, no backslash."""
-    line = " ".join(words.replace("\\", "/").split())
+    line = " ".join(printable(words).replace("\\", "/").split())
     return line if len(line) <= most else line[: most - 3].rstrip() + "..."

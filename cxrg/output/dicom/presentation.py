@@ -80,6 +80,10 @@ def _with_one_view(header: Dataset) -> Dataset:
     return kept
 
 
+_SHORT_TEXT = 1024
+"""Characters of a Short Text (PS3.5 6.2)."""
+
+
 def _marks(grounding: Grounding, source: Source) -> tuple[list[Any], list[Any]]:
     """Return an outline and a number for each box, and the phrase with its status."""
     from highdicom import pr
@@ -87,7 +91,7 @@ def _marks(grounding: Grounding, source: Source) -> tuple[list[Any], list[Any]]:
     outlines = []
     labels = [
         pr.TextObject(
-            text_value=f"{grounding.phrase}: {grounding.status}",
+            text_value=short(f"{grounding.phrase}: {grounding.status}", _SHORT_TEXT),
             units="DISPLAY",
             bounding_box=(0.0, 0.0, 1.0, 0.05),
             text_justification="LEFT",

@@ -22,6 +22,7 @@ from cxrg.image.dicom import hashed_uid
 from cxrg.output.dicom.codes import SCHEME, finding_code, pydicom_code
 from cxrg.output.dicom.objects import (
     identity_of,
+    printable,
     settings_of,
     uid_of,
     write_object,
@@ -115,7 +116,7 @@ def _phrase_group(grounding: Grounding, source: Source, number: int) -> Any:
         measurements.append(_score(_PRESENCE, grounding.presence))
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=uid_of(grounding, source, "SR", number), identifier=grounding.phrase
+            uid=uid_of(grounding, source, "SR", number), identifier=printable(grounding.phrase)
         ),
         finding_type=code if found else None,
         algorithm_id=_algorithm(grounding, knobs=True),
@@ -141,7 +142,7 @@ def _box_group(grounding: Grounding, source: Source, number: int, box_number: in
     group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=uid_of(grounding, source, "SR", number, "box", box_number),
-            identifier=f"{grounding.phrase}, box {box_number + 1}",
+            identifier=printable(f"{grounding.phrase}, box {box_number + 1}"),
         ),
         referenced_region=sr.ImageRegion(
             graphic_type=sr.GraphicTypeValues.POLYLINE,
@@ -176,7 +177,9 @@ def _add_texts(group: Any, texts: list[tuple[Code, str]]) -> None:
     for name, value in texts:
         group[0].ContentSequence.append(
             sr.TextContentItem(
-                name=name, value=value, relationship_type=sr.RelationshipTypeValues.CONTAINS
+                name=name,
+                value=printable(value),
+                relationship_type=sr.RelationshipTypeValues.CONTAINS,
             )
         )
 
