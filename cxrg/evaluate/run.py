@@ -348,6 +348,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     try:
         facts: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        needed = facts["dataset"], facts["settings"], facts["method"]["options"]
+        if not all(isinstance(each, dict) for each in needed):
+            raise TypeError(f"{RUN} has a fact that is no object")
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise InputError(f"{folder} holds no readable {RUN}; run cxrg evaluate again") from error
     return facts

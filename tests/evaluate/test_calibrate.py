@@ -86,7 +86,8 @@ def write_run(folder: Path, some: list[LabelledScore], **options: object) -> Pat
     """A run's folder with these samples, in `cxrg evaluate`'s layout."""
     folder.mkdir()
     method = {"identity": "sha256:0", "options": {**OPTIONS, **options}}
-    (folder / "run.json").write_text(json.dumps({"method": method}), "utf-8")
+    facts = {"dataset": {}, "settings": {}, "method": method}
+    (folder / "run.json").write_text(json.dumps(facts), "utf-8")
     blank: dict[str, object] = {
         "side": None, "zone": None, "shape": [8, 8], "area": 0.0, "status": "found", "truth": [],
         "laterality_hit": None, "shuffled_phrase": None, "boxes": {"method": []}, "values": {},
@@ -127,6 +128,28 @@ def test_runs_of_other_scores_are_not_joined(tmp_path: Path) -> None:
     c = write_run(tmp_path / "c", samples(), sigma=0.1)
     with pytest.raises(UsageError, match=r"a and .*c are runs of different models or options"):
         calibrate([a, c], fitted_on="")
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"x": 1}',
+        b'{"dataset": {}, "settings": {}, "method": {}}',
+        b'{"dataset": {}, "settings": {}, "method": {"options": null}}',
+        b'{"method": {"options": {}}}',
+    ],
+)
+def test_a_damaged_run_is_named(tmp_path: Path, damaged: bytes) -> None:
+    from cxrg.evaluate.report.compare import compare
+
+    run = write_run(tmp_path / "run", samples())
+    (run / "run.json").write_bytes(damaged)
+    for use in (lambda: calibrate([run], fitted_on=""), lambda: compare(run, run)):
+        with pytest.raises(InputError, match=r"run holds no readable run\.json"):
+            use()
 
 
 def test_a_run_with_an_adapter_does_not_calibrate_the_model(tmp_path: Path) -> None:

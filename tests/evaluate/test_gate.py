@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrg.errors import UsageError
+from cxrg.errors import InputError, UsageError
 from cxrg.evaluate.datasets import Dataset, read_dataset
 from cxrg.evaluate.measures import gate
 from cxrg.evaluate.measures.common import Table
@@ -97,6 +97,14 @@ def test_other_pictures_of_a_folder(data: Dataset, tmp_path: Path) -> None:
     (share,) = shares(measured.tables[2]).values()
     assert (share.value, share.n) == (0.75, 4)
     assert measured.facts["other files that are no readable image"] == 2
+
+
+def test_a_folder_without_other_pictures_is_refused(data: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "others"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+    with pytest.raises(InputError, match="others: no folder with images; give another"):
+        gate.measure(data, read, Settings(), other=folder)
 
 
 def test_images_that_cannot_be_read_are_counted(data: Dataset, tmp_path: Path) -> None:

@@ -125,6 +125,9 @@ def measure(
         open_image: opens the image of a sample.
         advance: is called after each image.
         other: a folder of images that are none.
+
+    Raises:
+        InputError: no image of the data set, or of the folder, can be read.
     """
     records: list[Fields] = []
     for number, (path, samples) in enumerate(by_image(choose(dataset.samples, settings)).items()):
@@ -155,6 +158,8 @@ def measure(
     tables = [_kept(records), _refused(records)]
     if other is not None:
         kinds, unread = judge_folder(other, read)
+        if not kinds:
+            raise InputError(f"{other}: no folder with images; give another for --other")
         facts |= {"other pictures": len(kinds), "other files that are no readable image": unread}
         tables.append(_others(kinds))
     return Measured(
