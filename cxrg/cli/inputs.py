@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from cxrg.batch.sources import is_text
 from cxrg.errors import InputError, PhraseError, UsageError
 from cxrg.files import open_text
+from cxrg.phrase.intent import read_intent
 from cxrg.phrase.report_text import is_report
 from cxrg.reports import Statement, read
 
@@ -30,11 +32,13 @@ def split_arguments(
 
     Raises:
         UsageError: an image or a phrase is missing.
-            A phrase is empty, or is a whole report.
+            A phrase is empty, or is a whole report; one stands beside those of ``--phrase``.
         PhraseError: a phrase is not text.
     """
     if phrases or elsewhere or list(arguments[-1:]) == [STDIN]:
         _check_text(phrases)
+        if phrases and arguments:
+            _check_image(arguments[-1])
         return list(arguments), list(phrases)
     if not arguments:
         raise UsageError("arguments are missing; give an image and a phrase in quotes")
@@ -48,6 +52,18 @@ def split_arguments(
         raise UsageError("one argument is too few; give an image and a phrase in quotes")
     _check_text([phrase])
     return images, [phrase]
+
+
+def _check_image(argument: str) -> None:
+    """Refuse a phrase in the place of an image."""
+    if not is_text(argument) or Path(argument).suffix or glob.has_magic(argument):
+        return
+    if os.sep in argument or os.path.exists(argument):
+        return
+    if read_intent(argument).kind != "unknown":
+        raise UsageError(
+            f"{argument} is no file, but reads as a phrase; give each phrase with --phrase"
+        )
 
 
 def _check_text(phrases: Sequence[str]) -> None:

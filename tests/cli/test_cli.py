@@ -231,6 +231,16 @@ def test_train_hands_over_what_was_asked(monkeypatch, capsys) -> None:
     assert asked == {"name": "mine", "steps": 7, "out": Path("o"), "resume": True}
 
 
+def test_a_phrase_beside_those_of_options_is_not_taken_for_an_image() -> None:
+    from cxrg.cli.inputs import split_arguments
+
+    for phrase in ("left basal opacity", "heart", "no effusion"):
+        with pytest.raises(UsageError, match=f"{phrase} is no file, but reads as a phrase"):
+            split_arguments(["a.png", phrase], ["nodule"])
+    for image in ("missing.png", "scans/heart.png", "heart/*.png", "archive"):
+        assert split_arguments(["a.png", image], ["nodule"]) == (["a.png", image], ["nodule"])
+
+
 def test_an_empty_phrase_is_not_taken_for_this_folder() -> None:
     from cxrg.cli.inputs import split_arguments
 
