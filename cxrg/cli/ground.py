@@ -51,7 +51,13 @@ from cxrg.cli.results import ResultPrinter, error_of, summarise
 from cxrg.cli.terminal import complain, progress, stopping, write
 from cxrg.errors import EXIT_SOME_FAILED, PhraseError, UsageError
 from cxrg.options import DEFAULT_PRESET, read_settings, resolve
-from cxrg.output.formats import DEFAULT_FORMATS, FORMATS, IDENTIFYING_FORMATS, check_formats
+from cxrg.output.formats import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    IDENTIFYING_FORMATS,
+    OTHER_FORMATS,
+    check_formats,
+)
 
 
 def ground(
@@ -125,7 +131,8 @@ def ground(
         typer.Option(
             "--format",
             metavar="LIST",
-            help=f"{','.join(DEFAULT_FORMATS)} (default), none; with patient data: "
+            help=f"{','.join(DEFAULT_FORMATS)} (default), {', '.join(OTHER_FORMATS)}, none; "
+            f"with patient data: "
             f"{', '.join(IDENTIFYING_FORMATS)}.",
             show_default=False,
         ),

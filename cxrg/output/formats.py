@@ -82,6 +82,9 @@ FORMATS: Mapping[str, Format] = {
 
 DEFAULT_FORMATS = tuple(name for name, each in FORMATS.items() if each.default)
 IDENTIFYING_FORMATS = tuple(name for name, each in FORMATS.items() if each.identifying)
+OTHER_FORMATS = tuple(
+    name for name, each in FORMATS.items() if not each.default and not each.identifying
+)
 
 
 def settings_text(
