@@ -315,8 +315,8 @@ class Options:
     )
     absent_below: float | None = knob(
         None,
-        "presence under which the phrase counts as not found: the calibrated probability, or the "
-        "score where the model has no calibration for the options",
+        "presence under which a finding counts as not found: the probability for a calibrated "
+        "model, with the options that it was calibrated for, else the score",
         values="a number from 0 to 1, or none",
         read=_absent_below,
     )

@@ -341,11 +341,17 @@ def _status(plan: PhrasePlan, boxes: Sequence[Box], least: float | None) -> Stat
 
 
 def least_score(model: Model, intent: Intent, options: Options) -> float | None:
-    """The score below which a phrase counts as not found; None where any score will do."""
-    calibration, least = _calibration(model, intent, options), options.absent_below
-    if calibration is None or least is None:
-        return least
-    return calibration.score(least, intent.terms)
+    """The score below which a phrase counts as not found; None where any score will do.
+
+    A calibrated model's limit is a probability: with options for which there is none, no score is
+    compared with it. Places are always there.
+    """
+    calibration, limit = _calibration(model, intent, options), options.absent_below
+    if limit is None or intent.kind == "place":
+        return None
+    if not model.card.presence:
+        return limit
+    return calibration.score(limit, intent.terms) if calibration else None
 
 
 def _calibration(model: Model, intent: Intent, options: Options) -> Calibration | None:

@@ -82,9 +82,15 @@ def render(grounding: Grounding, image: CxrImage) -> Pixels:
     )
 
 
+def limit_of(grounding: Grounding) -> float | None:
+    """The presence from which on it counts as found; None where that was not judged by presence."""
+    judged = grounding.status in ("found", "not found") and grounding.intent.kind != "place"
+    return grounding.options.absent_below if judged else None
+
+
 def status_text(grounding: Grounding) -> str:
     """The status, the presence score and what is unusual about the phrase."""
-    limit = grounding.options.absent_below
+    limit = limit_of(grounding)
     name = "presence score" if grounding.presence is None else "presence probability"
     score = f"{name} {grounding.strength:.2f}"
     if limit is not None:

@@ -12,7 +12,7 @@ from cxrg.about import NOTICE
 from cxrg.errors import UsageError
 from cxrg.output.overlay import draw_overlay, draw_xray, drawn_size, looked_for, top_of
 from cxrg.output.page import beside, centred, colour_bar, empty, framed, sides, status_colour
-from cxrg.output.picture import box_texts, part_texts
+from cxrg.output.picture import box_texts, limit_of, part_texts
 from cxrg.output.text import BOLD, DIM, PLAIN, TEXT, Colour, Pixels, band, fold
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Sheet:
             self._cells.append((_text("X-ray", bold=True), _panel(draw_xray(image, size))))
         if looked_for(grounding):
             self._tops.add(top_of(grounding.heatmap))
-        self._limits.add(grounding.options.absent_below)
+        self._limits.add(limit_of(grounding))
         panel = _panel(draw_overlay(grounding, image, size, _UNIT))
         texts = [*box_texts(grounding, score=""), *part_texts(grounding, score="")]
         self._cells.append((_head(grounding), np.vstack([panel, *map(_text, texts)])))

@@ -227,7 +227,9 @@ def test_texts_name_each_score_and_flag_the_wrong_side() -> None:
     grounding = samples.grounding(image, "right basal opacity", options=Options(absent_below=0.5))
     assert box_texts(grounding) == ["1: left lower zone · box score 0.90 · NOT ON THE RIGHT SIDE"]
     assert status_text(grounding) == "found · 1 box · presence score 0.42 (found from 0.50 on)"
-    unjudged = replace(grounding, status="uncalibrated", options=Options())
+    place = replace(grounding, intent=read_intent("left lung"))
+    assert status_text(place) == "found · 1 box · presence score 0.42"  # it is always there
+    unjudged = replace(grounding, status="uncalibrated")
     assert status_text(unjudged) == (
         "UNCALIBRATED · whether it is there is not judged · presence score 0.42"
     )
