@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cxrg.cli.inputs import check_phrases
 from cxrg.cli.knobs import (
     Adapter,
     AnyImage,
@@ -87,6 +88,7 @@ def explain(
             "force_ground": force_ground,
         }
     )
+    check_phrases([phrase])
     others = _images(controls) if controls else []
     from cxrg import explanation
     from cxrg.model.load import load

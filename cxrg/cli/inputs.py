@@ -36,7 +36,7 @@ def split_arguments(
         PhraseError: a phrase is not text.
     """
     if phrases or elsewhere or list(arguments[-1:]) == [STDIN]:
-        _check_text(phrases)
+        check_phrases(phrases)
         if phrases and arguments:
             _check_image(arguments[-1])
         return list(arguments), list(phrases)
@@ -50,7 +50,7 @@ def split_arguments(
         )
     if not images:
         raise UsageError("one argument is too few; give an image and a phrase in quotes")
-    _check_text([phrase])
+    check_phrases([phrase])
     return images, [phrase]
 
 
@@ -66,7 +66,13 @@ def _check_image(argument: str) -> None:
         )
 
 
-def _check_text(phrases: Sequence[str]) -> None:
+def check_phrases(phrases: Sequence[str]) -> None:
+    """Check that phrases are text, not empty and no whole reports.
+
+    Raises:
+        UsageError: one is empty, or is a whole report.
+        PhraseError: one is not text.
+    """
     if not all(map(is_text, phrases)):
         raise PhraseError("a phrase is not UTF-8 text; type it in a UTF-8 terminal, or use a file")
     for number, phrase in enumerate(phrases, 1):
@@ -75,7 +81,7 @@ def _check_text(phrases: Sequence[str]) -> None:
             raise UsageError(f"{which} is empty; name a finding or a place")
         if is_report(phrase):
             raise UsageError(
-                f"{which} is a whole report; put it into a file and give that with --report, "
+                f"{which} is a whole report; put it into a file for cxrg ground --report, "
                 "which grounds its findings"
             )
 

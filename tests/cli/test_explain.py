@@ -45,6 +45,19 @@ def test_files_and_reasons_come_out(monkeypatch, capsys, place: Path, folders) -
 
 
 @pytest.mark.parametrize(
+    ("phrase", "message"),
+    [("opacity " * 250, "is a whole report"), (" ", "the phrase is empty")],
+)
+def test_a_phrase_is_refused_as_ground_does(
+    phrase, message, monkeypatch, capsys, place: Path
+) -> None:
+    code, _, err = run(monkeypatch, capsys, "DOE^JANE.png", phrase)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--controls", "nowhere"], "nowhere: no folder with images"),
