@@ -21,7 +21,7 @@ from cxrg.heatmap.from_attention import attention_by, heatmap_of
 from cxrg.heatmap.threshold import mask_background
 from cxrg.image.read import CxrImage
 from cxrg.latents.route import route_of
-from cxrg.model.calibration import Calibration, calibration_of
+from cxrg.model.calibration import Calibration, calibration_of, strength
 from cxrg.model.model import Model
 from cxrg.options import Options
 from cxrg.output.coco import coco
@@ -163,7 +163,7 @@ class Grounding:
     @property
     def strength(self) -> float:
         """What status is decided by: presence, or the score where there is none."""
-        return self.score if self.presence is None else self.presence
+        return strength(self.score, self.presence)
 
     @property
     def laterality(self) -> Laterality:

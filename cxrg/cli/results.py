@@ -11,6 +11,7 @@ from cxrg.batch.failures import FAILURES
 from cxrg.batch.task import FAILURE_KINDS, Failure, FailureKind, InputResult, Row, RunSummary
 from cxrg.cli.terminal import Reporter, complain, table, write
 from cxrg.errors import CxrgError, ImageError, InputError, PhraseError
+from cxrg.model.calibration import strength
 from cxrg.output.formats import paths
 from cxrg.output.record import record_line
 
@@ -152,9 +153,8 @@ def _part(part: Mapping[str, Any]) -> str:
 
 
 def _strength(record: Mapping[str, Any]) -> float:
-    """The probability that the finding is there, or the score where there is none."""
-    presence: float | None = record.get("presence")
-    return record["score"] if presence is None else presence
+    """What the status of a record was decided by."""
+    return strength(record["score"], record.get("presence"))  # earlier versions have no presence
 
 
 def _show(rows: Sequence[Sequence[str]]) -> None:

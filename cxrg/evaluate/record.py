@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cxrg.evaluate import resume
 from cxrg.geometry import Box
+from cxrg.model.calibration import strength
 
 METHOD = "method"
 Corners = list[float]
@@ -53,7 +54,7 @@ class Record:
     @property
     def strength(self) -> float:
         """Presence, or the score where there is none: what status is decided by."""
-        return self.score if self.presence is None else self.presence
+        return strength(self.score, self.presence)
 
     def line(self) -> str:
         """The record as one line of strict JSON; undefined values are null."""

@@ -78,6 +78,11 @@ def _expit(odds: float) -> float:
     return (1 + math.tanh(odds / 2)) / 2
 
 
+def strength(score: float, presence: float | None) -> float:
+    """What status is decided by: presence, or the score where there is none."""
+    return score if presence is None else presence
+
+
 def score_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a score depends on, of all of them by name, as JSON has them."""
     facts = {k: v for k, v in options.items() if k not in (*_NO_MATTER, *_CHANCE)}

@@ -47,6 +47,7 @@ def load(
     folder, card = find(str(name_or_path), revision=revision, offline=offline)
     precision = choose_dtype(dtype, place, card)
     parts = read_folder(folder, precision)
+    weights = fingerprint(folder)
     schedule = read_schedule(parts.scheduler)
     second = [parts.second.network] if parts.second else []
     for network in (parts.vae, parts.denoiser, parts.text_encoder, *second):
@@ -58,8 +59,8 @@ def load(
         tokenizer=parts.tokenizer,
         second=parts.second,
         schedule=schedule,
-        card=_of_these_weights(card, folder),
-        identity=with_calibration(fingerprint(folder), card.presence),
+        card=_of_these_weights(card, weights),
+        identity=with_calibration(weights, card.presence),
         device=place,
         dtype=precision,
     )
@@ -70,9 +71,9 @@ def load(
     return attach(model, Path(adapter))
 
 
-def _of_these_weights(card: Card, folder: Path) -> Card:
+def _of_these_weights(card: Card, weights: str) -> Card:
     """The card without scores of healthy chests that are of other weights."""
-    stale = card.reference and card.reference["weights"] != fingerprint(folder)
+    stale = card.reference and card.reference["weights"] != weights
     return replace(card, reference={}) if stale else card
 
 
