@@ -65,7 +65,7 @@ def test_reading_changes_nothing_and_sees_one_state(tmp_path: Path) -> None:
     with StoredResults(tmp_path) as results:
         assert len(list(results.rows())) == 1
         fill(tmp_path, [(IMAGES[1], "heart")])
-        assert len(list(results.rows())) == 1  # a run goes on meanwhile
+        assert len(list(results.rows())) == 1  # while a run writes more
     assert len(read(tmp_path)) == 2
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / FILE).write_bytes(before)

@@ -15,8 +15,8 @@ def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     monkeypatch.setattr("sys.argv", ["cxrg", "explain", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = capsys.readouterr()
-    return int(ended.value.code or 0), told.out, told.err
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
 
 
 @pytest.fixture

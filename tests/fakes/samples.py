@@ -15,6 +15,16 @@ from cxrg.options import Options
 from cxrg.phrase.intent import read_intent
 from cxrg.result import Grounding, ModelRef
 
+REFERENCE: dict[str, Any] = {
+    "weights": "sha256:0123",
+    "preset": "fast",
+    "images": 40,
+    "of": "held-out normals",
+    "quantiles": [0.25, 0.5, 0.75],
+    "scores": {"opacity": [0.2, 0.3, 0.5]},
+}
+"""Scores of healthy chests, as a model's card has them."""
+
 NOT_FOUND: dict[str, Any] = {
     "status": "not found",
     "boxes": (),

@@ -17,15 +17,8 @@ from cxrg.model.load import load
 from cxrg.model.model import Model
 from cxrg.options import resolve
 from tests.fakes import tiny_models
+from tests.fakes.samples import REFERENCE as TABLE
 
-TABLE = {
-    "weights": "sha256:0123",
-    "preset": "fast",
-    "images": 40,
-    "of": "held-out normals",
-    "quantiles": [0.25, 0.5, 0.75],
-    "scores": {"opacity": [0.2, 0.3, 0.5]},
-}
 OPTIONS = resolve("fast")
 
 

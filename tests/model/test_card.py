@@ -10,15 +10,8 @@ import pytest
 from cxrg.errors import ModelError
 from cxrg.model import card
 from cxrg.model.card import Card, card_from, known_cards, read_card
+from tests.fakes.samples import REFERENCE
 
-REFERENCE = {
-    "weights": "sha256:0123",
-    "preset": "fast",
-    "images": 40,
-    "of": "held-out normals",
-    "quantiles": [0.25, 0.5, 0.75],
-    "scores": {"opacity": [0.2, 0.3, 0.5]},
-}
 FALLING = {"opacity": [0.5, 0.3, 0.2]}
 
 

@@ -253,8 +253,8 @@ def test_deidentified_objects_are_valid(written: Written, tmp_path: Path) -> Non
 
 def test_dsrdump_reads_the_report(written: Written) -> None:
     done = run("dsrdump", "+Pl", written.files["dicom-sr"])
-    told = [line for line in done.stderr.splitlines() if "ISO_IR 192" not in line]
-    assert (done.returncode, told) == (0, [])
+    printed = [line for line in done.stderr.splitlines() if "ISO_IR 192" not in line]
+    assert (done.returncode, printed) == (0, [])
     assert "left basal opacity" in done.stdout
     assert "UNVERIFIED" in done.stdout
     assert "PRELIMINARY" in done.stdout
@@ -525,8 +525,8 @@ def test_no_library_prints_or_warns_of_the_header(
     ds = stored(PatientName="CANARY" * 20, StudyDescription="CANARY" * 20, PatientID="CANARY" * 20)
     grounding = ground(save(ds, tmp_path / "source.dcm"))
     write(grounding, tmp_path / "out")
-    told = capfd.readouterr()
-    assert traces((told.out + told.err).encode()) == []
+    printed = capfd.readouterr()
+    assert traces((printed.out + printed.err).encode()) == []
     assert TRACES[0] in str(ds.PatientName)
 
 
@@ -678,8 +678,8 @@ def cxrg(
         monkeypatch.setattr("sys.argv", ["cxrg", "ground", *map(str, (*arguments, *model))])
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capfd.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
+        printed = capfd.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
 
     return call
 
